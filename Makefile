@@ -1,0 +1,80 @@
+# Every command a person needs. `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CONSTRAINTS := supply-chain/constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format lab train evaluate constraints clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## create .venv with everything pinned (the other commands do it when needed)
+
+# Runs again when the requirements change. What an unfinished install left behind is thrown away.
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@command -v $(PYTHON) > /dev/null || { echo "make: $(PYTHON) is not on the PATH; install Python 3.11 or newer, or name it: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: stemlab needs Python 3.11 or newer and $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())'); name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	@if [ -e $@ ] && $(BIN)/python -c ''; then rm $@; else $(PYTHON) -m venv --clear $(VENV); fi
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[dev,lab,av]'
+	@touch $@
+
+demo: $(STAMP) ## separate the demo song into demo-output/
+	$(BIN)/stemlab demo --out demo-output
+
+test: $(STAMP) ## run every test and every notebook
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## check style, types, import layers and docstrings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --quiet tests/test_house.py -k docstrings
+
+format: $(STAMP) ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# JupyterLab would ask on its first page whether it may fetch news.
+NO_NEWS := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
+lab: $(STAMP) ## open the notebooks in JupyterLab; it asks the network for nothing
+	@mkdir -p $(VENV)/share/jupyter/lab/settings
+	@echo '$(NO_NEWS)' > $(VENV)/share/jupyter/lab/settings/overrides.json
+	$(BIN)/jupyter lab notebooks \
+	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+	  --LabApp.extension_manager=readonly
+
+# Needs fluidsynth, flite and the soundfonts that models/training names. Seeds below 1,000,000 are
+# for training, those from there on are held out.
+TRAINING := build/training
+$(VENV)/.training: $(STAMP)
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[train]'
+	@touch $@
+
+train: $(VENV)/.training ## synthesise songs, train stemlab-mini on them and export it (hours)
+	$(BIN)/python models/training/synthesise.py $(TRAINING)/songs
+	$(BIN)/python models/training/train.py $(TRAINING)/run --songs $(TRAINING)/songs
+	$(BIN)/python models/training/export.py $(TRAINING)/run
+
+evaluate: $(VENV)/.training ## score stemlab-mini on songs it was not trained on
+	$(BIN)/python models/training/synthesise.py $(TRAINING)/heldout --first-seed 1000000 --count 12
+	$(BIN)/python models/training/evaluate.py --songs $(TRAINING)/heldout
+
+# The marker that uv writes on every line only repeats [tool.uv] environments.
+EVERYWHERE := (platform_machine == 'arm64' and sys_platform == 'darwin') or sys_platform == 'linux' or sys_platform == 'win32'
+constraints: $(STAMP) ## resolve supply-chain/constraints.txt anew, newest versions
+	$(PIP) install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
+	  --upgrade --all-extras --no-header --no-annotate --output-file $(VENV)/pins.txt pyproject.toml
+	{ sed -n '/^#/p' $(CONSTRAINTS); \
+	  sed -e "s/ ; $(EVERYWHERE)\$$//" -e "s/ and ($(EVERYWHERE))\$$//" $(VENV)/pins.txt; } > $(CONSTRAINTS).new
+	mv $(CONSTRAINTS).new $(CONSTRAINTS)
+
+clean: ## remove .venv and everything built or cached
+	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find stemlab tests models notebooks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,90 @@
+"""The configuration file of a training, read into frozen dataclasses."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Model:
+    """Name and architecture; `arguments` go to the class of the network."""
+
+    name: str
+    title: str
+    architecture: str
+    segment_policy: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Schedule, optimiser and loss."""
+
+    seed: int
+    steps: int
+    crop_seconds: tuple[float, ...]
+    crop_weights: tuple[float, ...]
+    learning_rate: float
+    final_share: float
+    warm_up_steps: int
+    decay_from: float
+    betas: tuple[float, float]
+    clip_norm: float
+    ema_decay: float
+    consistency: float
+    checkpoint_steps: int
+    validation_steps: int
+    validation_seconds: float
+
+    def rate(self, step: int) -> float:
+        """Learning rate: linear warm-up, constant, then linear decay."""
+        share = min(1.0, (step + 1) / self.warm_up_steps)
+        late = (step / self.steps - self.decay_from) / (1 - self.decay_from)
+        fall = 1.0 - (1.0 - self.final_share) * min(max(late, 0.0), 1.0)
+        return self.learning_rate * share * fall
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How crops are mixed; plain numbers are probabilities, `*_db` are standard deviations."""
+
+    remix: float
+    remix_level_db: float
+    level_db: float
+    speed: float
+    speed_range: tuple[float, float]
+    equaliser: float
+    swap: float
+    flip: float
+    silence: float
+    solo: float
+    noise: float
+    mono: float
+    limiter: float
+    low_pass: float
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The three tables of a configuration file."""
+
+    model: Model
+    training: Training
+    mixing: Mixing
+
+
+def read_configuration(path: Path) -> Configuration:
+    """Read a TOML file; an unknown or missing name is an error."""
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    return Configuration(
+        Model(**tables["model"]),
+        Training(**_with_tuples(tables["training"])),
+        Mixing(**_with_tuples(tables["mixing"])),
+    )
+
+
+def _with_tuples(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}

@@ -1,0 +1,82 @@
+"""Take recorded music apart, and see, hear and measure what every setting does.
+
+Importing this package is quick: each name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from stemlab._version import __version__
+
+if TYPE_CHECKING:
+    from stemlab.audio import read_file as read_file
+    from stemlab.audio import write_file as write_file
+    from stemlab.chunking import ChunkPlan as ChunkPlan
+    from stemlab.errors import AudioError as AudioError
+    from stemlab.errors import AudioNotFoundError as AudioNotFoundError
+    from stemlab.errors import MissingDependencyError as MissingDependencyError
+    from stemlab.errors import ModelError as ModelError
+    from stemlab.errors import ModelNotFoundError as ModelNotFoundError
+    from stemlab.errors import ModelRefusedError as ModelRefusedError
+    from stemlab.errors import OutOfMemoryError as OutOfMemoryError
+    from stemlab.errors import OutputError as OutputError
+    from stemlab.errors import ParameterError as ParameterError
+    from stemlab.errors import SeparationError as SeparationError
+    from stemlab.errors import StemlabError as StemlabError
+    from stemlab.metrics import sdr as sdr
+    from stemlab.metrics import si_sdr as si_sdr
+    from stemlab.registry import ModelManifest as ModelManifest
+    from stemlab.registry import list_models as list_models
+    from stemlab.separation import AudioStemSeparator as AudioStemSeparator
+    from stemlab.separation import OutputSettings as OutputSettings
+    from stemlab.separation import ReplayReport as ReplayReport
+    from stemlab.separation import SegmentDone as SegmentDone
+    from stemlab.separation import SeparationResult as SeparationResult
+    from stemlab.separation import SeparationSettings as SeparationSettings
+    from stemlab.separation import StemBlock as StemBlock
+    from stemlab.separation import replay as replay
+
+_NAMES = {
+    "stemlab.audio": ("read_file", "write_file"),
+    "stemlab.chunking": ("ChunkPlan",),
+    "stemlab.errors": (
+        "AudioError",
+        "AudioNotFoundError",
+        "MissingDependencyError",
+        "ModelError",
+        "ModelNotFoundError",
+        "ModelRefusedError",
+        "OutOfMemoryError",
+        "OutputError",
+        "ParameterError",
+        "SeparationError",
+        "StemlabError",
+    ),
+    "stemlab.metrics": ("sdr", "si_sdr"),
+    "stemlab.registry": ("ModelManifest", "list_models"),
+    "stemlab.separation": (
+        "AudioStemSeparator",
+        "OutputSettings",
+        "ReplayReport",
+        "SegmentDone",
+        "SeparationResult",
+        "SeparationSettings",
+        "StemBlock",
+        "replay",
+    ),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'stemlab' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

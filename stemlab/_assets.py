@@ -1,0 +1,36 @@
+"""Where the files that come with stemlab lie, in a checkout and in an installed wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["DEMO_SOURCES", "asset_dir", "demo_song_dir"]
+
+_PACKAGE = Path(__file__).resolve().parent
+DEMO_SOURCES = ("drums", "bass", "other", "vocals")
+
+
+def asset_dir(name: str) -> Path:
+    """Find one of the folders that the wheel carries.
+
+    Parameters
+    ----------
+    name : {"models", "notebooks"}
+        Top-level folder of the repository; the wheel holds it under ``assets``.
+
+    Returns
+    -------
+    folder : Path
+    """
+    installed = _PACKAGE / "assets" / name
+    return installed if installed.is_dir() else _PACKAGE.parent / name
+
+
+def demo_song_dir() -> Path:
+    """Folder of the demo song: ``mixture.flac`` and its true stems, one file per source.
+
+    Returns
+    -------
+    folder : Path
+    """
+    return _PACKAGE / "assets" / "demo"

@@ -1,0 +1,128 @@
+"""Choose where a network runs, and tell what that place is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from stemlab.errors import ParameterError
+
+__all__ = [
+    "Device",
+    "available_devices",
+    "free_cache",
+    "is_out_of_memory",
+    "peak_device_bytes",
+    "resolve_device",
+]
+
+# What the allocators of CPU and MPS say; CUDA has an exception class of its own.
+_OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where the network runs and why there.
+
+    Parameters
+    ----------
+    torch_device : torch.device
+    reason : str
+        How it was chosen, for the run manifest.
+    """
+
+    torch_device: torch.device
+    reason: str
+
+    def __str__(self) -> str:
+        return str(self.torch_device)
+
+
+def available_devices() -> list[str]:
+    """List the devices that a network can run on here, best first.
+
+    Returns
+    -------
+    names : list of str
+        ``cuda:0`` and so on, ``mps``, and always ``cpu``.
+    """
+    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return [*names, "cpu"]
+
+
+def resolve_device(request: str) -> Device:
+    """Turn a request into a device that exists.
+
+    Parameters
+    ----------
+    request : str
+        ``auto`` (CUDA, then MPS, then CPU) or the name of a device.
+
+    Returns
+    -------
+    device : Device
+
+    Raises
+    ------
+    ParameterError
+        If there is no such device here. Another one is never taken instead.
+    """
+    names = available_devices()
+    if request == "auto":
+        reason = f"auto: the best of {', '.join(names)}"
+        return Device(torch.device(names[0]), reason)
+    wanted = "cuda:0" if request == "cuda" else request
+    if wanted not in names:
+        raise ParameterError(
+            f"device={request!r} is not available here. Choose one of auto, {', '.join(names)}."
+        )
+    return Device(torch.device(wanted), "asked for")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an exception means that memory ran out.
+
+    Parameters
+    ----------
+    error : BaseException
+
+    Returns
+    -------
+    out_of_memory : bool
+    """
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error).lower() for words in _OUT_OF_MEMORY_WORDS
+    )
+
+
+def free_cache(device: torch.device) -> None:
+    """Give the memory back that the device's allocator keeps for later.
+
+    Parameters
+    ----------
+    device : torch.device
+    """
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def peak_device_bytes(device: torch.device) -> int | None:
+    """Highest memory that tensors took on a device since the process started.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    peak : int or None, in bytes
+        None where the device keeps no such count (CPU, MPS).
+    """
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -1,0 +1,119 @@
+"""What separation needs to know of a model before its weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from stemlab.errors import ModelRefusedError
+from stemlab.registry import ModelManifest, NetworkEntry
+
+__all__ = ["MemberSpec", "ModelSpec", "spec_of_manifest"]
+
+_DEFAULT_STFT_SAMPLES = 4096
+
+
+@dataclass(frozen=True)
+class MemberSpec:
+    """One network of a model.
+
+    Parameters
+    ----------
+    architecture : {"HTDemucs", "HDemucs"}
+    segment_seconds : float or Fraction, > 0
+        Its own segment, which is the default.
+    min_segment_samples : int
+        The shortest segment that is accepted: one hop of its STFT.
+    pads : bool
+        Whether it pads every input to its training segment unless told otherwise.
+    gains : tuple of float
+        Its share in each source.
+    """
+
+    architecture: str
+    segment_seconds: float | Fraction
+    min_segment_samples: int
+    pads: bool
+    gains: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model: its sources, its audio format and its networks.
+
+    Parameters
+    ----------
+    name : str
+    sources : tuple of str
+    sample_rate : int, in Hz
+    channels : int
+    members : tuple of MemberSpec
+        More than one for a bag.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    sample_rate: int
+    channels: int
+    members: tuple[MemberSpec, ...]
+
+
+def spec_of_manifest(manifest: ModelManifest) -> ModelSpec:
+    """Describe the model of a manifest; its weights are not touched.
+
+    Parameters
+    ----------
+    manifest : ModelManifest
+
+    Returns
+    -------
+    spec : ModelSpec
+
+    Raises
+    ------
+    ModelRefusedError
+        If the manifest names an architecture that stemlab does not know, or contradicts itself.
+    """
+    return ModelSpec(
+        name=manifest.name,
+        sources=manifest.sources,
+        sample_rate=manifest.sample_rate,
+        channels=manifest.channels,
+        members=tuple(_member(manifest, entry) for entry in manifest.networks),
+    )
+
+
+def _member(manifest: ModelManifest, entry: NetworkEntry) -> MemberSpec:
+    arguments: Mapping[str, Any] = entry.arguments
+    stated = (
+        tuple(arguments.get("sources", ())),
+        arguments.get("samplerate", 44_100),
+        arguments.get("audio_channels", 2),
+    )
+    expected = (manifest.sources, manifest.sample_rate, manifest.channels)
+    if stated != expected:
+        raise ModelRefusedError(
+            f"the manifest of {manifest.name!r} contradicts itself: its network has sources, "
+            f"sample rate and channels {stated}, the model {expected}. Correct the manifest.",
+            path=manifest.folder,
+            expected=expected,
+            actual=stated,
+        )
+    segment = arguments.get("segment")
+    stft = arguments.get("nfft", _DEFAULT_STFT_SAMPLES)
+    if type(stft) is not int or stft < 4 or segment != manifest.segment_seconds:
+        raise ModelRefusedError(
+            f"the manifest of {manifest.name!r} has nfft={stft!r} and segment={segment!r} for its "
+            f"network: expected a whole number and {manifest.segment_seconds:g}, the segment of "
+            "the model. Correct the manifest.",
+            path=manifest.folder,
+        )
+    return MemberSpec(
+        architecture=entry.architecture,
+        segment_seconds=manifest.segment_seconds,
+        min_segment_samples=stft // 4,
+        pads=entry.architecture == "HTDemucs" and bool(arguments.get("use_train_segment", True)),
+        gains=entry.gains or (1.0,) * len(manifest.sources),
+    )

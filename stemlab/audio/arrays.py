@@ -1,0 +1,251 @@
+"""Arrays of audio: validation, sample types and the fold-down to stereo."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from stemlab._typing import AudioArray
+from stemlab.errors import AudioError, ParameterError
+
+__all__ = [
+    "MAX_CHANNELS",
+    "RATE_RANGE_HZ",
+    "as_audio",
+    "check_rate",
+    "downmix_matrix",
+    "first_not_finite",
+    "scale_samples",
+    "wave_layout",
+]
+
+MAX_CHANNELS = 8
+RATE_RANGE_HZ = (1_000, 768_000)
+
+_SAMPLE_TYPES = "float32, float64, float16, int16, int32 or uint8"
+
+# The order in which WAVE files store their channels, by count.
+_WAVE_LAYOUTS = {
+    1: ("FC",),
+    2: ("FL", "FR"),
+    3: ("FL", "FR", "FC"),
+    4: ("FL", "FR", "BL", "BR"),
+    5: ("FL", "FR", "FC", "BL", "BR"),
+    6: ("FL", "FR", "FC", "LFE", "BL", "BR"),
+    8: ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR"),
+}
+
+_HALF_POWER = math.sqrt(0.5)
+_DOWNMIX = {
+    "FL": (1.0, 0.0),
+    "FR": (0.0, 1.0),
+    "FC": (_HALF_POWER, _HALF_POWER),
+    "LFE": (0.0, 0.0),
+    "BL": (_HALF_POWER, 0.0),
+    "BR": (0.0, _HALF_POWER),
+    "SL": (_HALF_POWER, 0.0),
+    "SR": (0.0, _HALF_POWER),
+    # One rear channel feeds both sides, 3 dB below a rear pair.
+    "BC": (0.5, 0.5),
+}
+
+
+def check_rate(name: str, rate: object) -> int:
+    """Return `rate` as an int, or refuse it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the message.
+    rate : object
+        A sample rate in Hz.
+
+    Returns
+    -------
+    rate : int, in Hz
+
+    Raises
+    ------
+    ParameterError
+        If `rate` is not a whole number within `RATE_RANGE_HZ`.
+    """
+    low, high = RATE_RANGE_HZ
+    if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or not low <= rate <= high:
+        raise ParameterError(
+            f"{name}={rate!r} is not a sample rate: give a whole number of Hz in [{low}, {high}]"
+        )
+    return int(rate)
+
+
+def first_not_finite(audio: AudioArray) -> int | None:
+    """Return the index of the first sample that is NaN or infinite.
+
+    Parameters
+    ----------
+    audio : ndarray, shape (channels, samples), float32
+
+    Returns
+    -------
+    index : int or None
+        None if every sample is finite.
+    """
+    finite = np.isfinite(audio).all(axis=0)
+    return None if finite.all() else int(np.argmin(finite))
+
+
+def scale_samples(samples: npt.NDArray[np.generic]) -> AudioArray:
+    """Convert samples of any supported type to float32.
+
+    Parameters
+    ----------
+    samples : ndarray, float16, float32, float64, int16, int32 or uint8
+        Integers are PCM: full scale maps onto [-1, 1).
+
+    Returns
+    -------
+    audio : ndarray, same shape, float32
+        Shares memory with a float32 argument.
+
+    Raises
+    ------
+    TypeError
+        If the type is none of those above.
+    """
+    kind = samples.dtype.newbyteorder("=")
+    if kind in (np.float16, np.float32, np.float64):
+        with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused later
+            return samples.astype(np.float32, copy=False)
+    if kind == np.int16:
+        return samples.astype(np.float32) / np.float32(2**15)
+    if kind == np.int32:
+        return (samples.astype(np.float64) / 2**31).astype(np.float32)
+    if kind == np.uint8:
+        return (samples.astype(np.float32) - np.float32(128)) / np.float32(128)
+    raise TypeError(f"{samples.dtype} is not a sample type")
+
+
+def as_audio(audio: npt.ArrayLike, *, name: str = "audio") -> AudioArray:
+    """Check an array of audio and bring it to the form used everywhere in stemlab.
+
+    Parameters
+    ----------
+    audio : array_like, shape (channels, samples) or (samples,)
+        One or two channels, at least one sample, all finite. Types: float32, float64 and float16,
+        nominally in [-1, 1], or PCM as int16, int32 or uint8, scaled to [-1, 1). Not modified.
+    name : str
+        Name of the argument, for the messages.
+
+    Returns
+    -------
+    audio : ndarray, shape (channels, samples), float32
+        One-dimensional input becomes (1, samples). Shares memory with the argument where no
+        conversion was needed.
+
+    Raises
+    ------
+    AudioError
+        If the array has another type or shape, is empty, or holds NaN or infinite samples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_audio(np.array([0, 16384, -32768], dtype=np.int16))
+    array([[ 0. ,  0.5, -1. ]], dtype=float32)
+    """
+    try:
+        array = np.asarray(audio)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AudioError(
+            f"{name} is not an array: {_one_line(error)}; pass a NumPy array (channels, samples)"
+        ) from error
+    if array.ndim not in (1, 2):
+        raise AudioError(
+            f"{name} has {array.ndim} dimensions, shape {array.shape}; "
+            "pass (channels, samples), or (samples,) for mono"
+        )
+    if array.size == 0:
+        raise AudioError(f"{name} is empty, shape {array.shape}; pass at least one sample")
+    if array.ndim == 1:
+        array = array[np.newaxis]
+    channels, samples = array.shape
+    if channels > 2:
+        hint = (
+            "stemlab takes (channels, samples): did you pass (samples, channels)? transpose it"
+            if samples <= MAX_CHANNELS < channels or samples <= 2
+            else "stemlab takes 1 or 2: fold it down to stereo first"
+        )
+        raise AudioError(f"{name} has {channels} channels, shape {array.shape}; {hint}")
+    try:
+        result = scale_samples(array)
+    except TypeError:
+        raise AudioError(
+            f"{name} has the dtype {array.dtype}; pass {_SAMPLE_TYPES} (integers are PCM)"
+        ) from None
+    index = first_not_finite(result)
+    if index is not None:
+        raise AudioError(
+            f"{name} holds a NaN or infinite sample at index {index}; "
+            "replace it, for example with numpy.nan_to_num"
+        )
+    return result
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def wave_layout(channels: int) -> tuple[str, ...] | None:
+    """Return the loudspeaker of each channel of a WAVE file.
+
+    Parameters
+    ----------
+    channels : int
+
+    Returns
+    -------
+    layout : tuple of str or None
+        None where there is no common layout of that many channels.
+    """
+    return _WAVE_LAYOUTS.get(channels)
+
+
+def downmix_matrix(layout: Sequence[str]) -> AudioArray | None:
+    """Return the weights that fold a layout down to stereo.
+
+    Parameters
+    ----------
+    layout : sequence of str
+        Loudspeaker of each channel: FL, FR, FC, LFE, BL, BR, BC, SL or SR.
+
+    Returns
+    -------
+    matrix : ndarray, shape (2, channels), float32, or None
+        None if a loudspeaker is unknown. Multiply from the left: ``matrix @ audio``.
+
+    Notes
+    -----
+    Centre and surround channels enter at -3 dB, the low-frequency channel is left out [1]_. The
+    weights of a side are then divided by their sum, so that full scale cannot clip.
+
+    References
+    ----------
+    .. [1] ITU-R, "Multichannel stereophonic sound system with and without accompanying picture",
+       Recommendation BS.775-4, annex 4, 2022. https://www.itu.int/rec/R-REC-BS.775
+
+    Examples
+    --------
+    >>> downmix_matrix(("FL", "FR", "FC")).round(3)
+    array([[0.586, 0.   , 0.414],
+           [0.   , 0.586, 0.414]], dtype=float32)
+    """
+    if not all(name in _DOWNMIX for name in layout):
+        return None
+    matrix = np.array([_DOWNMIX[name] for name in layout]).T
+    sums = matrix.sum(axis=1)
+    if not sums.all():
+        return None
+    result: AudioArray = (matrix / sums.max()).astype(np.float32)
+    return result

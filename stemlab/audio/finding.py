@@ -1,0 +1,48 @@
+"""Find recordings in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stemlab._typing import StrPath
+from stemlab.errors import AudioError
+
+__all__ = ["find_recordings"]
+
+# What a folder is searched for; a file that is named is tried whatever it is called.
+_SUFFIXES = frozenset(
+    ".wav .wave .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .caf .rf64 .w64 .au "
+    ".m4a .aac .mp4 .m4v .mov .mkv .webm .wma".split()
+)
+
+
+def find_recordings(folder: StrPath) -> list[Path]:
+    """List the files of a folder that are named like recordings; folders inside are left out.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    files : list of Path
+        Sorted by name, hidden ones left out. None of them was opened.
+
+    Raises
+    ------
+    AudioError
+        If the folder cannot be listed.
+    """
+    try:
+        entries = list(Path(folder).iterdir())
+    except OSError as error:
+        raise AudioError(
+            f"the folder {str(folder)!r} cannot be listed: {error.strerror}. Check its "
+            "permissions, or name another.",
+            Path(folder),
+        ) from error
+    return sorted(
+        each
+        for each in entries
+        if each.suffix.lower() in _SUFFIXES and not each.name.startswith(".") and each.is_file()
+    )

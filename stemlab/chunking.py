@@ -1,0 +1,484 @@
+"""Cut a recording into overlapping segments and add the results together again.
+
+The arithmetic is that of ``demucs.apply.apply_model``: a triangular window, a hop that is a
+fraction of the segment, and a sum that is divided by the summed window. Here it runs block by
+block, so that memory depends on the segment and not on the recording. No network is needed:
+every function takes and returns NumPy arrays.
+
+Positions are in samples at the model's rate; ranges are half-open; position 0 is the first
+sample of the recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from stemlab._typing import AudioArray
+from stemlab.errors import ParameterError
+
+__all__ = [
+    "Chunk",
+    "ChunkPlan",
+    "MixtureWindow",
+    "check_overlap",
+    "check_segment_seconds",
+    "overlap_add",
+    "triangular_window",
+]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def check_overlap(overlap: float) -> None:
+    """Refuse an overlap outside [0, 1).
+
+    Parameters
+    ----------
+    overlap : float, in [0, 1)
+        Fraction of a segment shared with the next.
+
+    Raises
+    ------
+    ParameterError
+        If `overlap` is not a number in [0, 1).
+    """
+    if not _is_number(overlap) or not 0 <= overlap < 1:
+        raise ParameterError(
+            f"overlap={overlap!r} is not a fraction in [0, 1). Pass 0 for no overlap, or for "
+            "instance 0.25, the default; a run takes 1 / (1 - overlap) times as long as without."
+        )
+
+
+def check_segment_seconds(segment_seconds: float | None) -> None:
+    """Refuse a segment that is not a positive, finite length.
+
+    Parameters
+    ----------
+    segment_seconds : float, > 0, or None
+        Length of a model input; None stands for the model's own.
+
+    Raises
+    ------
+    ParameterError
+        If `segment_seconds` is not positive and finite.
+    """
+    if segment_seconds is None:
+        return
+    if not _is_number(segment_seconds) or not 0 < segment_seconds < float("inf"):
+        raise ParameterError(
+            f"segment_seconds={segment_seconds!r} is not a positive number of seconds. "
+            "Leave it out for the model's own segment."
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, Fraction, np.number)) and not isinstance(value, bool)
+
+
+def triangular_window(samples: int) -> FloatArray:
+    """Make the crossfade weights of overlap-add.
+
+    Parameters
+    ----------
+    samples : int, >= 1
+        Length of a segment.
+
+    Returns
+    -------
+    window : ndarray, shape (samples,), float32, in (0, 1]
+        Rises in equal steps to 1 in the middle and falls again; never zero, so that the first
+        and the last sample of a recording keep a weight to be divided by.
+
+    References
+    ----------
+    A. Défossez, "Hybrid Spectrogram and Waveform Source Separation", 2021,
+    doi:10.48550/arXiv.2111.03600: the window that its software, Demucs, applies.
+
+    Examples
+    --------
+    >>> triangular_window(5).tolist()
+    [0.3333333432674408, 0.6666666865348816, 1.0, 0.6666666865348816, 0.3333333432674408]
+    """
+    half = samples // 2
+    rise = np.arange(1, half + 1, dtype=np.float32)
+    fall = np.arange(samples - half, 0, -1, dtype=np.float32)
+    window: FloatArray = np.divide(np.concatenate([rise, fall]), samples - half, dtype=np.float32)
+    return window
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One call of the network.
+
+    Parameters
+    ----------
+    start, stop : int
+        Samples that this call estimates; `start` is negative where a time shift begins before
+        the recording.
+    input_start, input_stop : int
+        Samples that the network is given: the chunk and its context.
+    """
+
+    start: int
+    stop: int
+    input_start: int
+    input_stop: int
+
+    @property
+    def samples(self) -> int:
+        """Number of samples estimated."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class ChunkPlan:
+    """How one network goes through one recording; made and looked at without running it.
+
+    Parameters
+    ----------
+    samples : int, >= 1
+        Length of the recording at `sample_rate`.
+    sample_rate : int, in Hz
+        Rate of the model.
+    segment_seconds : float or Fraction, > 0
+        Length of a segment.
+    overlap : float, in [0, 1)
+        Fraction of a segment shared with the next.
+    input_samples : int or None
+        Every chunk is extended to this length by its real neighbours, centred; None gives each
+        chunk as it is. At least a segment.
+    network_samples : int or None
+        Zeros are added on the right up to this length before the network computes (the training
+        length of an HTDemucs); None adds none. At least `input_samples`.
+    starts : tuple of int, each <= 0
+        Where the first chunk starts, one per pass over the recording. Without time shifts there
+        is one pass from 0; each random shift is a pass from an earlier start.
+    name : str
+        Which network of a bag the plan is for; empty for a single network.
+    notes : tuple of str
+        What the user should know of this plan, in sentences.
+
+    Raises
+    ------
+    ParameterError
+        If a value is outside its range, or the hop would be under one sample.
+
+    Examples
+    --------
+    >>> plan = ChunkPlan(samples=20 * 44_100, sample_rate=44_100, segment_seconds=8, overlap=0.25)
+    >>> plan.segment_samples, plan.hop_samples, plan.calls
+    (352800, 264600, 4)
+    >>> f"{plan.wasted_share:.2f}"
+    '0.23'
+    """
+
+    samples: int
+    sample_rate: int
+    segment_seconds: float | Fraction
+    overlap: float = 0.25
+    input_samples: int | None = None
+    network_samples: int | None = None
+    starts: tuple[int, ...] = (0,)
+    name: str = ""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ParameterError(
+                f"samples={self.samples} is empty. A plan needs at least 1 sample."
+            )
+        check_segment_seconds(float(self.segment_seconds))
+        check_overlap(self.overlap)
+        if self.segment_samples < 1:
+            raise ParameterError(
+                f"segment_seconds={float(self.segment_seconds):g} is shorter than one sample at "
+                f"{self.sample_rate} Hz. Pass a longer segment."
+            )
+        if self.hop_samples < 1:
+            raise ParameterError(
+                f"overlap={self.overlap!r} leaves a hop of no sample between segments of "
+                f"{self.segment_samples} samples. Pass a smaller overlap or a longer segment."
+            )
+        assert self.input_samples is None or self.input_samples >= self.segment_samples
+        assert self.network_samples is None or (
+            self.network_samples >= (self.input_samples or self.segment_samples)
+        )
+        assert self.starts and all(start <= 0 for start in self.starts)
+
+    @property
+    def segment_samples(self) -> int:
+        """Length of a segment in samples."""
+        return int(self.sample_rate * self.segment_seconds)
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples between the starts of two segments."""
+        return int((1 - self.overlap) * self.segment_samples)
+
+    @cached_property
+    def window(self) -> FloatArray:
+        """Crossfade weights, shape (segment_samples,), float32, in (0, 1]."""
+        return triangular_window(self.segment_samples)
+
+    @property
+    def shifts(self) -> int:
+        """Number of random time shifts averaged; 0 without."""
+        return 0 if self.starts == (0,) else len(self.starts)
+
+    @property
+    def calls(self) -> int:
+        """How often the network runs, over all passes."""
+        return sum(self._chunk_count(start) for start in self.starts)
+
+    @property
+    def covered_samples(self) -> int:
+        """Samples in all chunks together, overlaps counted as often as they are computed."""
+        return sum(self._covered(start) for start in self.starts)
+
+    @property
+    def computed_samples(self) -> int:
+        """Samples that the network computes in all its calls, padding and context included."""
+        length = self.network_samples or self.input_samples
+        return self.covered_samples if length is None else self.calls * length
+
+    @property
+    def overlap_share(self) -> float:
+        """Share of `computed_samples` that an earlier chunk of the same pass estimated too."""
+        passed = sum(self.samples - start for start in self.starts)
+        return (self.covered_samples - passed) / self.computed_samples
+
+    @property
+    def padding_share(self) -> float:
+        """Share of `computed_samples` that is cropped: context, zeros, room for time shifts."""
+        shifted = sum(-start for start in self.starts)
+        return (self.computed_samples - self.covered_samples + shifted) / self.computed_samples
+
+    @property
+    def wasted_share(self) -> float:
+        """`overlap_share` plus `padding_share`: in [0, 1), 0 if each sample is computed once."""
+        return self.overlap_share + self.padding_share
+
+    def chunks(self, start: int = 0) -> Iterator[Chunk]:
+        """List the chunks of the pass that begins at `start`, in order.
+
+        Parameters
+        ----------
+        start : int, <= 0
+            One of `starts`.
+
+        Yields
+        ------
+        chunk : Chunk
+        """
+        for position in range(start, self.samples, self.hop_samples):
+            stop = min(position + self.segment_samples, self.samples)
+            missing = max((self.input_samples or 0) - (stop - position), 0)
+            input_start = position - missing // 2
+            yield Chunk(position, stop, input_start, input_start + missing + stop - position)
+
+    def _chunk_count(self, start: int) -> int:
+        return -(-(self.samples - start) // self.hop_samples)
+
+    def _covered(self, start: int) -> int:
+        # All chunks are whole but those that reach over the end.
+        count = self._chunk_count(start)
+        first_cut = max(-(-(self.samples - self.segment_samples - start) // self.hop_samples), 0)
+        cut = range(min(first_cut, count), count)
+        starts_of_cut = len(cut) * start + self.hop_samples * sum(cut)
+        return len(cut) * self.samples - starts_of_cut + (count - len(cut)) * self.segment_samples
+
+
+class MixtureWindow:
+    """The part of the recording that chunks still need, read from a stream of blocks.
+
+    Parameters
+    ----------
+    blocks : iterable of ndarray, each shape (channels, n), float32
+        The recording in order.
+    channels : int, >= 1
+    samples : int, >= 1
+        Length of the recording. Before its start and after its end there are zeros.
+    """
+
+    def __init__(self, blocks: Iterable[AudioArray], channels: int, samples: int) -> None:
+        self._blocks = iter(blocks)
+        self._timeline = _Timeline((channels,), 0)
+        self._samples = samples
+
+    def read(self, start: int, stop: int) -> AudioArray:
+        """Copy a range, with zeros outside the recording.
+
+        Parameters
+        ----------
+        start, stop : int
+            `start` must not lie before what `forget` dropped.
+
+        Returns
+        -------
+        audio : ndarray, shape (channels, stop - start), float32
+        """
+        first, last = (min(max(each, 0), self._samples) for each in (start, stop))
+        inside = range(first, last)
+        while self._timeline.stop < inside.stop:
+            block = next(self._blocks)
+            self._timeline.add(self._timeline.stop, block)
+        audio = np.zeros((self._timeline.shape[0], stop - start), np.float32)
+        audio[:, inside.start - start : inside.stop - start] = self._timeline.peek(inside)
+        return audio
+
+    def forget(self, position: int) -> None:
+        """Free what lies before a position.
+
+        Parameters
+        ----------
+        position : int
+        """
+        self._timeline.take(min(max(position, self._timeline.start), self._timeline.stop))
+
+
+class _Timeline:
+    """A growing stretch of samples that is added to at one end and taken from at the other."""
+
+    def __init__(self, shape: tuple[int, ...], start: int) -> None:
+        self.shape = shape
+        self.start = start
+        self._data = np.zeros((*shape, 0), np.float32)
+
+    @property
+    def stop(self) -> int:
+        return self.start + int(self._data.shape[-1])
+
+    def add(self, start: int, block: FloatArray) -> None:
+        missing = start + block.shape[-1] - self.stop
+        if missing > 0:
+            room = np.zeros((*self.shape, missing), np.float32)
+            self._data = np.concatenate([self._data, room], axis=-1)
+        offset = start - self.start
+        self._data[..., offset : offset + block.shape[-1]] += block
+
+    def peek(self, positions: range) -> FloatArray:
+        return self._data[..., positions.start - self.start : positions.stop - self.start]
+
+    def take(self, stop: int) -> FloatArray:
+        count = stop - self.start
+        # Copies, so that neither part keeps the memory of the other alive.
+        taken, self._data = self._data[..., :count].copy(), self._data[..., count:].copy()
+        self.start = stop
+        return taken
+
+
+class _Pass:
+    """One pass of one network over the recording: what it still has to do and has finished."""
+
+    def __init__(self, plan: ChunkPlan, member: int, start: int, shape: tuple[int, ...]) -> None:
+        self.plan = plan
+        self.member = member
+        self.finished = start
+        self._todo = plan.chunks(start)
+        self.next: Chunk | None = next(self._todo)
+        self._sum = _Timeline(shape, start)
+        self._weight = _Timeline((), start)
+
+    def take_batch(self, size: int) -> list[Chunk]:
+        """Remove the next chunks from what is to do: as many as fit one call of the network."""
+        batch: list[Chunk] = []
+        while self.next is not None and len(batch) < size:
+            length = self.next.input_stop - self.next.input_start
+            if batch and length != batch[0].input_stop - batch[0].input_start:
+                break
+            batch.append(self.next)
+            self.next = next(self._todo, None)
+        return batch
+
+    def add(self, chunk: Chunk, estimate: FloatArray) -> None:
+        offset = chunk.start - chunk.input_start
+        weight = self.plan.window[: chunk.samples]
+        self._sum.add(chunk.start, estimate[..., offset : offset + chunk.samples] * weight)
+        self._weight.add(chunk.start, weight)
+
+    def take_finished(self) -> tuple[int, FloatArray]:
+        """Hand out the samples that no later chunk of this pass reaches."""
+        start = self.finished
+        self.finished = self.plan.samples if self.next is None else self.next.start
+        return start, self._sum.take(self.finished) / self._weight.take(self.finished)
+
+
+def overlap_add(
+    mixture: MixtureWindow,
+    plans: Sequence[ChunkPlan],
+    estimate: Callable[[int, FloatArray], FloatArray],
+    *,
+    gains: FloatArray,
+    channels: int,
+    batch_size: int = 1,
+    on_calls: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[int, FloatArray]]:
+    """Run the plans of all members of a bag side by side and yield the finished samples in order.
+
+    Members and time shifts advance together, so that only about a segment of each is held.
+    Closing the generator cancels: nothing runs ahead of what was asked for.
+
+    Parameters
+    ----------
+    mixture : MixtureWindow
+    plans : sequence of ChunkPlan
+        One per member, all for the same recording.
+    estimate : callable
+        ``estimate(member, inputs)`` gets an array of shape (batch, channels, n) and returns
+        (batch, sources, channels, n), all float32.
+    gains : ndarray, shape (members, sources), float32
+        Share of each member in each source; each column sums to 1.
+    channels : int, >= 1
+    batch_size : int, >= 1
+        Chunks in one call of `estimate`.
+    on_calls : callable, optional
+        Called as ``on_calls(calls, samples)`` after each call of `estimate`, with the number of
+        chunks it did and the position up to which everything is finished.
+
+    Yields
+    ------
+    start : int
+        Position of the block.
+    block : ndarray, shape (sources, channels, n), float32
+        Blocks follow each other without gap from 0 to the end of the recording.
+    """
+    shape = (gains.shape[1], channels)
+    passes = [
+        _Pass(plan, member, start, shape)
+        for member, plan in enumerate(plans)
+        for start in plan.starts
+    ]
+    result = _Timeline(shape, 0)
+    samples = plans[0].samples
+    while result.start < samples:
+        # The pass that is furthest behind decides how much can be handed out.
+        behind = min(passes, key=lambda each: each.finished)
+        batch = behind.take_batch(batch_size)
+        inputs = np.stack([mixture.read(each.input_start, each.input_stop) for each in batch])
+        for chunk, stems in zip(batch, estimate(behind.member, inputs), strict=True):
+            behind.add(chunk, stems)
+        start, finished = behind.take_finished()
+        gain = gains[behind.member] / np.float32(len(behind.plan.starts))
+        before = max(-start, 0)
+        result.add(max(start, 0), finished[..., before:] * gain[:, None, None])
+        done = min(each.finished for each in passes)
+        _forget(mixture, passes)
+        if on_calls is not None:
+            on_calls(len(batch), max(done, 0))
+        if done > result.start:
+            yield result.start, result.take(done)
+
+
+def _forget(mixture: MixtureWindow, passes: Sequence[_Pass]) -> None:
+    # The last chunk of a pass is centred in its input: it may look back almost one input.
+    waiting = [each for each in passes if each.next is not None]
+    if waiting:
+        mixture.forget(
+            min(each.next.start - (each.plan.input_samples or 0) for each in waiting if each.next)
+        )

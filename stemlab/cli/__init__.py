@@ -1,0 +1,9 @@
+"""The command line: arguments in, one library call, words and an exit code out.
+
+`parser` says what can be typed, `main` runs it and turns errors into exit codes; each of the
+other modules is one command and imports what it needs only when it runs.
+"""
+
+from stemlab.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,76 @@
+"""``stemlab demo``: the whole way on the bundled song, with figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from stemlab._assets import DEMO_SOURCES, demo_song_dir
+from stemlab.audio import read_file
+from stemlab.cli.separate import progress_bar
+from stemlab.metrics import sdr, si_sdr
+from stemlab.plots import plot_spectrograms
+from stemlab.separation import AudioStemSeparator, OutputSettings
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Separate the demo song, compare its stems with the true ones, draw them, print a table.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    code : int
+    """
+    folder = demo_song_dir()
+    output = OutputSettings(filename="{source}.{ext}", force=True)
+    with progress_bar("demo song", hidden=options.quiet or options.json) as bar:
+        result = AudioStemSeparator(device=options.device).separate_file(
+            folder / "mixture.flac", options.out, output=output, progress=bar
+        )
+    mixture, sample_rate = read_file(folder / "mixture.flac")
+    stems = {name: read_file(path)[0] for name, path in result.stems.items()}
+    figures = {}
+    for name in DEMO_SOURCES:
+        reference, _ = read_file(folder / f"{name}.flac")
+        figures[name] = {
+            "stem_sdr_db": sdr(reference, stems[name]),
+            "mixture_sdr_db": sdr(reference, mixture),
+            "stem_si_sdr_db": si_sdr(reference, stems[name]),
+            "mixture_si_sdr_db": si_sdr(reference, mixture),
+        }
+    picture = Path(options.out) / "spectrograms.png"
+    axes = plot_spectrograms({"mixture": mixture, **stems}, sample_rate)
+    axes[0].figure.savefig(picture, dpi=100)
+    cost = result.manifest["cost"]
+    if options.json:
+        print(json.dumps({"figures": figures, "cost": cost, "picture": str(picture)}, indent=2))
+    elif not options.quiet:
+        _print_table(figures, cost, mixture.shape[1] / sample_rate)
+        print(f"\nStems and picture: {Path(options.out)}/ (spectrograms.png)")
+        print("Next: `make lab` opens the notebooks, `stemlab separate SONG` takes your own song.")
+    return 0
+
+
+def _print_table(
+    figures: dict[str, dict[str, float]], cost: dict[str, Any], seconds: float
+) -> None:
+    print("In dB, higher is better; 'mixture' is the mixture taken for the stem.\n")
+    print(f"{'':10}{'SDR':>8}{'mixture':>9}{'SI-SDR':>10}{'mixture':>9}")
+    for name, each in figures.items():
+        print(
+            f"{name:10}{each['stem_sdr_db']:8.2f}{each['mixture_sdr_db']:9.2f}"
+            f"{each['stem_si_sdr_db']:10.2f}{each['mixture_si_sdr_db']:9.2f}"
+        )
+    peak = cost["peak_memory_bytes"]
+    memory = "" if peak is None else f", peak memory {peak / 1e6:.0f} MB"
+    print(
+        f"\n{seconds:.0f} s of audio in {cost['wall_seconds']:.1f} s: RTF {cost['rtf']:.2f} "
+        f"(processing time / duration){memory}"
+    )

@@ -1,0 +1,81 @@
+"""``stemlab info``: what one pastes into a bug report."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+from typing import Any
+
+import soundfile
+import torch
+
+from stemlab._models.devices import available_devices
+from stemlab.cli.models import describe_models
+from stemlab.errors import ModelError
+from stemlab.runs import package_versions
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print versions, devices, models and codecs; no paths and no names of persons.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    code : int
+    """
+    facts = {
+        "versions": package_versions(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processors": os.cpu_count(),
+        "devices": [_device(name) for name in available_devices()],
+        "torch threads": torch.get_num_threads(),
+        "models": _models(),
+        "codecs": {
+            "libsndfile": soundfile.__libsndfile_version__,
+            "reads": ", ".join(sorted(soundfile.available_formats())),
+            "PyAV (m4a, AAC, video)": _optional_version("av"),
+        },
+    }
+    print(json.dumps(facts, indent=2) if options.json else "\n".join(_lines(facts)))
+    return 0
+
+
+def _device(name: str) -> str:
+    return f"{name} ({torch.cuda.get_device_name(name)})" if name.startswith("cuda") else name
+
+
+def _models() -> dict[str, str]:
+    try:
+        return {
+            each["name"]: "installed" if each["installed"] else "not installed"
+            for each in describe_models()
+        }
+    except ModelError as error:  # A damaged registry is what the report should show.
+        return {"registry": str(error)}
+
+
+def _optional_version(module: str) -> str:
+    try:
+        return str(importlib.import_module(module).__version__)
+    except ImportError:
+        return "not installed"
+
+
+def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
+        elif isinstance(value, list):
+            lines.append(f"{indent}{name}: {', '.join(map(str, value))}")
+        else:
+            lines.append(f"{indent}{name}: {value}")
+    return lines

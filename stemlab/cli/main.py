@@ -1,0 +1,166 @@
+"""Run one command and turn what goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+from stemlab.cli.parser import make_parser
+from stemlab.errors import (
+    AudioError,
+    MissingDependencyError,
+    ModelError,
+    OutOfMemoryError,
+    OutputError,
+    ParameterError,
+    SeparationError,
+    StemlabError,
+)
+
+__all__ = ["describe", "exit_code", "main"]
+
+BUG, INTERRUPTED = 1, 130
+_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (ParameterError, 2),
+    (AudioError, 3),
+    (MissingDependencyError, 3),
+    (ModelError, 4),
+    (SeparationError, 4),
+    (OutOfMemoryError, 5),
+    (MemoryError, 5),
+    (OutputError, 6),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    code : int
+        0 done, 1 a bug of ours, 2 bad usage or parameter, 3 unreadable audio, 4 model missing or
+        refused, 5 out of memory, 6 cannot write, 130 interrupted.
+    """
+    own_process = arguments is None
+    debug = False
+    code = BUG
+    try:
+        if own_process:
+            _prepare_process()
+        options = make_parser().parse_args(arguments)
+        debug = options.debug
+        if own_process and not debug:
+            _silence_libraries()
+        logging.basicConfig(
+            level=logging.DEBUG if options.verbose else logging.WARNING,
+            format="%(name)s: %(message)s",
+        )
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+        code = options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("stemlab: interrupted; nothing half-written was left", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:  # Whoever read our output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0 if code == BUG else code
+    except Exception as error:  # noqa: BLE001 - whatever it is becomes one line and a code
+        if debug:
+            traceback.print_exc()
+        print(f"stemlab: {describe(error)}", file=sys.stderr)
+        code = exit_code(error)
+    return code
+
+
+def exit_code(error: BaseException) -> int:
+    """Find the exit code of an error.
+
+    Parameters
+    ----------
+    error : BaseException
+
+    Returns
+    -------
+    code : int
+    """
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return 6
+    return next((code for kind, code in _CODES if isinstance(error, kind)), BUG)
+
+
+def describe(error: BaseException) -> str:
+    """Put an error into one line.
+
+    Parameters
+    ----------
+    error : BaseException
+
+    Returns
+    -------
+    line : str
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, StemlabError):
+        return text
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"cannot write the output: {text}. Free some space."
+    if isinstance(error, MemoryError):
+        return "out of memory. Close what else uses it, or separate a shorter recording."
+    return (
+        f"a bug of ours: {type(error).__name__}: {text}. Please report it with what --debug and "
+        "`stemlab info` print."
+    )
+
+
+def _prepare_process() -> None:
+    """Make signals end a run cleanly, and odd names printable wherever output goes."""
+    for name, handler in (("SIGINT", _interrupt), ("SIGTERM", _terminate), ("SIGHUP", _terminate)):
+        number = getattr(signal, name, None)
+        # Who starts us with a signal ignored (nohup, a background job) wants it ignored.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # Closed by the caller.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise OutputError("the current folder does not exist any more. Change to one.") from error
+
+
+def _silence_libraries() -> None:
+    """Keep what C libraries print (libmpg123 on a damaged file) out of standard error.
+
+    Python's own `sys.stderr` keeps writing to where it did.
+    """
+    try:
+        own = os.dup(2)
+    except OSError:  # Closed by the caller: there is nothing to keep clean.
+        return
+    encoding = sys.stderr.encoding
+    sys.stderr = os.fdopen(own, "w", buffering=1, encoding=encoding, errors="backslashreplace")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # Once is enough; a second must not stop the clearing up.
+    raise KeyboardInterrupt
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)

@@ -1,0 +1,155 @@
+"""What can be typed. Nothing heavy is imported here: ``stemlab --help`` must be quick."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import NoReturn
+
+from stemlab._version import __version__
+
+__all__ = ["make_parser"]
+
+_EXIT_CODES = (
+    "Exit codes: 0 done, 1 a bug of ours, 2 bad usage or parameter, 3 unreadable audio, 4 model "
+    "missing or refused, 5 out of memory, 6 cannot write, 130 interrupted."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"stemlab: {message}. See `{self.prog} --help`.", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the whole command line.
+
+    Returns
+    -------
+    parser : ArgumentParser
+        Its result has the attribute ``run``, the function of the chosen command.
+    """
+    parser = _Parser(
+        prog="stemlab",
+        description="Take recorded music apart on your own machine.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"stemlab {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_separate, _add_demo, _add_replay, _add_models, _add_info):
+        add(commands)
+    return parser
+
+
+_Commands = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def _command(
+    commands: _Commands[_Parser], name: str, module: str, summary: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=summary, description=summary, epilog=_EXIT_CODES, allow_abbrev=False
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    parser.set_defaults(run=_later(module))
+    return parser
+
+
+def _later(module: str) -> Callable[[argparse.Namespace], int]:
+    """Import a command's module only when the command runs."""
+
+    def run(options: argparse.Namespace) -> int:
+        code: int = import_module(f"stemlab.cli.{module}").run(options)
+        return code
+
+    return run
+
+
+def _add_device(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument(
+        "--device",
+        default=default,
+        metavar="D",
+        help="auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:1 or mps "
+        f"(default: {default or 'the recorded one'})",
+    )
+
+
+def _add_separate(commands: _Commands[_Parser]) -> None:
+    parser = _command(commands, "separate", "separate", "Separate songs into stems.")
+    add = parser.add_argument
+    add("songs", nargs="+", metavar="SONG_OR_FOLDER", help="audio files, or folders of them")
+    add("--out", default="stems", metavar="DIR", help="target folder (default: stems)")
+    add("--model", default="stemlab-mini", metavar="M", help="name, or folder with a manifest")
+    add("--segment", type=float, metavar="S", help="seconds (default: the model's own)")
+    add("--overlap", type=float, default=0.25, metavar="F", help="in [0, 1) (default: 0.25)")
+    add("--shifts", type=int, default=0, metavar="N", help="random time shifts averaged (0)")
+    add("--seed", type=int, default=0, metavar="N", help="decides the shifts (0)")
+    add(
+        "--no-pad",
+        action="store_true",
+        help="do not pad short segments to the model's training length: saves time and memory, "
+        "changes the output",
+    )
+    add("--batch-size", type=int, default=1, metavar="N", help="segments per call (1)")
+    _add_device(parser, "auto")
+    add("--sources", metavar="A,B", help="only these stems, for instance vocals,drums")
+    add("--two-stems", metavar="STEM", help="write this stem and no_STEM, the rest of the mixture")
+    add("--format", default="wav", metavar="F", help="wav, flac, mp3 or ogg (default: wav)")
+    add("--bits", type=int, metavar="N", help="16, 24, or 32 for float WAV (the default)")
+    add(
+        "--clip",
+        default="rescale",
+        metavar="HOW",
+        help="samples beyond full scale: rescale (one gain for all stems) or clamp",
+    )
+    add(
+        "--filename",
+        default="{song}/{source}.{ext}",
+        metavar="TEMPLATE",
+        help="with {song}, {source}, {model}, {ext} (default: {song}/{source}.{ext})",
+    )
+    add("--downmix", action="store_true", help="mix more than two channels down to stereo")
+    add("--force", action="store_true", help="replace an earlier result of the same recording")
+
+
+def _add_demo(commands: _Commands[_Parser]) -> None:
+    parser = _command(commands, "demo", "demo", "Separate the demo song and measure the result.")
+    parser.add_argument(
+        "--out", default="demo-output", metavar="DIR", help="target folder (default: demo-output)"
+    )
+    _add_device(parser, "auto")
+
+
+def _add_replay(commands: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands, "replay", "replay", "Repeat a recorded run: are the samples equal (0) or not (1)?"
+    )
+    parser.add_argument("manifest", metavar="RUN_JSON", help="run.json, or its folder")
+    parser.add_argument("--input", metavar="SONG", help="the recording, if it was moved")
+    _add_device(parser, None)
+
+
+def _add_models(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser("models", help="See which models there are.", allow_abbrev=False)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _command(actions, "list", "models", "List the registered models.")
+
+
+def _add_info(commands: _Commands[_Parser]) -> None:
+    _command(
+        commands,
+        "info",
+        "info",
+        "Print versions, devices, models and codecs: paste it into a bug report.",
+    )

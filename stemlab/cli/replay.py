@@ -1,0 +1,42 @@
+"""``stemlab replay``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from stemlab.cli.separate import progress_bar
+from stemlab.separation import replay
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Repeat a run and say whether its samples are equal.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    code : int
+        0 if they are, 1 if not.
+    """
+    title = Path(options.manifest).name
+    with progress_bar(title, hidden=options.quiet or options.json) as bar:
+        report = replay(
+            options.manifest, input_path=options.input, device=options.device, progress=bar
+        )
+    if options.json:
+        print(json.dumps(asdict(report), indent=2))
+    elif not options.quiet:
+        print("equal: every sample is the same" if report.equal else "NOT equal:")
+        for stem, largest in report.largest_difference.items():
+            if largest is None:
+                print(f"  {stem}: its file is gone or was changed since")
+            elif not report.equal:
+                print(f"  {stem}: largest difference {largest:.3g} of full scale")
+    return 0 if report.equal else 1

@@ -1,0 +1,172 @@
+"""``stemlab separate``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from stemlab.audio import find_recordings
+from stemlab.cli.main import describe, exit_code
+from stemlab.errors import AudioError, ParameterError
+from stemlab.separation import (
+    AudioStemSeparator,
+    OutputSettings,
+    SegmentDone,
+    SeparationResult,
+    SeparationSettings,
+)
+
+__all__ = ["progress_bar", "run"]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Separate each song; the exit code is that of the first that failed.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    code : int
+
+    Raises
+    ------
+    ParameterError, ModelError
+        If what was asked for does not work for any song.
+    """
+    # Everything that concerns all songs is refused before the first is touched.
+    settings = SeparationSettings(
+        segment_seconds=options.segment,
+        overlap=options.overlap,
+        shifts=options.shifts,
+        seed=options.seed,
+        sources=None if options.sources is None else options.sources.split(","),
+        pad_to_training_segment=not options.no_pad,
+    )
+    output = OutputSettings(
+        format=options.format,
+        bits=options.bits,
+        clip=options.clip,
+        filename=options.filename,
+        two_stems=options.two_stems,
+        force=options.force,
+        downmix=options.downmix,
+    )
+    separator = AudioStemSeparator(
+        options.model, device=options.device, batch_size=options.batch_size
+    )
+    separator.check(settings, output)
+    if not all(options.songs):
+        raise ParameterError("SONG_OR_FOLDER is empty. Name a file or a folder; '.' is this one.")
+    reports, first_code = [], 0
+    for song in options.songs:
+        for path in _expand(song):
+            report, code = _separate(separator, path, options, settings, output)
+            reports.append(report)
+            first_code = first_code or code
+    if options.json:
+        print(json.dumps({"songs": reports}, indent=2))
+    return first_code
+
+
+def _expand(song: str) -> list[Path]:
+    """A folder stands for the recordings in it; one without any is refused when its turn comes."""
+    path = Path(song)
+    if path.is_dir():
+        with suppress(AudioError):
+            return find_recordings(path) or [path]
+    return [path]
+
+
+def _separate(
+    separator: AudioStemSeparator,
+    path: Path,
+    options: argparse.Namespace,
+    settings: SeparationSettings,
+    output: OutputSettings,
+) -> tuple[dict[str, Any], int]:
+    try:
+        if path.is_dir():
+            find_recordings(path)  # It says so itself where the folder cannot be listed.
+            raise AudioError(
+                f"{str(path)!r} is a folder without audio files. Name a file, or another folder.",
+                path,
+            )
+        with progress_bar(path.name, hidden=options.quiet or options.json) as bar:
+            result = separator.separate_file(
+                path, options.out, output=output, progress=bar, **asdict(settings)
+            )
+    except Exception as error:  # noqa: BLE001 - the other songs still have their turn
+        if options.debug:
+            traceback.print_exc()
+        print(f"stemlab: {describe(error)}", file=sys.stderr)
+        code = exit_code(error)
+        return {"input": str(path), "error": describe(error), "exit_code": code}, code
+    if not options.quiet:
+        _tell(result, silent=options.json)
+    return {
+        "input": str(path),
+        "stems": {name: str(each) for name, each in result.stems.items()},
+        "manifest": str(result.manifest_path),
+        "exit_code": 0,
+        "run": result.manifest,
+    }, 0
+
+
+def _tell(result: SeparationResult, *, silent: bool) -> None:
+    for change in result.manifest["changes"]:
+        print(f"stemlab: note: {change}", file=sys.stderr)
+    if silent:
+        return
+    cost = result.manifest["cost"]
+    names = _together([*result.stems.values()])
+    print(f"{names}  {cost['wall_seconds']:.1f} s, RTF {cost['rtf']:.2f}")
+
+
+def _together(paths: Sequence[Path]) -> str:
+    """Paths of one folder in a short form."""
+    folders = {each.parent for each in paths}
+    if len(folders) > 1 or len(paths) == 1:
+        return " ".join(map(str, paths))
+    return f"{folders.pop()}{os.sep}{{{','.join(each.name for each in paths)}}}"
+
+
+class _Bar:
+    """A progress callback that moves a bar."""
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self._bar = bar
+
+    def __call__(self, event: SegmentDone) -> None:
+        self._bar.total = event.total
+        self._bar.update(event.done - self._bar.n)
+
+
+@contextmanager
+def progress_bar(title: str, *, hidden: bool) -> Iterator[_Bar]:
+    """Show a bar on a terminal while a song is separated.
+
+    Parameters
+    ----------
+    title : str
+    hidden : bool
+
+    Yields
+    ------
+    progress : callable
+        For the argument of that name of `AudioStemSeparator.separate_file`.
+    """
+    # `None` hides the bar where standard error is no terminal.
+    with tqdm(desc=title, unit="segment", leave=False, disable=True if hidden else None) as bar:
+        yield _Bar(bar)

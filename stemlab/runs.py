@@ -1,0 +1,548 @@
+"""What a run leaves on disk: raw blocks while it works, whole files and ``run.json`` at its end.
+
+While a run works, its samples lie as raw float32 in a hidden folder inside the target folder. At
+the end they are encoded there and moved to their final names; ``run.json`` comes last, so a
+folder that has one is complete. Whatever ends a run early takes the hidden folder with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import string
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from stemlab._typing import AudioArray, StrPath
+from stemlab._version import __version__
+from stemlab.errors import OutputError, ParameterError
+
+__all__ = [
+    "BlockStore",
+    "Target",
+    "check_filename",
+    "choose_target",
+    "file_safe",
+    "package_versions",
+    "peak_memory_bytes",
+    "read_run",
+]
+
+SCHEMA = 1
+_TEMPLATE_FIELDS = ("song", "source", "model", "ext")
+_READ_SAMPLES = 1 << 16
+_VERSIONS_OF = ("torch", "demucs", "numpy", "soundfile", "soxr", "safetensors")
+
+
+# ---------------------------------------------------------------- names
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the files of a run will appear.
+
+    Parameters
+    ----------
+    stems : mapping of str to Path
+        One file per stem.
+    manifest : Path
+        The run manifest beside them.
+    replaced : tuple of Path
+        Files of the earlier result; what is not replaced goes once the new ones are there.
+    """
+
+    stems: Mapping[str, Path]
+    manifest: Path
+    replaced: tuple[Path, ...] = ()
+
+
+def check_filename(template: str) -> None:
+    """Refuse a template that cannot name the files of a run inside the target folder.
+
+    Parameters
+    ----------
+    template : str
+        May hold ``{song}``, ``{source}``, ``{model}`` and ``{ext}``; must hold ``{source}`` and
+        end in ``.{ext}``; folders are separated by ``/``.
+
+    Raises
+    ------
+    ParameterError
+        If a field is unknown or missing, or the path would leave the target folder.
+    """
+    advice = "Use for instance '{song}/{source}.{ext}' or '{song} ({source}).{ext}'."
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ParameterError(
+            f"filename={template!r} is not a template: {error}. {advice}"
+        ) from error
+    fields = [field for _, field, _, _ in parts if field is not None]
+    plain = all(not specification and not conversion for _, _, specification, conversion in parts)
+    if not plain or not set(fields) <= set(_TEMPLATE_FIELDS) or "source" not in fields:
+        raise ParameterError(
+            f"filename={template!r} must hold {{source}} and may hold "
+            f"{', '.join(f'{{{each}}}' for each in _TEMPLATE_FIELDS)}, nothing else. {advice}"
+        )
+    text = template.replace("\\", "/")
+    inside = not text.startswith(("/", "~")) and ":" not in text and ".." not in text.split("/")
+    named = all(each and each != ".{ext}" for each in text.split("/"))
+    if not inside or not named or not text.endswith(".{ext}") or not text.isprintable():
+        raise ParameterError(
+            f"filename={template!r} must end in a name and '.{{ext}}' and stay inside the target "
+            f"folder (no leading '/' or '~', no '..', no drive, no control characters). {advice}"
+        )
+
+
+def file_safe(name: str) -> str:
+    """Make a text usable as one part of a path on every system.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    safe : str
+        At most 120 bytes of UTF-8, without separators, control characters, or leading and
+        trailing dots and blanks; ``song`` if nothing is left.
+    """
+    printable = name.encode("utf-8", "replace").decode("utf-8")
+    safe = re.sub(r'[<>:"/\\|?*\x00-\x1f\x7f]', "_", printable)
+    safe = safe.encode("utf-8")[:120].decode("utf-8", "ignore")
+    return safe.strip(". ") or "song"
+
+
+def choose_target(
+    out_dir: Path,
+    template: str,
+    *,
+    song: Path,
+    model: str,
+    stems: Sequence[str],
+    ext: str,
+    input_sha256: str,
+    force: bool,
+) -> Target:
+    """Decide the names of a run's files so that no other song's result is touched.
+
+    Parameters
+    ----------
+    out_dir : Path
+    template : str
+        See `check_filename`.
+    song : Path
+        The recording; never overwritten. Its name without ending is ``{song}``.
+    model : str
+    stems : sequence of str
+    ext : str
+    input_sha256 : str
+        A result of another recording with the same name is left alone: this one's name then gets
+        the first digits of its digest.
+    force : bool
+        Whether an earlier result of this recording may be replaced.
+
+    Returns
+    -------
+    target : Target
+
+    Raises
+    ------
+    OutputError
+        If there is a result already and `force` is false, or something is in the way.
+    """
+    for name in (file_safe(song.stem), f"{file_safe(song.stem)}-{input_sha256[:8]}"):
+        fields = {"song": name, "model": file_safe(model)}
+        target = Target(
+            {each: out_dir / template.format(source=each, ext=ext, **fields) for each in stems},
+            out_dir / template.format(source="run", ext="json", **fields),
+        )
+        taken = [
+            each for each in (*target.stems.values(), target.manifest) if os.path.lexists(each)
+        ]
+        if not taken:
+            return target
+        earlier_sha256, earlier_files = _earlier_result(target, out_dir)
+        if earlier_sha256 not in (None, input_sha256):
+            continue
+        _check_replaceable(taken, earlier_files, song, force)
+        return replace(target, replaced=tuple(earlier_files))
+    raise OutputError(
+        f"{str(taken[0])!r} belongs to another recording. Put {{song}} into the file name "
+        "template, or choose another --out.",
+        taken[0],
+    )
+
+
+def _check_replaceable(
+    taken: Sequence[Path], earlier_files: Sequence[Path], song: Path, force: bool
+) -> None:
+    """Only files that stemlab wrote for this recording may go, and only if that is wanted."""
+    for each in taken:
+        if each.exists() and os.path.samefile(each, song):
+            reason = "is the recording itself"
+        elif each not in earlier_files or each.is_dir():
+            reason = "was not written by stemlab"
+        else:
+            continue
+        raise OutputError(f"{str(each)!r} exists and {reason}. Choose another --out.", each)
+    if not force:
+        raise OutputError(
+            f"{str(taken[0])!r} exists already. Pass --force (force=True) to replace an earlier "
+            "result, or choose another --out.",
+            taken[0],
+        )
+
+
+def _earlier_result(target: Target, out_dir: Path) -> tuple[str | None, list[Path]]:
+    """Digest of the recording that a result is of, and its files that are still there.
+
+    Nothing if it is not ours. A file that the new result has too is named as there.
+    """
+    try:
+        fields = json.loads(target.manifest.read_bytes())
+        names = [str(each["file"]) for each in fields["stems"].values()]
+        sha256 = str(fields["input"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None, []
+    stems = {os.path.abspath(each): each for each in target.stems.values()}
+    places = [os.path.abspath(target.manifest.parent / name) for name in names]
+    # A manifest from elsewhere must not make us touch anything outside.
+    inside = [each for each in places if Path(each).is_relative_to(os.path.abspath(out_dir))]
+    files = [target.manifest, *(stems.get(each, Path(each)) for each in inside)]
+    return sha256, [each for each in files if os.path.lexists(each)]
+
+
+# ---------------------------------------------------------------- blocks
+
+
+class BlockStore:
+    """Raw float blocks of all stems in the target folder, until they are encoded and published.
+
+    A context manager: leaving it removes everything that was not published.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Made if missing.
+    stems : sequence of str
+    channels : int, >= 1
+    expected_bytes : int
+        What the run will need on disk; refused at once where there is less.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be made or written to, or has too little room.
+    """
+
+    def __init__(
+        self, out_dir: Path, stems: Sequence[str], channels: int, *, expected_bytes: int = 0
+    ) -> None:
+        self.channels = channels
+        self._out_dir = out_dir
+        self._made: list[Path] = []
+        self._stems: dict[str, _RawStem] = {}
+        try:
+            with _writing_to(out_dir):
+                self._make(out_dir)
+                self._check_room(expected_bytes)
+                prefix, suffix = ".stemlab-", ".partial"
+                self._folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=out_dir))
+                self._stems = {each: _RawStem(self._folder / f"{each}.f32") for each in stems}
+        except BaseException:
+            self._remove_made()
+            raise
+
+    def __enter__(self) -> BlockStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for each in self._stems.values():
+            each.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove_made()
+
+    @property
+    def peak(self) -> float:
+        """Largest absolute sample of all stems; 0 for silence."""
+        return max(each.peak for each in self._stems.values())
+
+    def append(self, stems: Mapping[str, AudioArray]) -> None:
+        """Add the next block of some stems.
+
+        Parameters
+        ----------
+        stems : mapping of str to ndarray, each shape (channels, n), float32
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        for name, block in stems.items():
+            with _writing_to(self._out_dir):
+                self._stems[name].append(block)
+
+    def blocks(self, stem: str) -> Iterator[AudioArray]:
+        """Read a stem back.
+
+        Parameters
+        ----------
+        stem : str
+
+        Yields
+        ------
+        block : ndarray, shape (channels, n), float32
+        """
+        return self._stems[stem].blocks(self.channels)
+
+    def samples_sha256(self, stem: str) -> str:
+        """Digest of a stem's samples: float32, little-endian, channels interleaved.
+
+        Parameters
+        ----------
+        stem : str
+
+        Returns
+        -------
+        digest : str, 64 hex digits
+        """
+        return self._stems[stem].digest.hexdigest()
+
+    def stem_peak(self, stem: str) -> float:
+        """Largest absolute sample of one stem.
+
+        Parameters
+        ----------
+        stem : str
+
+        Returns
+        -------
+        peak : float, >= 0
+        """
+        return self._stems[stem].peak
+
+    def draft(self, name: str) -> Path:
+        """Name a file in the working folder, to be written before `publish` moves it.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        path : Path
+        """
+        return self._folder / name
+
+    def publish(
+        self, target: Target, drafts: Mapping[str, Path], manifest: Mapping[str, Any]
+    ) -> None:
+        """Move the encoded stems and then their manifest to their final names.
+
+        Parameters
+        ----------
+        target : Target
+        drafts : mapping of str to Path
+            The whole files of the stems.
+        manifest : mapping
+
+        Raises
+        ------
+        OutputError
+            If a file cannot be written. Nothing new is left then.
+        """
+        draft = self.draft("manifest.json")
+        with _writing_to(self._out_dir):
+            draft.write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+            moves = [(drafts[name], final) for name, final in target.stems.items()]
+            self._move([*moves, (draft, target.manifest)], target.replaced)
+            for each in set(target.replaced) - {final for _, final in moves} - {target.manifest}:
+                each.unlink(missing_ok=True)
+
+    def _check_room(self, expected_bytes: int) -> None:
+        free = shutil.disk_usage(self._out_dir).free
+        if free < expected_bytes:
+            raise OutputError(
+                f"{str(self._out_dir)!r} has {free / 1e6:.0f} MB of free space; this run needs "
+                f"about {expected_bytes / 1e6:.0f} MB while it works. Choose another --out.",
+                self._out_dir,
+            )
+
+    def _move(self, moves: Sequence[tuple[Path, Path]], replaced: Sequence[Path]) -> None:
+        """Move all or none: what a move replaces is kept until the last one is done."""
+        moved: list[tuple[Path, Path | None]] = []
+        others: list[Path] = []
+        try:
+            for number, (draft, final) in enumerate(moves):
+                self._make(final.parent)
+                earlier = self.draft(f"earlier-{number}") if final in replaced else None
+                moved.append((final, earlier))
+                if earlier is not None:
+                    os.replace(final, earlier)
+                try:  # Claims the name, unless somebody else took it since it was chosen.
+                    final.open("xb").close()
+                except FileExistsError:
+                    others.append(final)
+                    raise
+                os.replace(draft, final)
+        except BaseException:
+            for final, earlier in reversed(moved):
+                if earlier is not None and earlier.exists():
+                    os.replace(earlier, final)
+                elif earlier is None and final not in others:
+                    final.unlink(missing_ok=True)
+            raise
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder and remember which of its parents are new."""
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        self._made.extend(missing)
+
+    def _remove_made(self) -> None:
+        for folder in sorted(self._made, key=lambda each: len(each.parts), reverse=True):
+            with suppress(OSError):  # One that holds a result stays.
+                folder.rmdir()
+
+
+class _RawStem:
+    """One stem's samples in a file: float32, little-endian, channels interleaved."""
+
+    def __init__(self, path: Path) -> None:
+        self.peak = 0.0
+        self.digest = hashlib.sha256()
+        self._path = path
+        self._file = path.open("wb")
+
+    def append(self, block: AudioArray) -> None:
+        content = np.ascontiguousarray(block.T, "<f4").tobytes()
+        self.digest.update(content)
+        self._file.write(content)
+        self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
+
+    def blocks(self, channels: int) -> Iterator[AudioArray]:
+        self._file.flush()
+        with self._path.open("rb") as file:
+            while content := file.read(4 * channels * _READ_SAMPLES):
+                yield np.frombuffer(content, "<f4").reshape(-1, channels).T.astype(np.float32)
+
+    def close(self) -> None:
+        # A full disk shows up here once more; the run has reported it already.
+        with suppress(OSError):
+            self._file.close()
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    """Say in which folder writing failed, and why."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except FileExistsError as error:
+        raise OutputError(
+            f"{str(error.filename or folder)!r} is in the way, or was just written by another "
+            "run. Try again, or choose another --out.",
+            folder,
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {str(folder)!r}: {error.strerror or error}. Check its permissions "
+            "and free space, or choose another --out.",
+            folder,
+        ) from error
+
+
+# ---------------------------------------------------------------- the run manifest
+
+
+def read_run(path: StrPath) -> dict[str, Any]:
+    """Read a ``run.json``.
+
+    Parameters
+    ----------
+    path : path
+        The file, or the folder that holds it.
+
+    Returns
+    -------
+    manifest : dict
+        With the tables ``input``, ``model``, ``parameters`` and ``stems``.
+
+    Raises
+    ------
+    ParameterError
+        If there is none, or it was not written by a version this one understands.
+    """
+    file = Path(path) / "run.json" if Path(path).is_dir() else Path(path)
+    try:
+        fields: dict[str, Any] = json.loads(file.read_bytes())
+        known = fields["schema"] == SCHEMA and all(
+            isinstance(fields[table], dict) for table in ("input", "model", "parameters", "stems")
+        )
+    except OSError as error:
+        raise ParameterError(
+            f"{str(file)!r} cannot be read: {error.strerror}. Pass the run.json that lies beside "
+            "the stems."
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        known = False
+    if not known:
+        raise ParameterError(
+            f"{str(file)!r} is not a run manifest of schema {SCHEMA}. Pass the run.json that "
+            "`stemlab separate` wrote beside the stems."
+        )
+    return fields
+
+
+def package_versions() -> dict[str, str]:
+    """Collect the versions of what the samples of a run depend on.
+
+    Returns
+    -------
+    versions : dict of str to str
+        Package name to version, with ``stemlab`` and ``python``.
+    """
+    versions = {"stemlab": __version__, "python": platform.python_version()}
+    for name in _VERSIONS_OF:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed as a package"
+    return versions
+
+
+def peak_memory_bytes() -> int | None:
+    """Highest resident memory of this process so far.
+
+    Returns
+    -------
+    peak : int or None, in bytes
+        None where the system does not tell (Windows).
+    """
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

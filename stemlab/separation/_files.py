@@ -1,0 +1,243 @@
+"""From a file to files: where the stems go and what is written beside them."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stemlab import audio as audio_io
+from stemlab._models.devices import peak_device_bytes
+from stemlab._typing import StrPath
+from stemlab.chunking import ChunkPlan, MixtureWindow
+from stemlab.errors import AudioError, ParameterError
+from stemlab.runs import (
+    SCHEMA,
+    BlockStore,
+    Target,
+    choose_target,
+    package_versions,
+    peak_memory_bytes,
+)
+from stemlab.separation._job import Job, Recording, exactly, recording_of_file
+from stemlab.separation.events import SeparationResult
+from stemlab.separation.settings import OutputSettings, SeparationSettings
+
+__all__ = ["job_settings", "run_to_files"]
+
+
+def job_settings(
+    settings: SeparationSettings, output: OutputSettings, offered: Sequence[str]
+) -> SeparationSettings:
+    """Settle what a model has to do: for two stems only one, the other is the mixture's rest.
+
+    Parameters
+    ----------
+    settings : SeparationSettings
+    output : OutputSettings
+    offered : sequence of str
+        The sources of the model.
+
+    Returns
+    -------
+    settings : SeparationSettings
+
+    Raises
+    ------
+    ParameterError
+        If the model does not make what is asked for.
+    """
+    if output.two_stems is None:
+        return settings
+    choices = settings.pick_sources(offered)
+    if output.two_stems not in choices:
+        raise ParameterError(
+            f"two_stems={output.two_stems!r} is not among the stems to make. "
+            f"Choose among {', '.join(choices)}."
+        )
+    return replace(settings, sources=(output.two_stems,))
+
+
+def run_to_files(
+    job: Job, asked: SeparationSettings, path: Path, out_dir: Path, output: OutputSettings
+) -> SeparationResult:
+    """Run a job over a file, block by block, and publish its stems and their manifest.
+
+    Parameters
+    ----------
+    job : Job
+    asked : SeparationSettings
+        What the manifest records; the job's own are those of `job_settings`.
+    path, out_dir : Path
+    output : OutputSettings
+
+    Returns
+    -------
+    result : SeparationResult
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be read, or changes while it is.
+    OutputError
+        If there is a result already, or it cannot be written.
+    ModelError, OutOfMemoryError, SeparationError
+        As for `Job.run`.
+    """
+    started = time.perf_counter()
+    job.load()
+    info = audio_io.read_info(path)
+    audio_io.check_output_format(output.format, output.bits, info.sample_rate)
+    recording = recording_of_file(info, output.downmix)
+    digest = audio_io.file_digest(path)
+    stems = job.sources if output.two_stems is None else (*job.sources, f"no_{output.two_stems}")
+    choose = partial(
+        choose_target,
+        out_dir,
+        output.filename,
+        song=path,
+        model=job.model.spec.name,
+        stems=stems,
+        ext=output.format,
+        input_sha256=digest,
+        force=output.force,
+    )
+    choose()
+    # Raw float blocks and, at the end, as much again for the encoded files.
+    room = 2 * 4 * recording.channels * (info.samples or 0) * len(stems)
+    with BlockStore(out_dir, stems, recording.channels, expected_bytes=room) as store:
+        for block in job.run(recording):
+            store.append(block.stems)
+        if output.two_stems:
+            _add_rest(store, recording, job.samples, output.two_stems)
+        gain, loud = _settle_gain(store.peak, output)
+        drafts = {name: store.draft(f"{name}.{output.format}") for name in stems}
+        for name, draft in drafts.items():
+            audio_io.write_file(
+                draft,
+                store.blocks(name),
+                info.sample_rate,
+                recording.channels,
+                format=output.format,
+                bits=output.bits,
+                gain=gain,
+                clamp=output.clip == "clamp",
+                samples=job.samples,
+            )
+        if audio_io.file_digest(path) != digest:
+            raise AudioError(f"{str(path)!r} changed while it was read. Separate it again.", path)
+        # Once more, because another process may have written a result since the first time.
+        target = choose()
+        wall_seconds = time.perf_counter() - started
+        manifest = {
+            "schema": SCHEMA,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "input": _describe_input(path, target, info, digest, job.samples),
+            "model": _describe_model(job),
+            "parameters": {**asdict(asked), **asdict(output), "batch_size": job.batch_size},
+            "device": {"name": str(job.model.device), "reason": job.model.device.reason},
+            "plan": [_describe_plan(each) for each in job.made_plans],
+            "changes": [*job.changes, *loud],
+            "stems": _describe_stems(store, target, drafts),
+            "cost": {
+                "wall_seconds": round(wall_seconds, 3),
+                "rtf": round(wall_seconds * info.sample_rate / job.samples, 4),
+                "peak_memory_bytes": peak_memory_bytes(),
+                "peak_device_bytes": peak_device_bytes(job.model.device.torch_device),
+            },
+            "versions": package_versions(),
+        }
+        store.publish(target, drafts, manifest)
+    return SeparationResult(target.stems, target.manifest, manifest)
+
+
+def _add_rest(store: BlockStore, recording: Recording, samples: int, stem: str) -> None:
+    """Add what the mixture holds besides one stem."""
+    mixture = MixtureWindow(
+        exactly(recording.blocks(), samples, recording), recording.channels, samples
+    )
+    position = 0
+    for block in store.blocks(stem):
+        stop = position + block.shape[1]
+        store.append({f"no_{stem}": mixture.read(position, stop) - block})
+        mixture.forget(stop)
+        position = stop
+
+
+def _settle_gain(peak: float, output: OutputSettings) -> tuple[float, list[str]]:
+    """Decide the one gain of all stems, and say what happens to loud samples."""
+    if output.holds_any_level or peak <= 1:
+        return 1.0, []
+    level = f"The stems peak at {20 * math.log10(peak):.2f} dB above full scale"
+    if output.clip == "clamp":
+        return 1.0, [f"{level}: cut off there, as asked."]
+    return 1 / peak, [f"{level}: all were scaled by {1 / peak:.6f}."]
+
+
+def _describe_input(
+    path: Path, target: Target, info: audio_io.AudioInfo, digest: str, samples: int
+) -> dict[str, Any]:
+    return {
+        "path": _relative(path, target.manifest.parent),
+        "sha256": digest,
+        "bytes": os.path.getsize(path),
+        "sample_rate": info.sample_rate,
+        "channels": info.channels,
+        "samples": samples,
+        "seconds": samples / info.sample_rate,
+    }
+
+
+def _describe_model(job: Job) -> dict[str, Any]:
+    spec = job.model.spec
+    return {
+        "name": spec.name,
+        "request": job.model.request,
+        "kind": "ready network" if job.model.request is None else "verified files",
+        "sha256": job.model.sha256,
+        "sample_rate": spec.sample_rate,
+        "sources": list(spec.sources),
+    }
+
+
+def _describe_stems(
+    store: BlockStore, target: Target, drafts: dict[str, Path]
+) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "file": os.path.relpath(final, target.manifest.parent),
+            "sha256": audio_io.file_digest(drafts[name]),
+            "samples_sha256": store.samples_sha256(name),
+            "peak": store.stem_peak(name),
+        }
+        for name, final in target.stems.items()
+    }
+
+
+def _describe_plan(plan: ChunkPlan) -> dict[str, Any]:
+    return {
+        "name": plan.name,
+        "samples": plan.samples,
+        "segment_samples": plan.segment_samples,
+        "hop_samples": plan.hop_samples,
+        "input_samples": plan.input_samples,
+        "network_samples": plan.network_samples,
+        "starts": list(plan.starts),
+        "calls": plan.calls,
+        "overlap_share": round(plan.overlap_share, 4),
+        "padding_share": round(plan.padding_share, 4),
+    }
+
+
+def _relative(path: StrPath, folder: Path) -> str:
+    """Path of the input as seen from the result, so that both can move together."""
+    try:
+        return os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+    except ValueError:  # Another drive.
+        return os.path.abspath(path)

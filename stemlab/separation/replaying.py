@@ -1,0 +1,144 @@
+"""Repeat a recorded run and compare its samples with the recorded ones."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stemlab._typing import StrPath
+from stemlab.audio import file_digest, stream_file
+from stemlab.errors import AudioError, ModelRefusedError, ParameterError
+from stemlab.runs import read_run
+from stemlab.separation.events import SegmentDone
+from stemlab.separation.separator import AudioStemSeparator
+from stemlab.separation.settings import OutputSettings, SeparationSettings
+
+__all__ = ["ReplayReport", "replay"]
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """Whether a repeated run gave the same samples.
+
+    Parameters
+    ----------
+    equal : bool
+        Whether every sample of every stem is equal to the recorded run's.
+    largest_difference : mapping of str to float or None
+        Per stem, the largest difference from the stored file as a share of full scale; None
+        where that file is gone or was changed since.
+    """
+
+    equal: bool
+    largest_difference: Mapping[str, float | None]
+
+
+def replay(
+    manifest_path: StrPath,
+    *,
+    input_path: StrPath | None = None,
+    device: str | None = None,
+    progress: Callable[[SegmentDone], None] | None = None,
+) -> ReplayReport:
+    """Repeat the run of a ``run.json`` in a temporary folder and compare.
+
+    Parameters
+    ----------
+    manifest_path : path
+        A ``run.json``, or the folder that holds it. Nothing there is changed.
+    input_path : path, optional
+        The recording, where it is no longer at the recorded place.
+    device : str, optional
+        Default: the recorded device.
+    progress : callable, optional
+        Called with a `SegmentDone` after each segment.
+
+    Returns
+    -------
+    report : ReplayReport
+        Samples are compared before they are encoded, by their recorded digests.
+
+    Raises
+    ------
+    ParameterError
+        If the manifest cannot be read, or was made with a network that has no name.
+    AudioError
+        If the recording is missing or is another one.
+    ModelRefusedError
+        If the model of that name is no longer the recorded one.
+    """
+    run = read_run(manifest_path)
+    folder = Path(manifest_path) if Path(manifest_path).is_dir() else Path(manifest_path).parent
+    try:
+        parameters = dict(run["parameters"])
+        names = OutputSettings.__dataclass_fields__
+        output = OutputSettings(**{name: parameters.pop(name) for name in names})
+        batch_size = parameters.pop("batch_size")
+        SeparationSettings(**parameters)
+        recorded = {
+            name: (str(each["file"]), str(each["sha256"]), str(each["samples_sha256"]))
+            for name, each in run["stems"].items()
+        }
+        model, sha256 = run["model"], str(run["input"]["sha256"])
+        song = folder / run["input"]["path"] if input_path is None else Path(input_path)
+        separator = _same_model(model, device or run["device"]["name"], batch_size)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ParameterError(
+            f"{str(manifest_path)!r} is incomplete or was changed: {error}. Pass the run.json "
+            "that `stemlab separate` wrote."
+        ) from error
+    if not recorded:
+        raise ParameterError(f"{str(manifest_path)!r} names no stems to compare with.")
+    if file_digest(song) != sha256:
+        raise AudioError(
+            f"{str(song)!r} is not the recording of that run: its SHA-256 differs from "
+            f"{sha256}. Pass the right one with --input.",
+            song,
+        )
+    with tempfile.TemporaryDirectory(prefix="stemlab-replay-") as scratch:
+        again = separator.separate_file(
+            song, scratch, output=output, progress=progress, **parameters
+        )
+        repeated = again.manifest["stems"]
+        return ReplayReport(
+            equal=all(
+                name in repeated and repeated[name]["samples_sha256"] == samples_sha256
+                for name, (_, _, samples_sha256) in recorded.items()
+            ),
+            largest_difference={
+                name: _difference(folder / file, file_sha256, again.stems.get(name))
+                for name, (file, file_sha256, _) in recorded.items()
+            },
+        )
+
+
+def _same_model(model: dict[str, Any], device: str, batch_size: int) -> AudioStemSeparator:
+    if model["request"] is None:
+        raise ParameterError(
+            f"the run was made with a ready network ({model['name']}), which a manifest cannot "
+            "name. Repeat it from Python with the same network."
+        )
+    separator = AudioStemSeparator(model["request"], device=device, batch_size=batch_size)
+    if separator.model_sha256 != model["sha256"]:
+        raise ModelRefusedError(
+            f"model {model['name']!r} is not the one of that run: its digest is "
+            f"{separator.model_sha256}, recorded was {model['sha256']}. Install the recorded one.",
+            expected=model["sha256"],
+            actual=separator.model_sha256,
+        )
+    return separator
+
+
+def _difference(stored: Path, sha256: str, repeated: Path | None) -> float | None:
+    try:
+        if repeated is None or file_digest(stored) != sha256:
+            return None
+        pairs = zip(stream_file(stored), stream_file(repeated), strict=True)
+        return max(float(np.abs(before - after).max()) for before, after in pairs)
+    except AudioError:
+        return None

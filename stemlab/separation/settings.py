@@ -1,0 +1,183 @@
+"""What was asked for, checked before a file is opened or a model loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stemlab.audio import check_output_format
+from stemlab.chunking import check_overlap, check_segment_seconds
+from stemlab.errors import ParameterError
+from stemlab.runs import check_filename
+
+__all__ = ["OutputSettings", "SeparationSettings", "check_count"]
+
+CLIP_MODES = ("rescale", "clamp")
+# Each shift costs a whole pass; beyond this it is a typing error rather than a wish.
+MAX_SHIFTS = 100
+
+
+@dataclass(frozen=True)
+class SeparationSettings:
+    """How to separate.
+
+    Parameters
+    ----------
+    segment_seconds : float, > 0, optional
+        Length of a model input. Default: the model's own.
+    overlap : float, in [0, 1), default 0.25
+        Fraction of a segment shared with the next. Takes 1 / (1 - overlap) times as long as 0.
+    shifts : int, in [0, 100], default 0
+        Number of random time shifts averaged. Costs that many passes.
+    seed : int, >= 0, default 0
+        Decides the shifts.
+    sources : sequence of str, optional
+        Which stems to make. Default: all.
+    pad_to_training_segment : bool, default True
+        Whether an HTDemucs pads shorter segments to its training length, as Demucs does. False
+        (Demucs' ``use_train_segment=False``) saves time and memory and changes the output.
+
+    Raises
+    ------
+    ParameterError
+        If a value is outside its range.
+    """
+
+    segment_seconds: float | None = None
+    overlap: float = 0.25
+    shifts: int = 0
+    seed: int = 0
+    sources: Sequence[str] | None = None
+    pad_to_training_segment: bool = True
+
+    def __post_init__(self) -> None:
+        check_segment_seconds(self.segment_seconds)
+        check_overlap(self.overlap)
+        # Plain numbers, whatever kind was passed: they are written to the run manifest.
+        seconds = self.segment_seconds
+        self._set("segment_seconds", None if seconds is None else float(seconds))
+        self._set("overlap", float(self.overlap))
+        self._set("shifts", check_count("shifts", self.shifts, 0, MAX_SHIFTS))
+        self._set("seed", check_count("seed", self.seed, 0, 2**63 - 1))
+        self._set("pad_to_training_segment", bool(self.pad_to_training_segment))
+        if self.sources is not None:
+            if isinstance(self.sources, str) or not isinstance(self.sources, Iterable):
+                raise ParameterError(
+                    f"sources={self.sources!r} is not a list of names. Pass for instance "
+                    "['vocals']."
+                )
+            self._set("sources", tuple(map(str, self.sources)))
+            if not self.sources or len(set(self.sources)) != len(self.sources):
+                raise ParameterError(
+                    f"sources={list(self.sources)!r} is empty or names a source twice. "
+                    "Leave it out for all stems."
+                )
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def pick_sources(self, offered: Sequence[str]) -> tuple[str, ...]:
+        """Settle which stems to make of those a model offers.
+
+        Parameters
+        ----------
+        offered : sequence of str
+
+        Returns
+        -------
+        sources : tuple of str
+            In the order of the model.
+
+        Raises
+        ------
+        ParameterError
+            If one is asked for that the model does not offer.
+        """
+        wanted = self.sources or tuple(offered)
+        unknown = [each for each in wanted if each not in offered]
+        if unknown:
+            raise ParameterError(
+                f"sources={unknown[0]!r} is not made by this model. "
+                f"Choose among {', '.join(offered)}."
+            )
+        return tuple(each for each in offered if each in wanted)
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """How to write the stems of a file.
+
+    Parameters
+    ----------
+    format : {"wav", "flac", "mp3", "ogg"}, default "wav"
+    bits : {16, 24, 32}, optional
+        Default: 32-bit float for WAV, 24 for FLAC; MP3 and OGG take none.
+    clip : {"rescale", "clamp"}, default "rescale"
+        What to do with samples beyond full scale in a format that cannot hold them: one gain for
+        all stems, or cut off. Float WAV holds them and is never touched.
+    filename : str, default "{song}/{source}.{ext}"
+        Path inside the target folder; may also hold ``{model}``.
+    two_stems : str, optional
+        Write only this stem and ``no_<stem>``, which is the mixture minus the stem.
+    force : bool, default False
+        Replace an earlier result of the same recording.
+    downmix : bool, default False
+        Mix recordings with more than two channels down to stereo instead of refusing them.
+
+    Raises
+    ------
+    ParameterError
+        If a value is outside its range.
+    """
+
+    format: str = "wav"
+    bits: int | None = None
+    clip: str = "rescale"
+    filename: str = "{song}/{source}.{ext}"
+    two_stems: str | None = None
+    force: bool = False
+    downmix: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bits is not None:
+            object.__setattr__(self, "bits", check_count("bits", self.bits, 1, 64))
+        check_output_format(self.format, self.bits)
+        if self.clip not in CLIP_MODES:
+            raise ParameterError(
+                f"clip={self.clip!r} is not known. Choose one of {', '.join(CLIP_MODES)}."
+            )
+        check_filename(self.filename)
+
+    @property
+    def holds_any_level(self) -> bool:
+        """Whether the format keeps samples beyond full scale as they are."""
+        return self.format == "wav" and self.bits in (None, 32)
+
+
+def check_count(name: str, value: object, low: int, high: int) -> int:
+    """Return a whole number as an int, or refuse it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the message.
+    value : int
+        Of any kind, NumPy's too.
+    low, high : int
+        The smallest and the largest that are allowed.
+
+    Returns
+    -------
+    value : int
+
+    Raises
+    ------
+    ParameterError
+        If `value` is not a whole number in that range.
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not low <= int(value) <= high:  # type: ignore[call-overload]
+        raise ParameterError(f"{name}={value!r} is not a whole number in [{low}, {high}].")
+    return int(value)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,98 @@
+"""What the tests share: an offline environment, a seeded generator and small real networks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from demucs.apply import BagOfModels
+    from demucs.hdemucs import HDemucs
+    from demucs.htdemucs import HTDemucs
+
+# The sockets of this process are closed to all but the loopback (see pyproject.toml). Programs and
+# kernels that a test starts are not covered by that; these settings, which they inherit, make the
+# usual clients fail at once instead of downloading. They are a guard against accidents, not a wall.
+os.environ["HF_HUB_OFFLINE"] = "1"
+for _name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+    os.environ[_name] = os.environ[_name.lower()] = "http://127.0.0.1:9"
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost,::1"
+
+SOURCES = ["drums", "bass", "other", "vocals"]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def _lively(make: Callable[..., Any], seed: int, **arguments: Any) -> Any:
+    """Build a network whose output is as loud as its input and follows it.
+
+    A fresh one is close to silent, gives mostly the pattern of its biases, and nearly switches off
+    its residual branches (scales of 1e-3 and 1e-4): that would hide errors.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        network = make(SOURCES, samplerate=44100, **arguments).eval().requires_grad_(False)
+        for name, parameter in network.named_parameters():
+            if name.endswith(".scale"):
+                parameter.normal_(0.0, 0.3)
+            elif parameter.ndim == 1 and name.endswith(".weight"):
+                parameter.normal_(1.0, 0.2)
+            elif parameter.ndim == 1:
+                parameter.mul_(0.1)
+            elif ".conv" in name or ".rewrite" in name:
+                parameter.mul_(2.0)
+        noise = 0.1 * torch.randn(1, 2, 44100)
+        gain = noise.std() / network(noise).std()
+        for decoder in (network.decoder, network.tdecoder):
+            last = decoder[-1].conv_tr
+            last.weight.mul_(gain)
+            last.bias.mul_(gain)
+    return network
+
+
+def _tiny_htdemucs(seed: int) -> HTDemucs:
+    from demucs.htdemucs import HTDemucs
+
+    return _lively(
+        HTDemucs,
+        seed,
+        channels=8,
+        bottom_channels=32,
+        t_layers=3,
+        t_heads=2,
+        t_hidden_scale=1.0,
+        segment=1.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_htdemucs() -> HTDemucs:
+    """A real HTDemucs of 0.3 million weights, one second of training segment. Do not modify."""
+    return _tiny_htdemucs(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_hdemucs() -> HDemucs:
+    """A real HDemucs of 0.6 million weights, one second of segment. Do not modify."""
+    from demucs.hdemucs import HDemucs
+
+    return _lively(HDemucs, 1, channels=4, segment=1.0)
+
+
+@pytest.fixture(scope="session")
+def tiny_bag(tiny_htdemucs: HTDemucs) -> BagOfModels:
+    """Two networks with unequal weights for every source. Do not modify."""
+    from demucs.apply import BagOfModels
+
+    return BagOfModels(
+        [tiny_htdemucs, _tiny_htdemucs(2)], weights=[[1.0, 0.5, 0.0, 2.0], [1.0, 1.5, 1.0, 1.0]]
+    )

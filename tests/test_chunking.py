@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stemlab.chunking import ChunkPlan, MixtureWindow, overlap_add, triangular_window
+from stemlab.errors import ParameterError
+
+RATE = 1000
+
+
+def in_blocks(signal, size):
+    return (signal[:, start : start + size] for start in range(0, signal.shape[1], size))
+
+
+def run_identity(signal, plans, *, block=37, batch_size=1, on_calls=None):
+    """Overlap-add with a model that gives its input back, once per source."""
+    gains = np.full((len(plans), 2), 1 / len(plans), np.float32)
+    window = MixtureWindow(in_blocks(signal, block), 2, signal.shape[1])
+    blocks = list(
+        overlap_add(
+            window,
+            plans,
+            lambda _, inputs: np.stack([inputs, -inputs], axis=1),
+            gains=gains,
+            channels=2,
+            batch_size=batch_size,
+            on_calls=on_calls,
+        )
+    )
+    return blocks, np.concatenate([each for _, each in blocks], axis=-1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    samples=st.integers(1, 700),
+    segment=st.integers(1, 300),
+    overlap=st.floats(0, 0.95),
+    context=st.integers(0, 50) | st.none(),
+    padding=st.integers(0, 50),
+    starts=st.lists(st.integers(-200, 0), min_size=1, max_size=3),
+    members=st.integers(1, 2),
+    batch_size=st.integers(1, 4),
+    block=st.integers(1, 400),
+)
+def test_identity_gives_the_mixture(
+    samples, segment, overlap, context, padding, starts, members, batch_size, block
+):
+    signal = np.random.default_rng(samples).standard_normal((2, samples)).astype(np.float32)
+    if int((1 - overlap) * segment) < 1:
+        overlap = 0.0
+    plan = ChunkPlan(
+        samples=samples,
+        sample_rate=RATE,
+        segment_seconds=segment / RATE,
+        overlap=overlap,
+        input_samples=None if context is None else segment + context,
+        network_samples=None if context is None else segment + context + padding,
+        starts=tuple(starts),
+    )
+    calls = []
+    blocks, result = run_identity(
+        signal,
+        [plan] * members,
+        block=block,
+        batch_size=batch_size,
+        on_calls=lambda count, _: calls.append(count),
+    )
+    np.testing.assert_allclose(result, np.stack([signal, -signal]), atol=1e-6)
+    assert [start for start, _ in blocks] == list(
+        np.cumsum([0, *(each.shape[-1] for _, each in blocks)])[:-1]
+    )
+    assert sum(calls) == members * plan.calls
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    samples=st.integers(1, 2000),
+    segment=st.integers(1, 500),
+    overlap=st.floats(0, 0.99),
+    start=st.integers(-400, 0),
+)
+def test_counts_of_a_plan_are_those_of_its_chunks(samples, segment, overlap, start):
+    if int((1 - overlap) * segment) < 1:
+        overlap = 0.0
+    plan = ChunkPlan(samples, RATE, segment / RATE, overlap, starts=(start,))
+    chunks = list(plan.chunks(start))
+    assert plan.calls == len(chunks)
+    assert plan.covered_samples == sum(each.samples for each in chunks)
+    assert plan.computed_samples == sum(each.input_stop - each.input_start for each in chunks)
+    useful = samples / plan.computed_samples
+    assert plan.wasted_share == pytest.approx(1 - useful)
+    assert 0 <= plan.wasted_share < 1
+    assert chunks[0].start == start
+    assert chunks[-1].stop == samples
+
+
+def test_shares_of_a_padded_plan():
+    # Ten segments of 2 s without overlap, each padded to 8 s: three quarters are padding.
+    plan = ChunkPlan(20 * RATE, RATE, 2, 0.0, input_samples=2 * RATE, network_samples=8 * RATE)
+    assert (plan.calls, plan.computed_samples) == (10, 80 * RATE)
+    assert (plan.overlap_share, plan.padding_share) == (0.0, 0.75)
+
+
+def test_last_chunk_looks_back_at_real_samples():
+    plan = ChunkPlan(
+        samples=110, sample_rate=RATE, segment_seconds=0.1, overlap=0, input_samples=100
+    )
+    last = list(plan.chunks())[-1]
+    assert (last.start, last.stop) == (100, 110)
+    assert (last.input_start, last.input_stop) == (55, 155)
+    signal = np.arange(1, 111, dtype=np.float32)[None]
+    window = MixtureWindow(in_blocks(signal, 7), 1, 110)
+    window.read(0, 110)
+    seen = window.read(last.input_start, last.input_stop)
+    np.testing.assert_array_equal(seen[0, :55], signal[0, 55:])
+    assert not seen[0, 55:].any()
+
+
+def test_memory_does_not_grow_with_the_recording():
+    held = []
+
+    def most_held(samples):
+        signal = np.zeros((2, samples), np.float32)
+        window = MixtureWindow(in_blocks(signal, 50), 2, samples)
+        plan = ChunkPlan(samples, RATE, 0.2, 0.25, input_samples=200)
+        held.clear()
+        for _ in overlap_add(
+            window,
+            [plan],
+            lambda _, inputs: inputs[:, None],
+            gains=np.ones((1, 1), np.float32),
+            channels=2,
+            on_calls=lambda *_: held.append(window._timeline._data.shape[-1]),
+        ):
+            pass
+        return max(held)
+
+    assert most_held(100_000) == most_held(10_000)
+
+
+def test_nothing_runs_ahead_and_closing_stops():
+    calls = []
+
+    def estimate(_, inputs):
+        calls.append(1)
+        return inputs[:, None]
+
+    signal = np.zeros((1, 1000), np.float32)
+    stream = overlap_add(
+        MixtureWindow(in_blocks(signal, 100), 1, 1000),
+        [ChunkPlan(1000, RATE, 0.1, 0.0)],
+        estimate,
+        gains=np.ones((1, 1), np.float32),
+        channels=1,
+    )
+    next(stream)
+    stream.close()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 8, 9, 344])
+def test_window_is_positive_and_peaks_at_one(samples):
+    window = triangular_window(samples)
+    assert window.shape == (samples,)
+    assert window.dtype == np.float32
+    assert window.min() > 0
+    assert window.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"overlap": 1.0}, r"overlap=1\.0 .*\[0, 1\)"),
+        ({"overlap": -0.1}, r"overlap=-0\.1"),
+        ({"overlap": float("nan")}, "overlap=nan"),
+        ({"overlap": True}, "overlap=True"),
+        ({"overlap": 0.9999}, "hop of no sample"),
+        ({"segment_seconds": 0}, "segment_seconds=0"),
+        ({"segment_seconds": float("inf")}, "segment_seconds=inf"),
+        ({"segment_seconds": 1e-4}, "shorter than one sample"),
+        ({"samples": 0}, "samples=0"),
+    ],
+)
+def test_impossible_plans_are_refused(change, message):
+    arguments = {"samples": 100, "sample_rate": RATE, "segment_seconds": 0.1, **change}
+    with pytest.raises(ParameterError, match=message):
+        ChunkPlan(**arguments)

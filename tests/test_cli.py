@@ -1,0 +1,369 @@
+"""The command line as its user meets it: real processes, real files, exit codes and one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stemlab._assets import demo_song_dir
+from stemlab.audio import read_file
+from stemlab.cli import main
+from stemlab.metrics import si_sdr
+
+RATE = 44_100
+COMMAND = [sys.executable, "-m", "stemlab"]
+
+
+def run(*arguments, cwd=None, check=None):
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    if check is not None:
+        assert done.returncode == check, done.stderr
+    return done
+
+
+def song(path, seconds=1.0, rate=RATE, channels=2, **options):
+    samples = 0.2 * np.random.default_rng(1).standard_normal((int(seconds * rate), channels))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate, **options)
+    return path
+
+
+def files_in(folder):
+    return sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
+
+
+# ---------------------------------------------------------------- the whole way
+
+
+def test_the_demo_song_is_really_separated(tmp_path):
+    """The default model, the demo song, and a floor below what `stemlab demo` measured."""
+    done = run("demo", "--out", tmp_path, "--json", check=0)
+    figures = json.loads(done.stdout)["figures"]
+    for name in ("drums", "bass", "other", "vocals"):
+        each = figures[name]
+        gain = each["stem_si_sdr_db"] - each["mixture_si_sdr_db"]
+        assert gain > SI_SDR_GAIN_FLOOR_DB[name], (name, gain)
+        # The figures are those of the files that were written.
+        truth, _ = read_file(demo_song_dir() / f"{name}.flac")
+        stem, _ = read_file(tmp_path / f"{name}.wav")
+        assert each["stem_si_sdr_db"] == pytest.approx(si_sdr(truth, stem))
+    assert (tmp_path / "spectrograms.png").stat().st_size > 10_000
+    again = run("demo", "--out", tmp_path, check=0)
+    assert "make lab" in again.stdout
+    replayed = run("replay", tmp_path / "run.json", check=0)
+    assert replayed.stdout.startswith("equal")
+
+
+SI_SDR_GAIN_FLOOR_DB = {"drums": 6.5, "bass": 5.5, "other": 5.0, "vocals": 4.0}
+
+
+def test_several_songs_and_a_folder(tmp_path):
+    song(tmp_path / "music" / "one.flac")
+    song(tmp_path / "music" / "two.mp3", rate=48_000)
+    (tmp_path / "music" / "notes.txt").write_text("not audio")
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFF and no more")
+    last = song(tmp_path / "last.ogg", channels=1)
+    done = run("separate", "music", broken, "missing.wav", last, "--json", cwd=tmp_path, check=3)
+    songs = json.loads(done.stdout)["songs"]
+    assert [each["exit_code"] for each in songs] == [0, 0, 3, 3, 0]
+    assert len(done.stderr.splitlines()) == 2
+    for each in songs:
+        for path in each.get("stems", {}).values():
+            assert soundfile.info(tmp_path / path).frames > 0
+    assert len(files_in(tmp_path / "stems")) == 3 * 5
+    mono = soundfile.info(tmp_path / "stems" / "last" / "bass.wav")
+    assert (mono.channels, mono.samplerate, mono.subtype) == (1, RATE, "FLOAT")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "subtype"),
+    [
+        (["--format", "flac"], "song/vocals.flac", "PCM_24"),
+        (["--format", "wav", "--bits", 16], "song/vocals.wav", "PCM_16"),
+        (["--format", "mp3", "--filename", "{song} ({source}).{ext}"], "song (vocals).mp3", None),
+        (["--filename", "{source}/{song}.{ext}"], "vocals/song.wav", "FLOAT"),
+        (["--format", "ogg", "--filename", "{model}/{song}/{source}.{ext}"],
+         "stemlab-mini/song/vocals.ogg", "VORBIS"),
+    ],
+)  # fmt: skip
+def test_formats_and_names(tmp_path, options, expected, subtype):
+    path = song(tmp_path / "song.wav")
+    run("separate", path, "--out", tmp_path / "o", "--sources", "vocals,bass", *options, check=0)
+    info = soundfile.info(tmp_path / "o" / expected)
+    assert info.frames == RATE
+    assert subtype in (None, info.subtype)
+    assert len(files_in(tmp_path / "o")) == 3
+
+
+def test_m4a_is_read_through_pyav(tmp_path):
+    av = pytest.importorskip("av")
+    path = tmp_path / "song.m4a"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=RATE)
+        noise = 0.2 * np.random.default_rng(1).standard_normal((2, RATE)).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(noise, format="fltp", layout="stereo")
+        frame.sample_rate = RATE
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    run("separate", path, "--out", tmp_path / "o", "--two-stems", "drums", check=0)
+    assert [Path(each).name for each in files_in(tmp_path / "o")] == [
+        "drums.wav",
+        "no_drums.wav",
+        "run.json",
+    ]
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "COMMAND"),
+        (["separat"], 2, "separat"),
+        (["separate"], 2, "SONG_OR_FOLDER"),
+        (["separate", "song.wav", "--overlap", "1"], 2, "overlap=1.0"),
+        (["separate", "song.wav", "--segment", "99"], 2, "segment_seconds=99"),
+        (["separate", "song.wav", "--segment", "nan"], 2, "segment_seconds=nan"),
+        (["separate", "song.wav", "--shifts", "x"], 2, "--shifts"),
+        (["separate", "song.wav", "--sources", "piano"], 2, "piano"),
+        (["separate", "song.wav", "--two-stems", "piano"], 2, "piano"),
+        (["separate", "song.wav", "--format", "aac"], 2, "aac"),
+        (["separate", "song.wav", "--bits", "8"], 2, "bits=8"),
+        (["separate", "song.wav", "--clip", "tanh"], 2, "tanh"),
+        (["separate", "song.wav", "--filename", "../{source}.{ext}"], 2, "target folder"),
+        (["separate", "song.wav", "--filename", "{song}.{ext}"], 2, "{source}"),
+        (["separate", "song.wav", "--filename", "{source[0]}.{ext}"], 2, "filename="),
+        (["separate", "song.wav", "--device", "tpu"], 2, "device='tpu'"),
+        (["separate", "missing.wav"], 3, "missing.wav"),
+        (["separate", "text.wav"], 3, "text.wav"),
+        (["separate", "empty-folder"], 3, "without audio files"),
+        (["separate", "surround.wav"], 3, "--downmix|downmix"),
+        (["separate", "song.wav", "--model", "nope"], 4, "model='nope'"),
+        (["separate", "song.wav", "--model", "./empty-folder"], 4, "manifest.json"),
+        (["separate", "song.wav", "--out", "text.wav"], 6, "text.wav"),
+        (["separate", "song.wav", "--out", "taken", "--force"], 6, "was not written by stemlab"),
+        (["separate", "song.wav", "--out", ".", "--filename", "{song}/../{source}.{ext}"], 2, ".."),
+        (["separate", ""], 2, "empty"),
+        (["replay", "missing.json"], 2, "missing.json"),
+    ],
+)
+def test_one_line_and_an_exit_code(tmp_path, monkeypatch, capsys, arguments, code, words):
+    song(tmp_path / "song.wav", 0.1)
+    song(tmp_path / "surround.wav", 0.1, channels=6)
+    (tmp_path / "text.wav").write_text("no audio at all")
+    (tmp_path / "empty-folder").mkdir()
+    (tmp_path / "taken" / "song").mkdir(parents=True)
+    (tmp_path / "taken" / "song" / "bass.wav").write_text("somebody's")
+    before = files_in(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    try:
+        found = main(arguments)
+    except SystemExit as stopped:
+        found = stopped.code
+    error = capsys.readouterr().err
+    assert found == code, error
+    assert len(error.splitlines()) == 1
+    assert any(each in error for each in words.split("|")), error
+    assert files_in(tmp_path) == before
+
+
+def test_a_damaged_mp3_gives_no_noise_of_its_library(tmp_path):
+    path = song(tmp_path / "song.mp3", 3)
+    content = bytearray(path.read_bytes())
+    content[3000:20_000] = os.urandom(17_000)
+    path.write_bytes(content)
+    done = run("separate", path, "--out", tmp_path / "o", "-q")
+    assert done.returncode in (0, 3)
+    assert len(done.stderr.splitlines()) == (done.returncode == 3)
+
+
+def test_a_bug_is_called_one(tmp_path, monkeypatch, capsys):
+    path = song(tmp_path / "song.wav", 0.1)
+
+    def broken(*_arguments, **_options):
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr("stemlab.separation.AudioStemSeparator.separate_file", broken)
+    assert main(["separate", str(path), "--out", str(tmp_path)]) == 1
+    assert "a bug of ours: ZeroDivisionError: by zero" in capsys.readouterr().err
+    assert main(["separate", str(path), "--out", str(tmp_path), "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupting_leaves_nothing(tmp_path, number, code):
+    path = song(tmp_path / "song.wav", 300)
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [*COMMAND, "separate", str(path), "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore interrupts; a person's terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while not any(each.stat().st_size for each in out.glob("*/*.f32")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in error
+    assert not out.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS as Linux has it")
+def test_out_of_memory_is_said(tmp_path):
+    path = song(tmp_path / "song.wav", 30)
+    short = song(tmp_path / "short.wav", 0.1)
+    # The short song loads everything; what the long one needs beyond that is not granted.
+    first = ["separate", str(short), "--out", str(tmp_path / "short"), "--no-pad", "-q"]
+    code = (
+        "import resource, sys, torch\n"
+        "from stemlab.cli import main\n"
+        "torch.set_num_threads(1)\n"
+        f"main({first})\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000,) * 2)\n"
+        f"sys.exit(main(['separate', {str(path)!r}, '--out', {str(tmp_path / 'out')!r}]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 5, done.stderr
+    assert "memory" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_FSIZE as Linux has it")
+def test_a_full_disk_is_said(tmp_path):
+    path = song(tmp_path / "song.wav", 20)
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000,) * 2)\n"
+        "from stemlab.cli import main\n"
+        f"sys.exit(main(['separate', {str(path)!r}, '--out', {str(tmp_path / 'out')!r}]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 6, done.stderr
+    assert "cannot write" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_of_one_song_at_once(tmp_path):
+    path = song(tmp_path / "song.wav", 2)
+    command = [*COMMAND, "separate", str(path), "--out", str(tmp_path / "o"), "-q"]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [each.communicate()[1] for each in processes]
+    assert sorted(each.returncode for each in processes) == [0, 6], errors
+    assert len(files_in(tmp_path / "o")) == 5
+    assert run("replay", tmp_path / "o" / "song", check=0).stdout.startswith("equal")
+
+
+def test_the_recording_and_files_of_others_survive_force(tmp_path):
+    path = song(tmp_path / "vocals.wav", 0.2)
+    before = path.read_bytes()
+    done = run(
+        "separate", path, "--out", tmp_path, "--filename", "{source}.{ext}", "--force", check=6
+    )
+    assert "is the recording itself" in done.stderr
+    assert path.read_bytes() == before
+    assert files_in(tmp_path) == ["vocals.wav"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are no text exist on Linux")
+def test_a_name_that_is_no_text(tmp_path):
+    path = song(tmp_path / "plain.wav", 0.2)
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff.wav")
+    os.rename(path, odd)
+    done = run("separate", odd, "--out", tmp_path / "o", "--json", check=0)
+    assert json.loads(done.stdout)["songs"][0]["exit_code"] == 0
+    (folder,) = (tmp_path / "o").iterdir()
+    assert run("replay", folder, check=0).stdout.startswith("equal")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of Unix")
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("models list >&-", 0),
+        ("separate missing.wav 2>&-", 3),
+        pytest.param(
+            "models list > /dev/full",
+            6,
+            marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full"),
+        ),
+    ],
+)
+def test_closed_and_full_outputs(tmp_path, command, code):
+    line = f"{sys.executable} -m stemlab {command}"
+    done = subprocess.run(
+        line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "bug" not in done.stderr
+
+
+# ---------------------------------------------------------------- the other commands
+
+
+def test_models_list_and_info():
+    listed = json.loads(run("models", "list", "--json", check=0).stdout)
+    assert listed[0]["name"] == "stemlab-mini"
+    assert listed[0]["installed"]
+    assert "stemlab-mini" in run("models", "list", check=0).stdout
+    info = json.loads(run("info", "--json", check=0).stdout)
+    assert "cpu" in info["devices"]
+    assert info["models"]["stemlab-mini"] == "installed"
+    assert info["versions"]["demucs"]
+    assert "libsndfile" in run("info", check=0).stdout
+
+
+def test_version_and_help():
+    assert run("--version", check=0).stdout.startswith("stemlab ")
+    assert "Exit codes" in run("separate", "--help", check=0).stdout
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from stemlab.cli.parser import make_parser\n"
+        "make_parser()\n"
+        "print([each for each in ('torch', 'numpy', 'matplotlib') if each in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_replay_tells_equal_from_different(tmp_path):
+    path = song(tmp_path / "song.wav", 0.5)
+    run("separate", path, "--out", tmp_path / "o", "--sources", "bass", check=0)
+    manifest = tmp_path / "o" / "song" / "run.json"
+    moved = tmp_path / "moved.wav"
+    shutil.move(path, moved)
+    assert run("replay", manifest).returncode == 3
+    assert run("replay", manifest, "--input", moved, check=0).stdout.startswith("equal")
+    fields = json.loads(manifest.read_bytes())
+    fields["parameters"]["pad_to_training_segment"] = False
+    manifest.write_text(json.dumps(fields), "utf-8")
+    different = run("replay", manifest, "--input", moved, check=1)
+    assert "NOT equal" in different.stdout
+    assert "bass: largest difference" in different.stdout
+    other = song(tmp_path / "other.wav", 0.4)
+    assert "SHA-256 differs" in run("replay", manifest, "--input", other, check=3).stderr
