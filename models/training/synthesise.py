@@ -14,19 +14,19 @@ from pathlib import Path
 
 import numpy as np
 from songs import save_song, song_path
-from synth import render_song, stem_levels_db
+from synth import PALETTES, Palette, render_song, stem_levels_db
 
 _log = logging.getLogger("synthesise")
 
 
-def synthesise(folder: Path, seeds: list[int], seconds: float) -> None:
+def synthesise(folder: Path, seeds: list[int], seconds: float, palette: Palette) -> None:
     """Render the songs of the seeds that are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         if song_path(folder, seed).exists():
             continue
         started = time.perf_counter()
-        song = render_song(seed, seconds)
+        song = render_song(seed, seconds, palette=palette)
         if not np.isfinite(song.stems).all():
             raise ValueError(f"song {seed} is not finite")
         save_song(song, folder)
@@ -48,10 +48,12 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--step", type=int, default=1, help="for several processes side by side")
     parser.add_argument("--seconds", type=float, default=32.0)
+    parser.add_argument("--palette", choices=PALETTES, default="training")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     last = options.first_seed + options.count
-    synthesise(options.folder, list(range(options.first_seed, last, options.step)), options.seconds)
+    seeds = list(range(options.first_seed, last, options.step))
+    synthesise(options.folder, seeds, options.seconds, PALETTES[options.palette])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import composition, singer
+from . import composition
 from .composition import Note, Score
 from .effects import (
     SAMPLE_RATE,
@@ -23,7 +23,8 @@ from .effects import (
     widen,
 )
 from .instruments import DrumMachine, SynthPatch, distorted_guitar, play_line, plucked_line
-from .soundfont import DRUM_KITS, SOUNDFONTS, play_drums, play_notes
+from .palette import Palette
+from .soundfont import DRUM_KITS, play_drums, play_notes
 
 # General MIDI programs (from 0) of each accompanying role.
 _PROGRAMS = {
@@ -39,18 +40,16 @@ _SYNTH_ROLES = ("pad", "arpeggio", "lead", "stabs")
 _BASS_PROGRAMS = (32, 33, 33, 34, 34, 35, 36, 37, 38, 39)
 
 
-def _soundfont(rng: np.random.Generator) -> str:
-    return str(rng.choice(list(SOUNDFONTS)))
-
-
-def drums(score: Score, rng: np.random.Generator) -> np.ndarray:
+def drums(score: Score, palette: Palette, rng: np.random.Generator) -> np.ndarray:
     """Sampled kit, drum machine or both."""
     hits = composition.drum_hits(score, rng)
     source = rng.choice(["sampled", "machine", "both"], p=[0.6, 0.25, 0.15])
     audio = np.zeros((2, score.samples), np.float32)
     if source != "machine":
         kit = int(rng.choice(DRUM_KITS))
-        audio += level_to(play_drums(hits, score.samples, soundfont=_soundfont(rng), kit=kit))
+        audio += level_to(
+            play_drums(hits, score.samples, soundfont=palette.soundfont(rng), kit=kit)
+        )
     if source != "sampled":
         audio += level_to(DrumMachine(rng).play(hits, score.samples), rng.uniform(0.04, 0.1))
     audio = equalise_at_random(audio, rng)
@@ -64,13 +63,13 @@ def drums(score: Score, rng: np.random.Generator) -> np.ndarray:
     return audio
 
 
-def bass(score: Score, rng: np.random.Generator) -> np.ndarray:
+def bass(score: Score, palette: Palette, rng: np.random.Generator) -> np.ndarray:
     """Sampled, synthesised or plucked bass, mostly in the middle."""
     notes = composition.bass_notes(score, rng)
     source = rng.choice(["sampled", "synth", "plucked"], p=[0.5, 0.35, 0.15])
     if source == "sampled":
         program = int(rng.choice(_BASS_PROGRAMS))
-        audio = play_notes(notes, score.samples, soundfont=_soundfont(rng), program=program)
+        audio = play_notes(notes, score.samples, soundfont=palette.soundfont(rng), program=program)
         if rng.random() < 0.7:
             audio = pan(audio.mean(axis=0), 0)
     elif source == "synth":
@@ -90,7 +89,7 @@ def bass(score: Score, rng: np.random.Generator) -> np.ndarray:
     return audio
 
 
-def other(score: Score, rng: np.random.Generator) -> np.ndarray:
+def other(score: Score, palette: Palette, rng: np.random.Generator) -> np.ndarray:
     """Two to four accompanying roles."""
     count = int(rng.integers(2, 5))
     roles = rng.choice(list(_PROGRAMS), size=count, replace=False, p=_ROLE_WEIGHTS)
@@ -98,14 +97,14 @@ def other(score: Score, rng: np.random.Generator) -> np.ndarray:
     for role in roles:
         notes = composition.accompaniment_notes(score, rng, str(role))
         level_db = 3.5 * rng.normal() - 3 * (role == "pad")
-        audio += level_to(_accompany(score, rng, str(role), notes)) * gain_of(level_db)
+        audio += level_to(_accompany(score, palette, rng, str(role), notes)) * gain_of(level_db)
     if rng.random() < 0.4:
         audio = compress(level_to(audio), rng.uniform(-22, -14), rng.uniform(1.5, 3))
     return audio
 
 
 def _accompany(
-    score: Score, rng: np.random.Generator, role: str, notes: Sequence[Note]
+    score: Score, palette: Palette, rng: np.random.Generator, role: str, notes: Sequence[Note]
 ) -> np.ndarray:
     """One accompanying instrument with its effects."""
     choice = rng.random()
@@ -118,7 +117,7 @@ def _accompany(
         audio = _spread(plucked_line(notes, score.samples, rng), rng)
     else:
         program = int(rng.choice(_PROGRAMS[role]))
-        audio = play_notes(notes, score.samples, soundfont=_soundfont(rng), program=program)
+        audio = play_notes(notes, score.samples, soundfont=palette.soundfont(rng), program=program)
         audio = pan(audio, rng.uniform(-0.7, 0.7))
         if rng.random() < 0.12:
             audio = saturate(level_to(audio), rng.uniform(3, 15))
@@ -136,84 +135,3 @@ def _spread(mono: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.45:
         return widen(mono, int(rng.uniform(100, 900)))
     return pan(mono, rng.uniform(-0.8, 0.8))
-
-
-def vocals(score: Score, rng: np.random.Generator) -> np.ndarray:
-    """Lead voice, at times with doubles, a harmony, or a sampled choir behind it."""
-    syllables = _syllables(rng)
-    low_voice = rng.random() < 0.5
-    base = 36 if low_voice else 48
-    while base + score.key < (43 if low_voice else 54):
-        base += 12
-    tract = rng.uniform(0.88, 1.02) if low_voice else rng.uniform(1.0, 1.18)
-    melody = composition.vocal_melody(score, rng, base)
-
-    def take(notes: Sequence[Note], position: float, delivery: singer.Delivery) -> np.ndarray:
-        voice = singer.sing(syllables, notes, score.samples, delivery, rng)
-        return pan(level_to(pan(voice, 0)), position)
-
-    audio = take(melody, 0.08 * rng.normal(), singer.Delivery(tract))
-    if rng.random() < 0.3:
-        for side in (-1, 1):
-            delivery = singer.Delivery(
-                tract * rng.uniform(0.97, 1.03),
-                detune_cents=side * rng.uniform(5, 15),
-                late_seconds=rng.uniform(0.005, 0.025),
-            )
-            audio += rng.uniform(0.3, 0.7) * take(melody, side * rng.uniform(0.4, 1), delivery)
-    if rng.random() < 0.25:
-        harmony = _harmony(melody, rng)
-        delivery = singer.Delivery(tract * rng.uniform(0.95, 1.05), late_seconds=0.01)
-        audio += rng.uniform(0.3, 0.6) * take(harmony, rng.uniform(-0.8, 0.8), delivery)
-    if rng.random() < 0.12:
-        choir = [
-            Note(bar * 4 * score.beat_seconds, 3.9 * score.beat_seconds, pitch, 80)
-            for bar in range(score.bars)
-            for pitch in score.chord(bar, 60)
-        ]
-        program = int(rng.choice([52, 53]))
-        backing = play_notes(choir, score.samples, soundfont=_soundfont(rng), program=program)
-        audio += rng.uniform(0.2, 0.5) * level_to(backing)
-    return _vocal_channel(audio, score, rng)
-
-
-def _syllables(rng: np.random.Generator) -> list[singer.Syllable]:
-    if rng.random() < 0.5:
-        return singer.FormantVoice(rng).syllables(30)
-    words = [str(word) for word in rng.choice(singer.WORDS, size=14, replace=False)]
-    return singer.flite_syllables(str(rng.choice(singer.FLITE_VOICES)), words)
-
-
-def _harmony(melody: Sequence[Note], rng: np.random.Generator) -> list[Note]:
-    interval = int(rng.choice([3, 4, 4, 7, -5]))
-    return [
-        Note(note.start, note.duration, note.pitch + interval, note.velocity)
-        for note in melody
-        if rng.random() < 0.8
-    ]
-
-
-def _vocal_channel(audio: np.ndarray, score: Score, rng: np.random.Generator) -> np.ndarray:
-    audio = compress(level_to(audio), rng.uniform(-24, -16), rng.uniform(2, 5))
-    audio = butterworth(audio, "highpass", rng.uniform(80, 160))
-    audio = equalise_at_random(audio, rng)
-    audio = equalise(
-        audio,
-        ("peak", rng.uniform(2000, 4000), 0.7, rng.uniform(1, 9)),
-        ("high", rng.uniform(1500, 5000), 0.7, rng.uniform(0, 6)),
-    )
-    if rng.random() < 0.15:
-        audio = saturate(audio, rng.uniform(2, 6))
-    if rng.random() < 0.3:
-        beats = rng.choice([0.5, 0.75, 1.0])
-        echo = shift(audio[::-1], int(beats * score.beat_seconds * SAMPLE_RATE))
-        audio = audio + rng.uniform(0.1, 0.3) * echo
-    if rng.random() < 0.85:
-        audio = reverberate(
-            audio,
-            rng,
-            seconds=rng.uniform(0.3, 2.2),
-            wet=rng.uniform(0.03, 0.3),
-            pre_delay_seconds=rng.uniform(0, 0.05),
-        )
-    return audio

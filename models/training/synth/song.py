@@ -6,11 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import parts
+from . import parts, vocals
 from .composition import Score, compose
 from .effects import active_level, gain_of, level_to, limit_together
+from .palette import TRAINING, Palette
 
-SOURCES = ("drums", "bass", "other", "vocals")
+_PARTS = {
+    "drums": parts.drums,
+    "bass": parts.bass,
+    "other": parts.other,
+    "vocals": vocals.vocals,
+}
+SOURCES = tuple(_PARTS)
 
 _LEVELS_DB = {"drums": 0.0, "bass": -2.0, "other": -1.0, "vocals": 1.0}
 _SEED_STREAM = 0x57E31AB
@@ -30,7 +37,9 @@ class Song:
         return self.stems.sum(axis=0)
 
 
-def render_song(seed: int, seconds: float = 32.0, *, full: bool = False) -> Song:
+def render_song(
+    seed: int, seconds: float = 32.0, *, full: bool = False, palette: Palette = TRAINING
+) -> Song:
     """Compose and render a song; the same seed gives the same song.
 
     With `full` every part plays throughout; otherwise parts rest in some sections.
@@ -39,7 +48,7 @@ def render_song(seed: int, seconds: float = 32.0, *, full: bool = False) -> Song
     compose_rng, desk_rng, *part_rngs = (np.random.default_rng(stream) for stream in streams)
     score = compose(compose_rng, seconds, full=full)
     tracks = [
-        getattr(parts, source)(score, rng) for source, rng in zip(SOURCES, part_rngs, strict=True)
+        play(score, palette, rng) for play, rng in zip(_PARTS.values(), part_rngs, strict=True)
     ]
     return Song(seed, score, mix_down(tracks, desk_rng))
 

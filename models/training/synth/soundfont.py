@@ -11,10 +11,13 @@ from .composition import Hit, Note
 from .effects import SAMPLE_RATE
 from .instruments import GENERAL_MIDI_DRUMS
 
-# Both come from Debian packages; the first is MIT, the second MIT with parts in CC0.
+# All from Debian packages. The first is MIT, the second MIT with parts in CC0; the others (GPL and
+# LGPL) are for the evaluation only.
 SOUNDFONTS = {
     "fluid": Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"),
     "musescore": Path("/usr/share/sounds/sf3/MuseScore_General_Lite.sf3"),
+    "timgm6mb": Path("/usr/share/sounds/sf2/TimGM6mb.sf2"),
+    "csound": Path("/usr/share/sounds/sf2/sf_GMbank.sf2"),
 }
 DRUM_KITS = (0, 0, 8, 16, 24, 25, 32, 40)
 _DRUM_BANK, _DRUM_CHANNEL = 128, 9
