@@ -20,6 +20,7 @@ from demucs.apply import BagOfModels, apply_model
 from demucs.htdemucs import HTDemucs
 
 from stemlab import audio as audio_io
+from stemlab._models.devices import is_out_of_memory
 from stemlab.errors import (
     AudioError,
     AudioNotFoundError,
@@ -151,6 +152,20 @@ def test_finite_where_there_is_nothing_to_hear(networks, name, mixture):
         for stem in stems.values():
             assert np.isfinite(stem).all()
             assert np.abs(stem).max() <= 1.001
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory", True),
+        ("could not create a primitive", True),
+        ("could not create a primitive descriptor for a convolution forward propagation", False),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_what_counts_as_out_of_memory(message, expected):
+    assert is_out_of_memory(RuntimeError(message)) is expected
+    assert not is_out_of_memory(ValueError(message))
 
 
 def test_batches_give_the_same_output(tiny_htdemucs, rng):

@@ -20,8 +20,12 @@ __all__ = [
 # What the allocators of CPU and MPS say; CUDA has an exception class of its own.
 _OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 # oneDNN names what it could not do, not why. What it does not support fails with longer messages
-# ("could not create a primitive descriptor for ..."): these two, as a whole, are about memory.
-_ONEDNN_OUT_OF_MEMORY = ("could not create a primitive", "could not create a memory object")
+# ("could not create a primitive descriptor for ..."); these, as a whole, come from lack of memory.
+_ONEDNN_OUT_OF_MEMORY = (
+    "could not create a primitive",
+    "could not create a memory object",
+    "could not execute a primitive",
+)
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     message = str(error).lower()
     return isinstance(error, RuntimeError) and (
-        message in _ONEDNN_OUT_OF_MEMORY
-        or any(words in message for words in _OUT_OF_MEMORY_WORDS)
+        message in _ONEDNN_OUT_OF_MEMORY or any(words in message for words in _OUT_OF_MEMORY_WORDS)
     )
 
 
