@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 from scipy import signal
 
@@ -96,15 +98,32 @@ def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 # ---- dynamics --------------------------------------------------------------------------
 
 
+def _compression(
+    audio: np.ndarray, threshold_db: float, ratio: float, release_seconds: float
+) -> np.ndarray:
+    """Gain of a compressor that follows the smoothed level of the louder channel."""
+    decay = np.exp(-1 / (release_seconds * SAMPLE_RATE))
+    power = signal.lfilter([1 - decay], [1, -decay], np.abs(audio).max(axis=0) ** 2)
+    level = np.sqrt(2 * power) + 1e-6
+    return np.minimum(1.0, (level / gain_of(threshold_db)) ** (1 / ratio - 1))
+
+
 def compress(
     audio: np.ndarray, threshold_db: float, ratio: float, release_seconds: float = 0.08
 ) -> np.ndarray:
     """Compress by the smoothed level of the louder channel."""
-    decay = np.exp(-1 / (release_seconds * SAMPLE_RATE))
-    power = signal.lfilter([1 - decay], [1, -decay], np.abs(audio).max(axis=0) ** 2)
-    level = np.sqrt(2 * power) + 1e-6
-    gain = np.minimum(1.0, (level / gain_of(threshold_db)) ** (1 / ratio - 1))
+    gain = _compression(audio, threshold_db, ratio, release_seconds)
     return (audio * gain).astype(np.float32)
+
+
+def compress_together(
+    stems: np.ndarray, threshold_db: float, ratio: float, release_seconds: float
+) -> np.ndarray:
+    """Compress the sum of the stems with one gain for all; the threshold is under its peak."""
+    mixture = stems.sum(axis=0)
+    peak = float(np.abs(mixture).max()) + 1e-9
+    gain = _compression(mixture / peak, threshold_db, ratio, release_seconds)
+    return (stems * gain).astype(np.float32)
 
 
 def saturate(audio: np.ndarray, drive: float) -> np.ndarray:
@@ -132,6 +151,57 @@ def limit_together(stems: np.ndarray, threshold_db: float) -> np.ndarray:
     centres = (np.arange(len(gain)) + 0.5) * width
     curve = np.interp(np.arange(stems.shape[-1]), centres, gain)
     return (stems * curve).astype(np.float32)
+
+
+def clip_together(stems: np.ndarray, drive: float) -> np.ndarray:
+    """Soft-clip the sum of the stems, as one gain that changes at every sample."""
+    mixture = stems.sum(axis=0)
+    peak = float(np.abs(mixture).max())
+    if peak < SILENCE:
+        return stems
+    scaled = mixture / peak * drive
+    # tanh(x) / x tends to 1 for small x.
+    gain = np.where(np.abs(scaled) < 1e-3, 1.0, np.tanh(scaled) / np.where(scaled == 0, 1, scaled))
+    return (stems * gain).astype(np.float32)
+
+
+def compress_beside(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add a heavily compressed copy (parallel compression)."""
+    squashed = compress(level_to(audio), rng.uniform(-34, -26), rng.uniform(6, 12), 0.05)
+    return audio + rng.uniform(0.3, 0.9) * level_to(squashed, active_level(audio))
+
+
+def shape_transients(audio: np.ndarray, amount: float) -> np.ndarray:
+    """Sharpen (amount above 0) or soften attacks by a fast against a slow envelope."""
+    power = np.abs(audio).max(axis=0)
+    fast, slow = (
+        signal.lfilter([1 - decay], [1, -decay], power)
+        for decay in np.exp(-1 / (np.array([0.001, 0.02]) * SAMPLE_RATE))
+    )
+    gain = np.clip((fast + 1e-4) / (slow + 1e-4), 0.25, 4.0) ** amount
+    return (audio * gain).astype(np.float32)
+
+
+def crush(audio: np.ndarray, bits: float, hold: int) -> np.ndarray:
+    """Coarse steps in level and in time, as of an old sampler."""
+    peak = float(np.abs(audio).max()) + 1e-9
+    steps = 2.0 ** (bits - 1) / peak
+    held = np.repeat(audio[:, ::hold], hold, axis=-1)[:, : audio.shape[-1]]
+    return (np.round(held * steps) / steps).astype(np.float32)
+
+
+def duck(audio: np.ndarray, times_seconds: list[float], depth: float, seconds: float) -> np.ndarray:
+    """Turn down at each time and let come back, as a compressor fed by the kick does."""
+    dips = np.zeros(audio.shape[-1], np.float32)
+    length = int(seconds * SAMPLE_RATE)
+    dip = (np.cos(np.linspace(0, np.pi, length)) + 1) / 2
+    dip[: min(200, length)] *= np.linspace(0, 1, 200)[:length]
+    for time in times_seconds:
+        start = int(time * SAMPLE_RATE)
+        if 0 <= start < len(dips):
+            part = dips[start : start + length]
+            np.maximum(part, dip[: len(part)], out=part)
+    return (audio * (1 - depth * dips)).astype(np.float32)
 
 
 # ---- space -----------------------------------------------------------------------------
@@ -175,6 +245,40 @@ def reverberate(
     room /= np.sqrt(np.sum(room**2, axis=-1, keepdims=True))
     tail = signal.oaconvolve(audio, room, axes=-1)[:, : audio.shape[-1]]
     return audio + wet * shift(tail.astype(np.float32), int(pre_delay_seconds * SAMPLE_RATE))
+
+
+def reverberate_gated(audio: np.ndarray, rng: np.random.Generator, *, wet: float) -> np.ndarray:
+    """Add a room that is cut off, as on drums of the eighties."""
+    length = int(SAMPLE_RATE * rng.uniform(0.12, 0.35))
+    room = butterworth(rng.standard_normal((2, length)), "lowpass", rng.uniform(4000, 9000), 1)
+    room /= np.sqrt(np.sum(room**2, axis=-1, keepdims=True))
+    return audio + wet * signal.oaconvolve(audio, room, axes=-1)[:, : audio.shape[-1]].astype(
+        np.float32
+    )
+
+
+def set_width(audio: np.ndarray, width: float) -> np.ndarray:
+    """Scale the difference of the channels: 0 is mono, 1 leaves it."""
+    middle = audio.mean(axis=-2, keepdims=True)
+    return (middle + width * (audio - middle)).astype(np.float32)
+
+
+def echo(audio: np.ndarray, delay: int, feedback: float, *, repeats: int = 4) -> np.ndarray:
+    """Add repeats, each softer and on the other side."""
+    result = audio.copy()
+    for number in range(1, repeats + 1):
+        side = audio[::-1] if number % 2 else audio
+        result += feedback**number * shift(side, number * delay)
+    return result
+
+
+def resample(audio: np.ndarray, speed: float) -> np.ndarray:
+    """Play at another speed, which moves the pitch too."""
+    ratio = Fraction(1 / speed).limit_denominator(60)
+    if ratio == 1:
+        return audio
+    resampled = signal.resample_poly(audio, ratio.numerator, ratio.denominator, axis=-1)
+    return resampled.astype(np.float32)
 
 
 def place(canvas: np.ndarray, sound: np.ndarray, start_seconds: float) -> None:

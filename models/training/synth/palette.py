@@ -13,10 +13,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Palette:
-    """Names of soundfonts and speakers; `computed` allows the instruments of this project."""
+    """Names of sources of sound.
+
+    `soundfonts` play bass and accompaniment, `drum_kits` are those of `kits.play_kit`, `samples`
+    are packages of one-shot recordings, `computed` allows the instruments of this project.
+    """
 
     name: str
     soundfonts: tuple[str, ...]
+    drum_kits: tuple[str, ...]
+    samples: tuple[str, ...]
     speakers: tuple[str, ...]
     computed: bool
 
@@ -28,13 +34,42 @@ class Palette:
 TRAINING = Palette(
     name="training",
     soundfonts=("fluid", "musescore"),
+    drum_kits=("soundfont fluid", "soundfont musescore", "recordings sonic-pi", "computed"),
+    samples=("sonic-pi",),
     speakers=("formants", "flite slt", "flite rms", "flite awb", "flite kal16"),
     computed=True,
 )
 UNSEEN = Palette(
     name="unseen",
     soundfonts=("timgm6mb", "csound"),
-    speakers=("espeak en-us", "espeak en-gb"),
+    drum_kits=(
+        "soundfont timgm6mb",
+        "soundfont csound",
+        "soundfont black pearl",
+        "soundfont red zeppelin",
+        "hydrogen BJA_Pacific",
+        "hydrogen ColomboAcousticDrumkit",
+        "hydrogen ElectricEmpireKit",
+        "hydrogen ForzeeStereo",
+        "hydrogen Gimme A Hand 1.0",
+        "hydrogen HardElectro1",
+        "hydrogen Millo-Drums_v.1",
+        "hydrogen Millo_MultiLayered2",
+        "hydrogen Millo_MultiLayered3",
+        "hydrogen The Black Pearl 1.0",
+        "hydrogen VariBreaks",
+    ),
+    samples=(),
+    speakers=(
+        "espeak en-us",
+        "espeak en-us+f3",
+        "espeak en-gb+m3",
+        "espeak en-gb+f2",
+        "espeak it+f5",
+        "espeak it+m7",
+        "espeak es+m1",
+        "espeak de+f4",
+    ),
     computed=False,
 )
 PALETTES = {palette.name: palette for palette in (TRAINING, UNSEEN)}
