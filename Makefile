@@ -8,7 +8,7 @@ CONSTRAINTS := supply-chain/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lab train evaluate constraints clean
+.PHONY: help install demo test lint format lab train evaluate model notebooks constraints clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,9 +61,23 @@ train: $(VENV)/.training ## synthesise songs, train stemlab-mini on them and exp
 	$(BIN)/python models/training/train.py $(TRAINING)/run --songs $(TRAINING)/songs
 	$(BIN)/python models/training/export.py $(TRAINING)/run
 
-evaluate: $(VENV)/.training ## score stemlab-mini on songs it was not trained on
-	$(BIN)/python models/training/synthesise.py $(TRAINING)/heldout --first-seed 1000000 --count 12
-	$(BIN)/python models/training/evaluate.py --songs $(TRAINING)/heldout
+evaluate: $(VENV)/.training ## score stemlab-mini beside baselines; writes evaluation.json and the card
+	OMP_NUM_THREADS=1 $(BIN)/python models/training/evaluate.py $(TRAINING)/heldout
+
+# What depends on the weights: the figures, the card, the floors of the tests (they read the
+# figures) and the stored outputs of the notebooks.
+RUN := $(TRAINING)/run
+model: $(VENV)/.training ## export a trained run (RUN=folder) and renew all that depends on it
+	$(BIN)/python models/training/export.py $(RUN)
+	$(MAKE) evaluate notebooks
+
+# In a copy: a notebook that fails leaves the stored one as it was.
+notebooks: $(STAMP) ## run every notebook and store its outputs
+	rm -rf build/notebooks && mkdir -p build && cp -r notebooks build/notebooks
+	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace --coalesce-streams \
+	  --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False \
+	  build/notebooks/*.ipynb
+	cp build/notebooks/*.ipynb notebooks/
 
 # The marker that uv writes on every line only repeats [tool.uv] environments.
 EVERYWHERE := (platform_machine == 'arm64' and sys_platform == 'darwin') or sys_platform == 'linux' or sys_platform == 'win32'

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemlab._assets import demo_song_dir
+from stemlab._assets import asset_dir, demo_song_dir
 from stemlab.audio import read_file
 from stemlab.cli import main
 from stemlab.metrics import si_sdr
@@ -48,13 +48,15 @@ def files_in(folder):
 
 
 def test_the_demo_song_is_really_separated(tmp_path):
-    """The default model, the demo song, and a floor below what `stemlab demo` measured."""
+    """The default model, the demo song, and a floor below what the evaluation measured."""
+    measured = json.loads((asset_dir("models") / "stemlab-mini" / "evaluation.json").read_bytes())
     done = run("demo", "--out", tmp_path, "--json", check=0)
     figures = json.loads(done.stdout)["figures"]
     for name in ("drums", "bass", "other", "vocals"):
         each = figures[name]
         gain = each["stem_si_sdr_db"] - each["mixture_si_sdr_db"]
-        assert gain > SI_SDR_GAIN_FLOOR_DB[name], (name, gain)
+        _, expected, _ = measured["accuracy"]["demo"]["model"][name]["si_sdr_gain"]
+        assert gain > expected - SI_SDR_LOSS_DB, (name, gain, expected)
         # The figures are those of the files that were written.
         truth, _ = read_file(demo_song_dir() / f"{name}.flac")
         stem, _ = read_file(tmp_path / f"{name}.wav")
@@ -66,7 +68,10 @@ def test_the_demo_song_is_really_separated(tmp_path):
     assert replayed.stdout.startswith("equal")
 
 
-SI_SDR_GAIN_FLOOR_DB = {"drums": 6.5, "bass": 5.5, "other": 5.0, "vocals": 4.0}
+# How much worse than measured by `make evaluate` the same weights may separate. Another CPU or
+# version of torch moves the figures by hundredths of a dB; a fault in scaling, overlap-add or the
+# order of the stems by several.
+SI_SDR_LOSS_DB = 1.0
 
 
 def test_several_songs_and_a_folder(tmp_path):

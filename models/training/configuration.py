@@ -20,11 +20,33 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Songs:
+    """The synthesised songs, of consecutive seeds.
+
+    The first steps draw from `at_start` songs and the pool grows evenly up to `count`, which it
+    reaches at the share `complete_at` of the steps: synthesis and training run side by side, and
+    what a step sees does not depend on which of them is faster.
+    """
+
+    first_seed: int
+    count: int
+    seconds: float
+    at_start: int
+    complete_at: float
+
+    def known_at(self, share: float) -> int:
+        """Size of the pool when a share of the steps is done."""
+        grown = (self.count - self.at_start) * min(1.0, share / self.complete_at)
+        return self.at_start + int(grown)
+
+
+@dataclass(frozen=True)
 class Training:
     """Schedule, optimiser and loss."""
 
     seed: int
     steps: int
+    batch_size: int
     crop_seconds: tuple[float, ...]
     crop_weights: tuple[float, ...]
     learning_rate: float
@@ -34,6 +56,7 @@ class Training:
     betas: tuple[float, float]
     clip_norm: float
     ema_decay: float
+    loss: str
     consistency: float
     checkpoint_steps: int
     validation_steps: int
@@ -56,6 +79,8 @@ class Mixing:
     level_db: float
     speed: float
     speed_range: tuple[float, float]
+    double: float
+    width: float
     equaliser: float
     swap: float
     flip: float
@@ -69,9 +94,10 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The three tables of a configuration file."""
+    """The four tables of a configuration file."""
 
     model: Model
+    songs: Songs
     training: Training
     mixing: Mixing
 
@@ -81,6 +107,7 @@ def read_configuration(path: Path) -> Configuration:
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
     return Configuration(
         Model(**tables["model"]),
+        Songs(**tables["songs"]),
         Training(**_with_tuples(tables["training"])),
         Mixing(**_with_tuples(tables["mixing"])),
     )

@@ -1,193 +1,218 @@
-"""Score a model on held-out songs, on the demo song and on stempeg's example song.
+"""Measure a model and write the figures into its folder: evaluation.json and the card.
 
 Usage::
 
-    python evaluate.py --model ../stemlab-mini --songs HELDOUT_FOLDER [--json FIGURES.json]
+    python evaluate.py FOLDER
 
-stempeg's song is used only here: it is neither trained on nor shipped. Figures are means
-over songs in dB, leaving out sources below -30 dB of their mixture.
+The held-out songs are synthesised into FOLDER unless they are there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
+import os
+import platform
+import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
-import torch
-from places import DEMO, MODELS
-from songs import as_float, load_song, song_paths
-from synth import SAMPLE_RATE, SOURCES
+from evaluation import tasks
+from evaluation.card import into_card
+from evaluation.material import (
+    SONG_SECONDS,
+    Track,
+    demo_song,
+    fingerprint,
+    synthesised,
+)
+from evaluation.scores import quartiles
+from machine import processor
+from places import MODELS
+from synth import SAMPLE_RATE
 
-from stemlab import AudioStemSeparator, sdr, si_sdr
-
-Separate = Callable[[np.ndarray], np.ndarray]
-
-
-def separation(separator: AudioStemSeparator, **settings: Any) -> Separate:
-    """A function from a mixture (2, samples) to its stems (sources, 2, samples)."""
-
-    def separate(mixture: np.ndarray) -> np.ndarray:
-        stems = separator.separate_audio(mixture, SAMPLE_RATE, **settings)
-        return np.stack([stems[source] for source in SOURCES])
-
-    return separate
-
-
-def residual_db(mixture: np.ndarray, stems: np.ndarray) -> float:
-    """Level of what the stems leave over of the mixture, relative to the mixture."""
-    left = mixture.astype(np.float64) - stems.sum(axis=0)
-    return float(10 * np.log10((np.sum(left**2) + 1e-20) / (np.sum(mixture**2) + 1e-20)))
+# Training takes the seeds below 1,000,000, and its validation, by which settings may be chosen,
+# those from there on: these are for nothing but the evaluation.
+FIRST_SEED = 1_500_000
+SEGMENTS = (7.8, 6.0, 4.0, 3.0, 2.0, 1.0)
+OVERLAPS = (0.0, 0.1, 0.25, 0.5)
+SPEED_RUNS = 3
+SCHEMA = 1
+PACKAGES = ("stemlab", "torch", "demucs", "numpy", "librosa", "museval")
+_log = logging.getLogger("evaluate")
 
 
-def score(separate: Separate, stems: np.ndarray, mixture: np.ndarray | None = None) -> dict:
-    """Figures of one song; stems (sources, 2, samples), `mixture` their sum unless given."""
-    mixture = stems.sum(axis=0) if mixture is None else mixture
-    estimates = separate(mixture)
-    figures: dict = {"residual": residual_db(mixture, estimates)}
-    for source, reference, estimate in zip(SOURCES, stems, estimates, strict=True):
-        if np.mean(reference**2) < 1e-3 * np.mean(mixture**2):
-            continue
-        figures[source] = {
-            "sdr": sdr(reference, estimate),
-            "si_sdr": si_sdr(reference, estimate),
-            "mixture_sdr": sdr(reference, mixture),
-            "mixture_si_sdr": si_sdr(reference, mixture),
-        }
-    return figures
+@dataclass(frozen=True)
+class Size:
+    """How many songs each measurement takes."""
+
+    unseen: int
+    known: int
+    bss: int = 6
+    settings: int = 4
 
 
-def average(songs: Iterable[dict]) -> dict:
-    """Mean figures over songs."""
-    songs = list(songs)
-    means: dict = {"residual": float(np.mean([song["residual"] for song in songs]))}
-    for source in SOURCES:
-        scored = [song[source] for song in songs if source in song]
-        if scored:
-            means[source] = {key: float(np.mean([s[key] for s in scored])) for key in scored[0]}
-    return means
+@dataclass(frozen=True)
+class Job:
+    """A measurement of one song; those of one section and row are taken together."""
+
+    section: str
+    row: str
+    task: Callable[..., Any]
+    arguments: tuple[Any, ...]
 
 
-def mean_sdr(figures: dict) -> float:
-    """Mean SDR over the sources."""
-    return float(np.mean([figures[s]["sdr"] for s in SOURCES if s in figures]))
+def jobs(unseen: list[Track], known: list[Track], size: Size) -> Iterator[Job]:
+    """Everything to measure, what takes longest first."""
+    real = [Track("real"), Track("real, released")]
+    for track in [*unseen[: size.bss], real[1]]:
+        yield Job("bss_eval", track.material, tasks.bss, (track,))
+    for track in unseen[: size.settings]:
+        for seconds in SEGMENTS:
+            for section, pad in (("segments, padded", True), ("segments, free", False)):
+                settings = {"segment_seconds": seconds, "pad_to_training_segment": pad}
+                yield Job(section, f"{seconds:g}", tasks.with_settings, (track, settings))
+        for overlap in OVERLAPS:
+            yield Job(
+                "overlaps", f"{overlap:g}", tasks.with_settings, (track, {"overlap": overlap})
+            )
+    for track in [*unseen, *known, Track("demo"), *real]:
+        yield Job("accuracy", track.material, tasks.accuracy, (track,))
+    for track in [*unseen, real[1]]:
+        yield Job("absent", track.material, tasks.absent, (track,))
+    for track in [unseen[0], real[1]]:
+        yield Job("robustness", track.material, tasks.robustness, (track,))
 
 
-def heldout_songs(folder: Path, seconds: float | None = None) -> Iterator[np.ndarray]:
-    """Stems of the songs of a folder, the first seconds of each."""
-    samples = None if seconds is None else int(seconds * SAMPLE_RATE)
-    for path in song_paths(folder):
-        yield as_float(load_song(path)[:, :, :samples])
-
-
-def demo_song() -> np.ndarray:
-    """Stems of the demo song."""
-    stems = [soundfile.read(DEMO / f"{s}.flac", dtype="float32")[0].T for s in SOURCES]
-    return np.stack(stems)
-
-
-def real_song() -> tuple[np.ndarray, np.ndarray] | None:
-    """stempeg's example as (stems, released mixture), or None where stempeg is missing."""
+def in_order(pool: Executor, work: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
+    """The results of calls that run side by side, in the order of the calls."""
+    futures = [pool.submit(function, *arguments) for function, arguments in work]
     try:
-        import stempeg
-    except ImportError:
-        return None
-    tracks, rate = stempeg.read_stems(stempeg.example_stem_path())
-    if rate != SAMPLE_RATE:
-        raise ValueError(f"stempeg's example is at {rate} Hz, expected {SAMPLE_RATE}")
-    tracks = tracks.transpose(0, 2, 1).astype(np.float32)
-    return tracks[1:], tracks[0]
+        for done, future in enumerate(as_completed(futures), 1):
+            future.result()
+            _log.info("%d of %d", done, len(futures))
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    return [future.result() for future in futures]
 
 
-def unlike_training(mixture: np.ndarray) -> dict[str, np.ndarray]:
-    """The same music made unlike the training songs, to see whether the stems still add up."""
-    loud = mixture / (np.abs(mixture).max() + 1e-9)
-    noise = np.random.default_rng(0).standard_normal(mixture.shape)
+def measure(pool: Executor, songs: Path, size: Size) -> dict[str, Any]:
+    """Sections of rows of trees of lower quartile, median and upper quartile over songs."""
+    wanted = [("unseen", "unseen", FIRST_SEED + n) for n in range(size.unseen)]
+    wanted += [("known", "training", FIRST_SEED + n) for n in range(size.known)]
+    _log.info("%d songs", len(wanted))
+    tracks = in_order(pool, [(synthesised, (songs, *each)) for each in wanted])
+    todo = list(jobs(tracks[: size.unseen], tracks[size.unseen :], size))
+    _log.info("%d measurements", len(todo))
+    results = in_order(pool, [(job.task, job.arguments) for job in todo])
+    collected: dict[str, dict[str, list[Any]]] = {}
+    for job, result in zip(todo, results, strict=True):
+        collected.setdefault(job.section, {}).setdefault(job.row, []).append(result)
     return {
-        "mono": np.repeat(mixture.mean(axis=0, keepdims=True), 2, axis=0),
-        "limited": np.tanh(8 * loud),
-        "clipped": np.clip(4 * loud, -1, 1),
-        "left only": mixture * np.array([[1.0], [0.0]]),
-        "side only": mixture * np.array([[1.0], [-0.9]]),
-        "-50 dB": loud * 10**-2.5,
-        "+40 dB": loud * 100,
-        "noise": 0.1 * noise,
+        section: {row: quartiles(trees) for row, trees in rows.items()}
+        for section, rows in collected.items()
     }
 
 
-def robustness(separate: Separate, mixture: np.ndarray) -> dict[str, float]:
-    """Residual in dB on altered music; raises if any stem is not finite or silence is not kept."""
-    residuals = {}
-    for name, altered in unlike_training(mixture).items():
-        altered = altered.astype(np.float32)
-        stems = separate(altered)
-        if not np.isfinite(stems).all():
-            raise ValueError(f"the stems of {name!r} are not finite")
-        residuals[name] = residual_db(altered, stems)
-    if np.abs(separate(np.zeros_like(mixture))).max() > 1e-6:
-        raise ValueError("silence does not stay silent")
-    return residuals
+def speed(model: Path) -> dict[str, Any]:
+    """Time on one thread over the duration of the demo song, with nothing beside it."""
+    tasks.start(model)
+    mixture = demo_song().sum(axis=0)
+    seconds = []
+    for _ in range(SPEED_RUNS):
+        started = time.perf_counter()
+        tasks.separate(mixture)
+        seconds.append(time.perf_counter() - started)
+    return {
+        "rtf": statistics.median(seconds) / (mixture.shape[1] / SAMPLE_RATE),
+        "runs": SPEED_RUNS,
+    }
 
 
-def table(title: str, figures: dict) -> str:
-    """Figures as text: SDR, SI-SDR and their gain over the mixture as estimate."""
-    lines = [f"{title}: (mixture - sum of stems) at {figures['residual']:.1f} dB"]
-    for source in SOURCES:
-        if source in figures:
-            f = figures[source]
-            lines.append(
-                f"  {source:7s} SDR {f['sdr']:5.2f} (mixture {f['mixture_sdr']:6.2f})   "
-                f"SI-SDR {f['si_sdr']:5.2f} (mixture {f['mixture_si_sdr']:6.2f}, "
-                f"gain {f['si_sdr'] - f['mixture_si_sdr']:5.2f})"
-            )
-    return "\n".join([*lines, f"  mean SDR {mean_sdr(figures):.2f}"])
+def provenance(model: Path, size: Size) -> dict[str, Any]:
+    """Of which weights the figures are, and what they were made with."""
+    manifest = json.loads((model / "manifest.json").read_bytes())
+    (network,) = manifest["networks"]
+    seconds = float(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+
+    def songs(count: int) -> dict[str, Any]:
+        return {"count": count, "first_seed": FIRST_SEED, "seconds": SONG_SECONDS}
+
+    return {
+        "schema": SCHEMA,
+        "model": {
+            "name": manifest["name"],
+            "sha256": network["sha256"],
+            "bytes": network["bytes"],
+            "parameters": manifest["parameters"],
+        },
+        "made": {
+            "date": datetime.fromtimestamp(seconds, UTC).date().isoformat(),
+            "versions": {package: version(package) for package in PACKAGES},
+            "python": platform.python_version(),
+            "cpu": processor(),
+            "synthesiser": fingerprint(),
+        },
+        "songs": {
+            "unseen": songs(size.unseen),
+            "known": songs(size.known),
+            "bss_eval": songs(min(size.bss, size.unseen)),
+            "settings": songs(min(size.settings, size.unseen)),
+        },
+    }
 
 
-def evaluate(separate: Separate, songs: Path | None) -> dict:
-    """All figures of a model."""
-    figures = {}
-    if songs is not None:
-        figures["held-out songs"] = average(score(separate, each) for each in heldout_songs(songs))
-    if DEMO.joinpath("mixture.flac").exists():
-        figures["demo song"] = score(separate, demo_song())
-    if (real := real_song()) is not None:
-        stems, released = real
-        figures["real song, sum of stems"] = score(separate, stems)
-        figures["real song, released mixture"] = score(separate, stems, released)
-        figures["altered real song, residuals"] = robustness(separate, released)
-    return figures
+def rounded(tree: Any) -> Any:
+    """The same with every number rounded to three places: more means nothing."""
+    if isinstance(tree, dict):
+        return {name: rounded(branch) for name, branch in tree.items()}
+    if isinstance(tree, list):
+        return [rounded(branch) for branch in tree]
+    return round(tree, 3) if isinstance(tree, float) else tree
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("songs", type=Path, help="folder of held-out songs")
     parser.add_argument("--model", type=Path, default=MODELS / "stemlab-mini")
-    parser.add_argument("--songs", type=Path, help="folder of held-out songs")
-    parser.add_argument("--segment-seconds", type=float, help="default: the model's")
-    parser.add_argument("--no-pad", action="store_true", help="do not pad shorter segments")
-    parser.add_argument("--json", type=Path, help="write the figures to a file as well")
+    parser.add_argument("--out", type=Path, help="where the figures go (default: the model)")
+    parser.add_argument("--unseen", type=int, default=24, help="songs with unseen sounds")
+    parser.add_argument("--known", type=int, default=8, help="songs with the training's sounds")
+    parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     started = time.perf_counter()
-    separate = separation(
-        AudioStemSeparator(options.model, device="cpu"),
-        segment_seconds=options.segment_seconds,
-        pad_to_training_segment=not options.no_pad,
-    )
-    figures = evaluate(separate, options.songs)
-    for title, values in figures.items():
-        if "residual" in values:
-            print(table(title, values))
-        else:
-            print(title + ":", ", ".join(f"{name} {db:.1f}" for name, db in values.items()))
-    print(f"{time.perf_counter() - started:.0f} s")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    size = Size(options.unseen, options.known)
+    # Forked processes would share the state of torch's threads.
+    with ProcessPoolExecutor(
+        options.processes, get_context("spawn"), tasks.start, (options.model,)
+    ) as pool:
+        figures = measure(pool, options.songs, size)
+    figures = rounded({**provenance(options.model, size), "speed": speed(options.model), **figures})
+    out = options.out or options.model
+    card = (options.model / "README.md").read_text(encoding="utf-8")
+    (out / "README.md").write_text(into_card(card, figures), encoding="utf-8")
+    (out / "evaluation.json").write_text(as_json(figures), encoding="utf-8")
+    _log.info("%s, %.0f s", out / "evaluation.json", time.perf_counter() - started)
+
+
+def as_json(tree: Any, indent: str = "") -> str:
+    """JSON in which a list takes one line."""
+    if not isinstance(tree, dict):
+        return json.dumps(tree, allow_nan=False)
+    deeper = indent + " "
+    lines = [f"{deeper}{json.dumps(k)}: {as_json(v, deeper)}" for k, v in tree.items()]
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}" + ("" if indent else "\n")
 
 
 if __name__ == "__main__":

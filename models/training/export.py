@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from configuration import Configuration, read_configuration
+from curves import draw_curves
 from network import build
 from places import CONFIGURATION, MODELS
 from safetensors.torch import save
@@ -24,6 +25,8 @@ SCHEMA = 1
 CHANNELS = 2
 # Above this, half precision is stored.
 MAX_FLOAT_BYTES = 8_000_000
+# Of the first steps, for `repeat.py`.
+RECORDED_LOSSES = 100
 TRAINING_DATA = (
     "songs synthesised by models/training/synth from the soundfonts FluidR3_GM (MIT) and "
     "MuseScore_General (MIT, parts CC0), synthesisers and a formant singer of this project, and "
@@ -31,9 +34,10 @@ TRAINING_DATA = (
 )
 
 
-def weights_of(run: Path, configuration: Configuration) -> dict[str, torch.Tensor]:
-    """The averaged weights of a checkpoint, checked against the architecture."""
-    state = torch.load(run / CHECKPOINT, weights_only=True)["averaged"]
+def weights_of(
+    state: dict[str, torch.Tensor], configuration: Configuration
+) -> dict[str, torch.Tensor]:
+    """Weights to be stored, checked against the architecture."""
     build(configuration.model).load_state_dict(state)
     weights = {name: tensor.contiguous() for name, tensor in state.items()}
     for name, tensor in weights.items():
@@ -82,6 +86,17 @@ def write_json(path: Path, fields: dict[str, Any]) -> bytes:
     return content
 
 
+def training_record(history: dict[str, Any]) -> dict[str, Any]:
+    """What the model card tells of the training, and the losses that a repetition is held to."""
+    return {
+        "steps": len(history["loss"]),
+        "seconds": round(history["seconds"]),
+        "runs": history["runs"],
+        "validation_sdr_db": history["validation"],
+        "first_losses": history["loss"][:RECORDED_LOSSES],
+    }
+
+
 def register(models: Path, name: str, manifest: bytes) -> None:
     """Enter the digest of a manifest in the registry, keeping the other models."""
     path = models / "registry.json"
@@ -96,16 +111,19 @@ def register(models: Path, name: str, manifest: bytes) -> None:
 
 
 def export(run: Path, configuration: Configuration, models: Path) -> Path:
-    """Write weights, manifest and registry; returns the folder of the model."""
+    """Write weights, manifest, registry and record of training; returns the model's folder."""
     name = configuration.model.name
     folder = models / name
     folder.mkdir(parents=True, exist_ok=True)
-    weights = weights_of(run, configuration)
+    checkpoint = torch.load(run / CHECKPOINT, weights_only=True, map_location="cpu")
+    weights = weights_of(checkpoint["averaged"], configuration)
     content = save(weights)
     file = f"{name}.safetensors"
     (folder / file).write_bytes(content)
     manifest = manifest_of(configuration, weights, file, content)
     register(models, name, write_json(folder / "manifest.json", manifest))
+    write_json(folder / "training.json", training_record(checkpoint["history"]))
+    draw_curves(checkpoint["history"], folder / "training.png")
     return folder
 
 

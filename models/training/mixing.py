@@ -1,15 +1,22 @@
-"""Training examples: crops of songs, remixed across songs and varied on the fly."""
+"""Training examples: crops of songs, remixed across songs and varied on the fly.
+
+Everything random about the examples of a step comes from the seed and the number of that step: a
+training goes on, or is repeated, from any step and with any number of workers.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import soxr
-from configuration import Mixing
+import torch
+from configuration import Configuration, Mixing
+from network import normalise
 from scipy import signal
-from songs import as_float, load_song, song_paths
-from synth import SAMPLE_RATE, SOURCES
+from songs import load_song, render_into, song_path, song_samples
+from synth import SAMPLE_RATE, SOURCES, TRAINING
 from synth.effects import (
     SILENCE,
     butterworth,
@@ -18,35 +25,70 @@ from synth.effects import (
     limit_together,
     log_uniform,
 )
+from torch.utils.data import Dataset
 
 _LEVEL = 0.05
+# Below this power a crop counts as silent, and another one is tried.
+_QUIET_POWER = 1e-5
+_TRIES = 4
 
 
-class SongPool:
-    """Songs of a folder in memory as 16-bit integers; `refresh` picks up new ones."""
+class Examples(Dataset[torch.Tensor]):
+    """The batches of a training by step, each (batch, sources, 2, samples), at the network's level.
 
-    def __init__(self, folder: Path) -> None:
+    A song that is not in the folder yet is synthesised when a step asks for it.
+    """
+
+    def __init__(self, configuration: Configuration, folder: Path) -> None:
+        self._configuration = configuration
         self._folder = folder
-        self._known: set[Path] = set()
-        self.songs: list[np.ndarray] = []
-        self.refresh()
 
-    def refresh(self) -> int:
-        """Load the songs that appeared since; returns how many there are now."""
-        for path in song_paths(self._folder):
-            if path not in self._known:
-                self._known.add(path)
-                self.songs.append(load_song(path))
-        if not self.songs:
-            raise FileNotFoundError(f"{self._folder} holds no songs; run synthesise.py first")
-        return len(self.songs)
+    def __len__(self) -> int:
+        return self._configuration.training.steps
+
+    def __getitem__(self, step: int) -> torch.Tensor:
+        settings = self._configuration.training
+        rng = np.random.default_rng([settings.seed, step])
+        mixer = Mixer(self.song, self.songs_at(step), self._configuration.mixing, rng)
+        seconds = rng.choice(settings.crop_seconds, p=settings.crop_weights)
+        samples = int(seconds * SAMPLE_RATE)
+        return torch.stack([_audible(mixer, samples) for _ in range(settings.batch_size)])
+
+    def songs_at(self, step: int) -> int:
+        """How many songs a step draws from: synthesis may run beside the training."""
+        return self._configuration.songs.known_at(step / len(self))
+
+    def song(self, index: int) -> Path:
+        """File of a song, synthesised if it is missing."""
+        songs = self._configuration.songs
+        path = song_path(self._folder, songs.first_seed + index)
+        if not path.exists():
+            render_into(self._folder, songs.first_seed + index, songs.seconds, TRAINING)
+        return path
+
+
+def _audible(mixer: Mixer, samples: int) -> torch.Tensor:
+    """Stems of an example that is not silent, scaled as the network's input is."""
+    while True:
+        stems = torch.from_numpy(mixer.draw(samples))
+        _, mean, deviation = normalise(stems.sum(dim=0))
+        if deviation > 1e-3:
+            # The mean of the mixture is shared out, so that the stems still add up.
+            return (stems - mean / len(SOURCES)) / deviation
 
 
 class Mixer:
-    """Draws examples from a pool; all randomness comes from `rng`."""
+    """Draws examples from `songs` songs, whose files `song` names; all randomness is of `rng`."""
 
-    def __init__(self, pool: SongPool, settings: Mixing, rng: np.random.Generator) -> None:
-        self._pool = pool
+    def __init__(
+        self,
+        song: Callable[[int], Path],
+        songs: int,
+        settings: Mixing,
+        rng: np.random.Generator,
+    ) -> None:
+        self._song = song
+        self._songs = songs
         self._settings = settings
         self._rng = rng
 
@@ -59,27 +101,33 @@ class Mixer:
     def _chance(self, probability: float) -> bool:
         return bool(self._rng.random() < probability)
 
-    def _song(self) -> np.ndarray:
-        return self._pool.songs[self._rng.integers(len(self._pool.songs))]
+    def _crop(self, samples: int) -> np.ndarray:
+        """All stems of a random place in a random song."""
+        path = self._song(int(self._rng.integers(self._songs)))
+        start = int(self._rng.integers(song_samples(path) - samples))
+        return load_song(path, start, samples)
 
     def _together(self, samples: int) -> np.ndarray:
-        song = self._song()
-        start = int(self._rng.integers(song.shape[-1] - samples))
-        stems = as_float(song[:, :, start : start + samples])
         levels = [gain_of(self._settings.level_db * self._rng.normal()) for _ in SOURCES]
-        return stems * np.array(levels, np.float32)[:, None, None]
+        return self._crop(samples) * np.array(levels, np.float32)[:, None, None]
 
     def _remixed(self, samples: int) -> list[np.ndarray]:
-        """Each stem from a song of its own, at about the same level."""
+        """Each stem from a song of its own, at about the same level; some are doubled."""
         stems = []
         for source in range(len(SOURCES)):
-            stem = self._active_crop(source, samples)
-            level = float(np.sqrt(np.mean(stem**2)))
-            if level > 10 * SILENCE:
-                change_db = np.clip(self._settings.remix_level_db * self._rng.normal(), -9, 6)
-                stem = stem * (gain_of(change_db) * _LEVEL / level)
+            stem = self._levelled(self._active_crop(source, samples))
+            if self._chance(self._settings.double):
+                second = self._levelled(self._active_crop(source, samples))
+                stem = stem + second * gain_of(self._rng.uniform(-12, 0))
             stems.append(stem)
         return stems
+
+    def _levelled(self, stem: np.ndarray) -> np.ndarray:
+        level = float(np.sqrt(np.mean(stem**2)))
+        if level <= 10 * SILENCE:
+            return stem
+        change_db = np.clip(self._settings.remix_level_db * self._rng.normal(), -9, 6)
+        return stem * (gain_of(change_db) * _LEVEL / level)
 
     def _active_crop(self, source: int, samples: int) -> np.ndarray:
         """A crop of a stem, drawn anew a few times while it is nearly silent."""
@@ -87,15 +135,13 @@ class Mixer:
         if self._chance(self._settings.speed):
             ratio = self._rng.uniform(*self._settings.speed_range)
         needed = int(np.ceil(samples * ratio)) + 1
-        for _ in range(4):
-            song = self._song()
-            start = int(self._rng.integers(song.shape[-1] - needed))
-            crop = as_float(song[source, :, start : start + needed])
-            if np.mean(crop**2) > 1e-5:
+        for _ in range(_TRIES):
+            crop = self._crop(needed)[source]
+            if np.mean(crop**2) > _QUIET_POWER:
                 break
         if ratio == 1.0:
             return crop[:, :samples]
-        # Played faster or slower: pitch and formants move along.
+        # Played faster or slower: pitch, tempo and formants move along.
         played = soxr.resample(crop.T, SAMPLE_RATE * ratio, SAMPLE_RATE, quality="MQ").T
         return np.pad(played, ((0, 0), (0, 2)))[:, :samples]
 
@@ -104,6 +150,9 @@ class Mixer:
             return np.zeros_like(stem)
         if self._chance(self._settings.equaliser):
             stem = equalise_at_random(stem, self._rng)
+        if self._chance(self._settings.width):
+            middle = stem.mean(axis=0, keepdims=True)
+            stem = middle + (stem - middle) * np.float32(self._rng.uniform(0, 1.6))
         if self._chance(self._settings.swap):
             stem = stem[::-1]
         return -stem if self._chance(self._settings.flip) else stem

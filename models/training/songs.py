@@ -1,4 +1,7 @@
-"""Songs on disk: one 16-bit FLAC of eight channels, a stereo pair for each source."""
+"""Songs on disk: one 16-bit WAV of eight channels, a stereo pair for each source.
+
+Uncompressed, so that the training reads crops without decoding or holding songs in memory.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from synth import SAMPLE_RATE, SOURCES, Song
+from synth import SAMPLE_RATE, SOURCES, Palette, Song, render_song
 
-_NAME = re.compile(r"song-(\d{7})\.flac")
+_NAME = re.compile(r"song-(\d{7})\.wav")
 
 
 def song_path(folder: Path, seed: int) -> Path:
     """Where the song of a seed lies."""
-    return folder / f"song-{seed:07d}.flac"
+    return folder / f"song-{seed:07d}.wav"
 
 
 def song_paths(folder: Path) -> list[Path]:
     """All finished songs in a folder, by seed."""
-    return sorted(path for path in folder.glob("song-*.flac") if _NAME.fullmatch(path.name))
+    return sorted(path for path in folder.glob("song-*.wav") if _NAME.fullmatch(path.name))
 
 
 def to_int16(audio: np.ndarray) -> np.ndarray:
@@ -33,21 +36,30 @@ def save_song(song: Song, folder: Path) -> Path:
     path = song_path(folder, song.seed)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     channels = to_int16(song.stems).reshape(2 * len(SOURCES), -1).T
-    soundfile.write(
-        unfinished, channels, SAMPLE_RATE, format="FLAC", subtype="PCM_16", compression_level=0.0
-    )
+    soundfile.write(unfinished, channels, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     unfinished.replace(path)
     return path
 
 
-def load_song(path: Path) -> np.ndarray:
-    """Stems as int16 of shape (sources, 2, samples)."""
-    channels, rate = soundfile.read(path, dtype="int16", always_2d=True)
+def song_samples(path: Path) -> int:
+    """Length of a song."""
+    return soundfile.info(path).frames
+
+
+def load_song(path: Path, start: int = 0, samples: int | None = None) -> np.ndarray:
+    """Stems as float32 in [-1, 1) of shape (sources, 2, samples), whole or a crop."""
+    stop = None if samples is None else start + samples
+    channels, rate = soundfile.read(path, start=start, stop=stop, dtype="float32", always_2d=True)
     if rate != SAMPLE_RATE or channels.shape[1] != 2 * len(SOURCES):
         raise ValueError(f"{path}: {rate} Hz, {channels.shape[1]} channels; not a song of ours")
     return np.ascontiguousarray(channels.T).reshape(len(SOURCES), 2, -1)
 
 
-def as_float(stems: np.ndarray) -> np.ndarray:
-    """int16 to float32 in [-1, 1)."""
-    return stems.astype(np.float32) / 32768
+def render_into(folder: Path, seed: int, seconds: float, palette: Palette) -> Song:
+    """Synthesise the song of a seed and write it."""
+    song = render_song(seed, seconds, palette=palette)
+    if not np.isfinite(song.stems).all():
+        raise ValueError(f"song {seed} is not finite")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_song(song, folder)
+    return song

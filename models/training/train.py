@@ -3,177 +3,189 @@
 Usage::
 
     python train.py RUN_FOLDER --songs SONGS_FOLDER [--validation HELDOUT_FOLDER]
+
+The run folder gets `checkpoint.pt`, `history.json` (every loss, and the scores of the validation)
+and `curves.png`.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import logging
 import time
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from configuration import Configuration, Training, read_configuration
-from demucs.htdemucs import HTDemucs
-from evaluate import average, heldout_songs, mean_sdr, score, separation
-from mixing import Mixer, SongPool
-from network import build, normalise
+from curves import draw_curves
+from evaluation.scores import average, score, separation
+from losses import LOSSES
+from machine import prepare, processor
+from mixing import Examples
+from network import build
 from places import CONFIGURATION
+from songs import load_song, song_paths
 from synth import SAMPLE_RATE, SOURCES
+from torch.utils.data import DataLoader, Subset
 
 from stemlab import AudioStemSeparator
 
 CHECKPOINT = "checkpoint.pt"
+HISTORY = "history.json"
+CURVES = "curves.png"
 _log = logging.getLogger("train")
 
 
-def loss_of(stems: torch.Tensor, estimates: torch.Tensor, consistency: float) -> torch.Tensor:
-    """L1 on waveforms, and how far the estimates are from adding up to the mixture."""
-    apart = (estimates - stems).abs().mean()
-    left_over = (estimates.sum(dim=1) - stems.sum(dim=1)).abs().mean()
-    return apart + consistency * left_over
-
-
 class Trainer:
-    """Network, running mean of its weights, optimiser and random state, saved together."""
+    """Network, running mean of its weights, optimiser and history, saved together."""
 
-    def __init__(self, configuration: Configuration, pool: SongPool) -> None:
+    def __init__(self, configuration: Configuration, device: str = "cpu") -> None:
         self.configuration = configuration
+        self.device = torch.device(device)
         settings = configuration.training
         torch.manual_seed(settings.seed)
-        self.network = build(configuration.model)
+        self.network = build(configuration.model).to(self.device)
         self.averaged = copy.deepcopy(self.network).eval()
         self.optimiser = torch.optim.Adam(
             self.network.parameters(), settings.learning_rate, betas=settings.betas
         )
-        self.rng = np.random.default_rng(settings.seed)
-        self.mixer = Mixer(pool, configuration.mixing, self.rng)
-        self.step = 0
-        self.seconds = 0.0
+        self.history: dict[str, Any] = {"loss": [], "validation": [], "seconds": 0.0, "runs": []}
 
     @property
     def settings(self) -> Training:
         """The table [training]."""
         return self.configuration.training
 
-    def train_step(self) -> float:
-        """One example, one step; returns the loss."""
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return len(self.history["loss"])
+
+    def train_step(self, stems: torch.Tensor) -> float:
+        """One step on a batch (batch, sources, 2, samples); returns the loss."""
         started = time.perf_counter()
-        stems = self._example()
+        stems = stems.to(self.device)
         self.network.train()
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.rate(self.step)
-        loss = loss_of(stems, self.network(stems.sum(dim=1)), self.settings.consistency)
+        estimates = self.network(stems.sum(dim=1))
+        loss = LOSSES[self.settings.loss](stems, estimates, self.settings.consistency)
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
         self.optimiser.step()
-        self.step += 1
         self._average_weights()
-        self.seconds += time.perf_counter() - started
-        return float(loss.detach())
-
-    def _example(self) -> torch.Tensor:
-        """Stems (1, sources, 2, samples), scaled as the network's input is."""
-        seconds = self.rng.choice(self.settings.crop_seconds, p=self.settings.crop_weights)
-        while True:
-            stems = torch.from_numpy(self.mixer.draw(int(seconds * SAMPLE_RATE)))
-            _, mean, deviation = normalise(stems.sum(dim=0))
-            if deviation > 1e-3:
-                # The mean of the mixture is shared out, so that the stems still add up.
-                return ((stems - mean / len(SOURCES)) / deviation)[None]
+        self.history["loss"].append(round(float(loss.detach()), 7))
+        self.history["seconds"] += time.perf_counter() - started
+        return self.history["loss"][-1]
 
     @torch.no_grad()
     def _average_weights(self) -> None:
-        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
+        decay = min(self.settings.ema_decay, (2 + self.step) / (11 + self.step))
         pairs = zip(self.averaged.parameters(), self.network.parameters(), strict=True)
         for mean, current in pairs:
             mean.lerp_(current, 1 - decay)
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint; a half-written one never takes the name."""
+    def save(self, run: Path) -> None:
+        """Write checkpoint, history and curves; a half-written checkpoint never takes the name."""
         state = {
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "rng": self.rng.bit_generator.state,
-            "step": self.step,
-            "seconds": self.seconds,
+            "history": self.history,
         }
-        unfinished = path.with_suffix(".part")
+        unfinished = (run / CHECKPOINT).with_suffix(".part")
         torch.save(state, unfinished)
-        unfinished.replace(path)
+        unfinished.replace(run / CHECKPOINT)
+        (run / HISTORY).write_text(json.dumps(self.history) + "\n", encoding="utf-8")
+        draw_curves(self.history, run / CURVES)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=self.device)
         self.network.load_state_dict(state["network"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.rng.bit_generator.state = state["rng"]
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.history = state["history"]
 
 
-def validate(network: HTDemucs, songs: list[np.ndarray]) -> str:
-    """Scores of the averaged weights on the beginnings of held-out songs, as text."""
-    network.eval()
-    separate = separation(AudioStemSeparator(network, device="cpu"))
-    means = average(score(separate, stems) for stems in songs)
-    scores = " ".join(f"{s} {means[s]['sdr']:.2f}" for s in SOURCES if s in means)
-    return f"SDR {mean_sdr(means):.2f} ({scores}), residual {means['residual']:.1f} dB"
+def batches(
+    configuration: Configuration, songs: Path, steps: range, workers: int = 0
+) -> DataLoader[torch.Tensor]:
+    """The batches of some steps, made by worker processes where there are any."""
+    examples = Subset(Examples(configuration, songs), steps)
+    return DataLoader(examples, batch_size=None, num_workers=workers)
 
 
-def train(trainer: Trainer, pool: SongPool, run: Path, songs: list[np.ndarray]) -> None:
-    """Train up to the last step of the configuration."""
+def train(
+    trainer: Trainer, stems: DataLoader[torch.Tensor], run: Path, validation: Path | None
+) -> None:
+    """Train on the batches, with checkpoints and validation as configured and at the end."""
     settings = trainer.settings
-    losses: list[float] = []
-    while trainer.step < settings.steps:
-        losses.append(trainer.train_step())
-        last = trainer.step == settings.steps
+    end = trainer.step + len(stems)
+    for batch in stems:
+        trainer.train_step(batch)
+        last = trainer.step == end
+        if validation and (trainer.step % settings.validation_steps == 0 or last):
+            scores = validate(trainer, validation)
+            trainer.history["validation"].append([trainer.step, scores])
+            _log.info("step %d: validation SDR %s", trainer.step, scores)
         if trainer.step % settings.checkpoint_steps == 0 or last:
-            trainer.save(run / CHECKPOINT)
-            recent = np.mean(losses[-settings.checkpoint_steps :])
-            _log.info(
-                "step %d, %.0f s, %d songs, loss %.4f",
-                trainer.step,
-                trainer.seconds,
-                pool.refresh(),
-                recent,
-            )
-        if songs and (trainer.step % settings.validation_steps == 0 or last):
-            _log.info("step %d: %s", trainer.step, validate(trainer.averaged, songs))
+            trainer.save(run)
+            recent = float(np.mean(trainer.history["loss"][-settings.checkpoint_steps :]))
+            spent = trainer.history["seconds"]
+            _log.info("step %d, %.0f s, loss %.4f", trainer.step, spent, recent)
+
+
+def validate(trainer: Trainer, folder: Path) -> dict[str, float]:
+    """SDR in dB by source of the averaged weights, mean over the beginnings of held-out songs."""
+    samples = int(trainer.settings.validation_seconds * SAMPLE_RATE)
+    network = copy.deepcopy(trainer.averaged).cpu()
+    separate = separation(AudioStemSeparator(network, device="cpu"))
+    songs = (load_song(path, 0, samples) for path in song_paths(folder))
+    means = average(score(separate, stems) for stems in songs)
+    return {source: round(means[source]["sdr"], 2) for source in SOURCES if source in means}
+
+
+def circumstances(device: str, start: int) -> dict[str, Any]:
+    """Where and with what a run, or a part of it, was trained."""
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
+    return {
+        "from_step": start,
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of the checkpoint")
-    parser.add_argument("--songs", type=Path, required=True)
+    parser.add_argument("--songs", type=Path, required=True, help="missing ones are synthesised")
     parser.add_argument("--validation", type=Path, help="folder of held-out songs")
     parser.add_argument("--configuration", type=Path, default=CONFIGURATION)
-    parser.add_argument("--steps", type=int, help="instead of the configuration's")
+    parser.add_argument("--until", type=int, help="stop after this step, to go on another time")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0, help="processes that mix examples")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(options.threads)
-    # Decaying gradients and tails of reverberation end in denormal numbers, which are slow.
-    torch.set_flush_denormal(True)
+    prepare(options.threads)
     configuration = read_configuration(options.configuration)
-    if options.steps:
-        shorter = replace(configuration.training, steps=options.steps)
-        configuration = replace(configuration, training=shorter)
     options.run.mkdir(parents=True, exist_ok=True)
-    pool = SongPool(options.songs)
-    trainer = Trainer(configuration, pool)
+    trainer = Trainer(configuration, options.device)
     if (options.run / CHECKPOINT).exists():
         trainer.load(options.run / CHECKPOINT)
         _log.info("going on from step %d", trainer.step)
-    seconds = configuration.training.validation_seconds
-    songs = list(heldout_songs(options.validation, seconds)) if options.validation else []
-    train(trainer, pool, options.run, songs)
+    trainer.history["runs"].append(circumstances(options.device, trainer.step))
+    until = min(options.until or configuration.training.steps, configuration.training.steps)
+    stems = batches(configuration, options.songs, range(trainer.step, until), options.workers)
+    train(trainer, stems, options.run, options.validation)
 
 
 if __name__ == "__main__":
