@@ -8,7 +8,7 @@ CONSTRAINTS := supply-chain/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lab train evaluate model notebooks constraints clean
+.PHONY: help install demo test lint format lab train repeat evaluate model notebooks constraints clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,24 +49,29 @@ lab: $(STAMP) ## open the notebooks in JupyterLab; it asks the network for nothi
 	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 	  --LabApp.extension_manager=readonly
 
-# Needs fluidsynth, flite and the soundfonts that models/training names. Seeds below 1,000,000 are
-# for training, those from there on are held out.
+# Needs the system packages that models/training/README.md names. Songs are synthesised beside the
+# training; cut off, both go on where they were.
 TRAINING := build/training
+RUN := $(TRAINING)/run
 $(VENV)/.training: $(STAMP)
 	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[train]'
 	@touch $@
 
-train: $(VENV)/.training ## synthesise songs, train stemlab-mini on them and export it (hours)
-	$(BIN)/python models/training/synthesise.py $(TRAINING)/songs
-	$(BIN)/python models/training/train.py $(TRAINING)/run --songs $(TRAINING)/songs
-	$(BIN)/python models/training/export.py $(TRAINING)/run
+train: $(VENV)/.training ## synthesise songs and train a network on them (hours; goes on when cut off)
+	$(BIN)/python models/training/synthesise.py $(TRAINING)/validation --first-seed 1000000 --count 5 --seconds 12
+	$(BIN)/python models/training/synthesise.py $(TRAINING)/songs & songs=$$!; \
+	  trap "kill $$songs 2> /dev/null" EXIT; \
+	  OMP_NUM_THREADS=1 $(BIN)/python models/training/train.py $(RUN) \
+	    --songs $(TRAINING)/songs --validation $(TRAINING)/validation
+
+repeat: $(VENV)/.training ## train the first 100 steps again and compare with the recorded losses
+	OMP_NUM_THREADS=1 $(BIN)/python models/training/repeat.py --songs $(TRAINING)/songs
 
 evaluate: $(VENV)/.training ## score stemlab-mini beside baselines; writes evaluation.json and the card
 	OMP_NUM_THREADS=1 $(BIN)/python models/training/evaluate.py $(TRAINING)/heldout
 
 # What depends on the weights: the figures, the card, the floors of the tests (they read the
 # figures) and the stored outputs of the notebooks.
-RUN := $(TRAINING)/run
 model: $(VENV)/.training ## export a trained run (RUN=folder) and renew all that depends on it
 	$(BIN)/python models/training/export.py $(RUN)
 	$(MAKE) evaluate notebooks

@@ -29,8 +29,9 @@ MAX_FLOAT_BYTES = 8_000_000
 RECORDED_LOSSES = 100
 TRAINING_DATA = (
     "songs synthesised by models/training/synth from the soundfonts FluidR3_GM (MIT) and "
-    "MuseScore_General (MIT, parts CC0), synthesisers and a formant singer of this project, and "
-    "words spoken by Flite's voices (permissive licence), sung by the WORLD vocoder; no recordings"
+    "MuseScore_General (MIT, parts CC0), single notes and drum strokes of sonic-pi-samples (CC0), "
+    "synthesisers and a formant singer of this project, and lines spoken by Flite's voices "
+    "(permissive licence), sung by the WORLD vocoder; no recordings of music"
 )
 
 

@@ -17,7 +17,7 @@ from songs import to_int16
 from synth import SAMPLE_RATE, SOURCES, render_song, stem_levels_db
 
 # Training uses seeds below 1,000,000, the held-out songs start there.
-DEMO_SEED = 2_000_010
+DEMO_SEED = 2_000_007
 SECONDS = 24.0
 FADE_SECONDS = 1.5
 
