@@ -1,4 +1,4 @@
-"""Measure a model and write the figures into its folder: evaluation.json and the card.
+"""Measure a model; write evaluation.json, spectrograms.png and the card into its folder.
 
 Usage::
 
@@ -34,6 +34,7 @@ from evaluation.material import (
     fingerprint,
     synthesised,
 )
+from evaluation.picture import draw_stems
 from evaluation.scores import quartiles
 from machine import processor
 from places import MODELS
@@ -123,15 +124,20 @@ def measure(pool: Executor, songs: Path, size: Size) -> dict[str, Any]:
     }
 
 
-def speed(model: Path) -> dict[str, Any]:
-    """Time on one thread over the duration of the demo song, with nothing beside it."""
+def speed(model: Path, picture: Path) -> dict[str, Any]:
+    """Time on one thread over the duration of the demo song, with nothing beside it.
+
+    The result is drawn to `picture`.
+    """
     tasks.start(model)
-    mixture = demo_song().sum(axis=0)
+    stems = demo_song()
+    mixture = stems.sum(axis=0)
     seconds = []
     for _ in range(SPEED_RUNS):
         started = time.perf_counter()
-        tasks.separate(mixture)
+        estimates = tasks.separate(mixture)
         seconds.append(time.perf_counter() - started)
+    draw_stems(stems, estimates, picture)
     return {
         "rtf": statistics.median(seconds) / (mixture.shape[1] / SAMPLE_RATE),
         "runs": SPEED_RUNS,
@@ -198,8 +204,14 @@ def main() -> None:
         options.processes, get_context("spawn"), tasks.start, (options.model,)
     ) as pool:
         figures = measure(pool, options.songs, size)
-    figures = rounded({**provenance(options.model, size), "speed": speed(options.model), **figures})
     out = options.out or options.model
+    figures = rounded(
+        {
+            **provenance(options.model, size),
+            "speed": speed(options.model, out / "spectrograms.png"),
+            **figures,
+        }
+    )
     card = (options.model / "README.md").read_text(encoding="utf-8")
     (out / "README.md").write_text(into_card(card, figures), encoding="utf-8")
     (out / "evaluation.json").write_text(as_json(figures), encoding="utf-8")
