@@ -19,15 +19,16 @@ from machine import prepare
 from places import CONFIGURATION, MODELS
 from train import Trainer, batches
 
-# Relative. Another CPU or another number of threads rounds differently, and training amplifies it.
-TOLERANCE = 0.02
+# Of one loss; from step to step they vary by 0.2. Another CPU or another number of threads rounds
+# differently, and training amplifies it.
+TOLERANCE = 0.05
 
 
 def worst_difference(losses: list[float], recorded: list[float]) -> tuple[int, float]:
-    """The step, from 1, whose loss differs most from the recorded one, and by which share."""
-    shares = [abs(now - then) / then for now, then in zip(losses, recorded, strict=True)]
-    worst = max(range(len(shares)), key=shares.__getitem__)
-    return worst + 1, shares[worst]
+    """The step, from 1, whose loss differs most from the recorded one, and by how much."""
+    differences = [abs(now - then) for now, then in zip(losses, recorded, strict=True)]
+    worst = max(range(len(differences)), key=differences.__getitem__)
+    return worst + 1, differences[worst]
 
 
 def main() -> int:
@@ -47,9 +48,9 @@ def main() -> int:
     trainer = Trainer(configuration, options.device)
     stems = batches(configuration, options.songs, range(len(recorded)))
     losses = [trainer.train_step(batch) for batch in stems]
-    step, share = worst_difference(losses, recorded)
-    print(f"{len(losses)} losses; the largest difference is {share:.2e} (relative), at step {step}")
-    return int(share > TOLERANCE)
+    step, difference = worst_difference(losses, recorded)
+    print(f"{len(losses)} losses; the largest difference is {difference:.2e}, at step {step}")
+    return int(difference > TOLERANCE)
 
 
 if __name__ == "__main__":
