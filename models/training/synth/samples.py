@@ -16,7 +16,7 @@ from .effects import SAMPLE_RATE, butterworth, pan, place, resample
 # Debian's sonic-pi-samples. Only files that its copyright file lists one by one as CC0 are named
 # below; the loops are left out, since the origin of some is a commercial record.
 _SONIC_PI = Path("/usr/share/sonic-pi/samples")
-# Debian's hydrogen-drumkits: GPL, CC-BY-SA and CC-BY, so for the evaluation only.
+# Debian's hydrogen-drumkits: GPL and CC BY-SA, so for the evaluation only.
 _HYDROGEN = Path("/usr/share/hydrogen/data/drumkits")
 
 # Each drum with the recordings it is drawn from.
