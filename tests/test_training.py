@@ -111,9 +111,9 @@ def test_no_sound_source_is_in_both_palettes(training):
 
 def test_the_pool_of_songs_grows_with_the_steps_alone(training):
     songs = training("configuration").Songs(
-        first_seed=1, count=100, seconds=32.0, at_start=20, complete_at=0.5
+        first_seed=1, count=100, seconds=32.0, at_start=20, complete_at=500
     )
-    assert [songs.known_at(share) for share in (0, 0.25, 0.5, 1)] == [20, 60, 100, 100]
+    assert [songs.known_at(step) for step in (0, 250, 500, 900)] == [20, 60, 100, 100]
 
 
 @pytest.mark.parametrize("name", ["absolute", "logarithmic"])

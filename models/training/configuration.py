@@ -23,21 +23,22 @@ class Model:
 class Songs:
     """The synthesised songs, of consecutive seeds.
 
-    The first steps draw from `at_start` songs and the pool grows evenly up to `count`, which it
-    reaches at the share `complete_at` of the steps: synthesis and training run side by side, and
-    what a step sees does not depend on which of them is faster.
+    The first steps draw from `at_start` songs, and the pool grows evenly to `count` at the step
+    `complete_at`: synthesis and training run side by side, and what a step sees does not depend on
+    which of them is faster.
     """
 
     first_seed: int
     count: int
     seconds: float
     at_start: int
-    complete_at: float
+    complete_at: int
 
-    def known_at(self, share: float) -> int:
-        """Size of the pool when a share of the steps is done."""
-        grown = (self.count - self.at_start) * min(1.0, share / self.complete_at)
-        return self.at_start + int(grown)
+    def known_at(self, step: int) -> int:
+        """Size of the pool at a step."""
+        return self.at_start + (self.count - self.at_start) * min(step, self.complete_at) // (
+            self.complete_at
+        )
 
 
 @dataclass(frozen=True)

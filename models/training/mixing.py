@@ -49,21 +49,19 @@ class Examples(Dataset[torch.Tensor]):
     def __getitem__(self, step: int) -> torch.Tensor:
         settings = self._configuration.training
         rng = np.random.default_rng([settings.seed, step])
-        mixer = Mixer(self.song, self.songs_at(step), self._configuration.mixing, rng)
+        songs = self._configuration.songs.known_at(step)
+        mixer = Mixer(self.song, songs, self._configuration.mixing, rng)
         seconds = rng.choice(settings.crop_seconds, p=settings.crop_weights)
         samples = int(seconds * SAMPLE_RATE)
         return torch.stack([_audible(mixer, samples) for _ in range(settings.batch_size)])
 
-    def songs_at(self, step: int) -> int:
-        """How many songs a step draws from: synthesis may run beside the training."""
-        return self._configuration.songs.known_at(step / len(self))
-
     def song(self, index: int) -> Path:
         """File of a song, synthesised if it is missing."""
         songs = self._configuration.songs
-        path = song_path(self._folder, songs.first_seed + index)
+        seed = songs.first_seed + index
+        path = song_path(self._folder, seed)
         if not path.exists():
-            render_into(self._folder, songs.first_seed + index, songs.seconds, TRAINING)
+            render_into(self._folder, seed, songs.seconds, TRAINING)
         return path
 
 
