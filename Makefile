@@ -59,8 +59,8 @@ $(VENV)/.training: $(STAMP)
 
 train: $(VENV)/.training ## synthesise songs and train a network on them (hours; goes on when cut off)
 	$(BIN)/python models/training/synthesise.py $(TRAINING)/validation --first-seed 1000000 --count 5 --seconds 12
-	$(BIN)/python models/training/synthesise.py $(TRAINING)/songs & songs=$$!; \
-	  trap "kill $$songs 2> /dev/null" EXIT; \
+	OMP_NUM_THREADS=1 $(BIN)/python models/training/synthesise.py $(TRAINING)/songs & songs=$$!; \
+	  trap "kill $$songs 2> /dev/null" EXIT; trap "exit 130" INT; trap "exit 143" TERM HUP; \
 	  OMP_NUM_THREADS=1 $(BIN)/python models/training/train.py $(RUN) \
 	    --songs $(TRAINING)/songs --validation $(TRAINING)/validation
 
@@ -74,7 +74,8 @@ evaluate: $(VENV)/.training ## score stemlab-mini beside baselines; writes evalu
 # figures) and the stored outputs of the notebooks.
 model: $(VENV)/.training ## export a trained run (RUN=folder) and renew all that depends on it
 	$(BIN)/python models/training/export.py $(RUN)
-	$(MAKE) evaluate notebooks
+	$(MAKE) evaluate
+	$(MAKE) notebooks
 
 # In a copy: a notebook that fails leaves the stored one as it was.
 notebooks: $(STAMP) ## run every notebook and store its outputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +106,27 @@ class Configuration:
 def read_configuration(path: Path) -> Configuration:
     """Read a TOML file; an unknown or missing name is an error."""
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    return Configuration(
-        Model(**tables["model"]),
-        Songs(**tables["songs"]),
-        Training(**_with_tuples(tables["training"])),
-        Mixing(**_with_tuples(tables["mixing"])),
+    read = Configuration(
+        **{name: _read(kind, tables.pop(name, {}), path) for name, kind in _TABLES.items()}
     )
+    if tables:
+        raise ValueError(f"{path} has unknown tables: {', '.join(tables)}. Remove them.")
+    longest = max(read.training.crop_seconds) * max(read.mixing.speed_range)
+    if longest >= read.songs.seconds:
+        raise ValueError(
+            f"{path}: songs.seconds={read.songs.seconds:g} must be more than the longest crop at "
+            f"the highest speed, {longest:g} s. Make songs longer or crops shorter."
+        )
+    return read
 
 
-def _with_tuples(table: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+_TABLES = {"model": Model, "songs": Songs, "training": Training, "mixing": Mixing}
+
+
+def _read(kind: Any, table: dict[str, Any], path: Path) -> Any:
+    known = {field.name for field in fields(kind)}
+    if table.keys() != known:
+        wrong = ", ".join(sorted(table.keys() ^ known))
+        raise ValueError(f"{path}: unknown or missing in [{kind.__name__.lower()}]: {wrong}.")
+    # Lists of arguments stay lists, as JSON has them.
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})

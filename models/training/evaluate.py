@@ -26,18 +26,18 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import tasks
-from evaluation.card import into_card
+from evaluation.card import check_card, into_card
 from evaluation.material import (
     SONG_SECONDS,
     Track,
     demo_song,
-    fingerprint,
     synthesised,
 )
 from evaluation.picture import draw_stems
 from evaluation.scores import quartiles
 from machine import processor
 from places import MODELS
+from songs import fingerprint
 from synth import SAMPLE_RATE
 
 # Training takes the seeds below 1,000,000, and its validation, by which settings may be chosen,
@@ -198,13 +198,16 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     started = time.perf_counter()
+    out = options.out or options.model
+    out.mkdir(parents=True, exist_ok=True)
+    card = (options.model / "README.md").read_text(encoding="utf-8")
+    check_card(card)
     size = Size(options.unseen, options.known)
     # Forked processes would share the state of torch's threads.
     with ProcessPoolExecutor(
         options.processes, get_context("spawn"), tasks.start, (options.model,)
     ) as pool:
         figures = measure(pool, options.songs, size)
-    out = options.out or options.model
     figures = rounded(
         {
             **provenance(options.model, size),
@@ -212,9 +215,8 @@ def main() -> None:
             **figures,
         }
     )
-    card = (options.model / "README.md").read_text(encoding="utf-8")
-    (out / "README.md").write_text(into_card(card, figures), encoding="utf-8")
     (out / "evaluation.json").write_text(as_json(figures), encoding="utf-8")
+    (out / "README.md").write_text(into_card(card, figures), encoding="utf-8")
     _log.info("%s, %.0f s", out / "evaluation.json", time.perf_counter() - started)
 
 

@@ -29,7 +29,8 @@ MAX_FLOAT_BYTES = 8_000_000
 RECORDED_LOSSES = 100
 TRAINING_DATA = (
     "songs synthesised by models/training/synth from the soundfonts FluidR3_GM (MIT) and "
-    "MuseScore_General (MIT, parts CC0), single notes and drum strokes of sonic-pi-samples (CC0), "
+    "MuseScore_General_Lite (MIT, parts public domain or CC0), single notes and drum strokes of "
+    "sonic-pi-samples (CC0), "
     "synthesisers and a formant singer of this project, and lines spoken by Flite's voices "
     "(permissive licence), sung by the WORLD vocoder; no recordings of music"
 )
@@ -91,7 +92,7 @@ def training_record(history: dict[str, Any]) -> dict[str, Any]:
     """What the model card tells of the training, and the losses that a repetition is held to."""
     return {
         "steps": len(history["loss"]),
-        "seconds": round(history["seconds"]),
+        "seconds_in_steps": round(history["seconds"]),
         "runs": history["runs"],
         "validation_sdr_db": history["validation"],
         "first_losses": history["loss"][:RECORDED_LOSSES],
@@ -115,10 +116,13 @@ def export(run: Path, configuration: Configuration, models: Path) -> Path:
     """Write weights, manifest, registry and record of training; returns the model's folder."""
     name = configuration.model.name
     folder = models / name
-    folder.mkdir(parents=True, exist_ok=True)
     checkpoint = torch.load(run / CHECKPOINT, weights_only=True, map_location="cpu")
+    done, steps = len(checkpoint["history"]["loss"]), configuration.training.steps
+    if done < steps:
+        raise ValueError(f"{run} has done {done} of {steps} steps. Train to the end first.")
     weights = weights_of(checkpoint["averaged"], configuration)
     content = save(weights)
+    folder.mkdir(parents=True, exist_ok=True)
     file = f"{name}.safetensors"
     (folder / file).write_bytes(content)
     manifest = manifest_of(configuration, weights, file, content)

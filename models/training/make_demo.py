@@ -16,7 +16,7 @@ from places import DEMO
 from songs import to_int16
 from synth import SAMPLE_RATE, SOURCES, render_song, stem_levels_db
 
-# Training uses seeds below 1,000,000, the held-out songs start there.
+# README.md says which seeds are for what.
 DEMO_SEED = 2_000_007
 SECONDS = 24.0
 FADE_SECONDS = 1.5

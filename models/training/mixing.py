@@ -15,7 +15,7 @@ import torch
 from configuration import Configuration, Mixing
 from network import normalise
 from scipy import signal
-from songs import load_song, render_into, song_path, song_samples
+from songs import load_song, render_into, song_folder, song_path, song_samples
 from synth import SAMPLE_RATE, SOURCES, TRAINING
 from synth.effects import (
     SILENCE,
@@ -31,6 +31,8 @@ _LEVEL = 0.05
 # Below this power a crop counts as silent, and another one is tried.
 _QUIET_POWER = 1e-5
 _TRIES = 4
+# Silent examples are rare; so many in a row mean silent songs.
+_DRAWS = 100
 
 
 class Examples(Dataset[torch.Tensor]):
@@ -41,7 +43,7 @@ class Examples(Dataset[torch.Tensor]):
 
     def __init__(self, configuration: Configuration, folder: Path) -> None:
         self._configuration = configuration
-        self._folder = folder
+        self._folder = song_folder(folder, TRAINING)
 
     def __len__(self) -> int:
         return self._configuration.training.steps
@@ -67,12 +69,13 @@ class Examples(Dataset[torch.Tensor]):
 
 def _audible(mixer: Mixer, samples: int) -> torch.Tensor:
     """Stems of an example that is not silent, scaled as the network's input is."""
-    while True:
+    for _ in range(_DRAWS):
         stems = torch.from_numpy(mixer.draw(samples))
         _, mean, deviation = normalise(stems.sum(dim=0))
         if deviation > 1e-3:
             # The mean of the mixture is shared out, so that the stems still add up.
             return (stems - mean / len(SOURCES)) / deviation
+    raise ValueError(f"{_DRAWS} examples in a row were silent: the songs hold next to nothing.")
 
 
 class Mixer:

@@ -5,8 +5,10 @@ Uncompressed, so that the training reads crops without decoding or holding songs
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,20 @@ import soundfile
 from synth import SAMPLE_RATE, SOURCES, Palette, Song, render_song
 
 _NAME = re.compile(r"song-(\d{7})\.wav")
+
+
+@cache
+def fingerprint() -> str:
+    """Digest of the synthesiser: songs of another version are not used again."""
+    digest = hashlib.sha256()
+    for path in sorted((Path(__file__).parent / "synth").glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def song_folder(folder: Path, palette: Palette) -> Path:
+    """Where, in a folder, the songs of a palette and of this version of the synthesiser lie."""
+    return folder / f"{palette.name}-{fingerprint()}"
 
 
 def song_path(folder: Path, seed: int) -> Path:
@@ -36,8 +52,11 @@ def save_song(song: Song, folder: Path) -> Path:
     path = song_path(folder, song.seed)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     channels = to_int16(song.stems).reshape(2 * len(SOURCES), -1).T
-    soundfile.write(unfinished, channels, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    unfinished.replace(path)
+    try:
+        soundfile.write(unfinished, channels, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return path
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from configuration import read_configuration
 from places import CONFIGURATION
-from songs import render_into, song_path
+from songs import render_into, song_folder, song_path
 from synth import PALETTES, Palette, stem_levels_db
 
 _log = logging.getLogger("synthesise")
@@ -22,6 +22,7 @@ _log = logging.getLogger("synthesise")
 
 def synthesise(folder: Path, seeds: list[int], seconds: float, palette: Palette) -> None:
     """Render the songs of the seeds that are not there yet."""
+    folder = song_folder(folder, palette)
     for seed in seeds:
         if song_path(folder, seed).exists():
             continue

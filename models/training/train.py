@@ -15,6 +15,7 @@ import copy
 import json
 import logging
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ from machine import prepare, processor
 from mixing import Examples
 from network import build
 from places import CONFIGURATION
-from songs import load_song, song_paths
-from synth import SAMPLE_RATE, SOURCES
+from songs import load_song, song_folder, song_paths
+from synth import SAMPLE_RATE, SOURCES, TRAINING
 from torch.utils.data import DataLoader, Subset
 
 from stemlab import AudioStemSeparator
@@ -93,6 +94,7 @@ class Trainer:
     def save(self, run: Path) -> None:
         """Write checkpoint, history and curves; a half-written checkpoint never takes the name."""
         state = {
+            "configuration": asdict(self.configuration),
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -105,8 +107,10 @@ class Trainer:
         draw_curves(self.history, run / CURVES)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint; other settings than those it was made with are an error."""
         state = torch.load(path, weights_only=True, map_location=self.device)
+        if state["configuration"] != asdict(self.configuration):
+            raise ValueError(f"{path} was made with other settings. Choose another run folder.")
         self.network.load_state_dict(state["network"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -130,8 +134,10 @@ def train(
     for batch in stems:
         trainer.train_step(batch)
         last = trainer.step == end
-        if validation and (trainer.step % settings.validation_steps == 0 or last):
-            scores = validate(trainer, validation)
+        done = trainer.step == settings.steps
+        if validation and (trainer.step % settings.validation_steps == 0 or done):
+            means = scores_of(trainer, validation)
+            scores = {s: round(means[s]["sdr"], 2) for s in SOURCES if s in means}
             trainer.history["validation"].append([trainer.step, scores])
             _log.info("step %d: validation SDR %s", trainer.step, scores)
         if trainer.step % settings.checkpoint_steps == 0 or last:
@@ -141,14 +147,13 @@ def train(
             _log.info("step %d, %.0f s, loss %.4f", trainer.step, spent, recent)
 
 
-def validate(trainer: Trainer, folder: Path) -> dict[str, float]:
-    """SDR in dB by source of the averaged weights, mean over the beginnings of held-out songs."""
+def scores_of(trainer: Trainer, folder: Path) -> dict[str, Any]:
+    """Scores of the averaged weights, mean over the beginnings of held-out songs."""
     samples = int(trainer.settings.validation_seconds * SAMPLE_RATE)
     network = copy.deepcopy(trainer.averaged).cpu()
     separate = separation(AudioStemSeparator(network, device="cpu"))
     songs = (load_song(path, 0, samples) for path in song_paths(folder))
-    means = average(score(separate, stems) for stems in songs)
-    return {source: round(means[source]["sdr"], 2) for source in SOURCES if source in means}
+    return average(score(separate, stems) for stems in songs)
 
 
 def circumstances(device: str, start: int) -> dict[str, Any]:
@@ -177,6 +182,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     prepare(options.threads)
     configuration = read_configuration(options.configuration)
+    validation = song_folder(options.validation, TRAINING) if options.validation else None
+    if validation and not song_paths(validation):
+        parser.error(f"{validation} holds no songs; synthesise.py makes them.")
     options.run.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(configuration, options.device)
     if (options.run / CHECKPOINT).exists():
@@ -185,7 +193,7 @@ def main() -> None:
     trainer.history["runs"].append(circumstances(options.device, trainer.step))
     until = min(options.until or configuration.training.steps, configuration.training.steps)
     stems = batches(configuration, options.songs, range(trainer.step, until), options.workers)
-    train(trainer, stems, options.run, options.validation)
+    train(trainer, stems, options.run, validation)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,17 @@ MATERIALS = {
 Spread = Sequence[float]
 
 
+def check_card(card: str) -> None:
+    """Raise where there is no place for the figures."""
+    if END not in card.partition(BEGIN)[2]:
+        raise ValueError(f"the card has no section between {BEGIN!r} and {END!r}")
+
+
 def into_card(card: str, figures: dict[str, Any]) -> str:
     """The card with its figures renewed; the rest stays as it was written."""
-    before, found, rest = card.partition(BEGIN)
-    _, found_end, after = rest.partition(END)
-    if not found or not found_end:
-        raise ValueError(f"the card has no section between {BEGIN!r} and {END!r}")
+    check_card(card)
+    before, _, rest = card.partition(BEGIN)
+    after = rest.partition(END)[2]
     return f"{before}{BEGIN}\n\n{render(figures)}\n{END}{after}"
 
 

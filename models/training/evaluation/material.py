@@ -5,14 +5,13 @@ stempeg's song (CC BY-NC-SA) is used only here: it is neither trained on nor shi
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from places import DEMO, TRAINING
-from songs import load_song, song_path
+from places import DEMO
+from songs import load_song, song_folder, song_path
 from synth import PALETTES, SAMPLE_RATE, SOURCES
 from synthesise import synthesise
 
@@ -49,19 +48,10 @@ class Track:
         return stems[:, :, start : start + samples], mixture[:, start : start + samples]
 
 
-def fingerprint() -> str:
-    """Digest of the synthesiser: songs of another version are not used again."""
-    digest = hashlib.sha256()
-    for path in sorted((TRAINING / "synth").glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 def synthesised(folder: Path, material: str, palette: str, seed: int) -> Track:
     """The song of a seed, made unless it is there."""
-    folder = folder / f"{palette}-{fingerprint()}"
     synthesise(folder, [seed], SONG_SECONDS, PALETTES[palette])
-    return Track(material, song_path(folder, seed))
+    return Track(material, song_path(song_folder(folder, PALETTES[palette]), seed))
 
 
 def demo_song() -> np.ndarray:
@@ -90,7 +80,7 @@ def unlike_training(mixture: np.ndarray) -> dict[str, np.ndarray]:
         "limited": np.tanh(8 * loud),
         "clipped": np.clip(4 * loud, -1, 1),
         "left only": mixture * np.array([[1.0], [0.0]]),
-        "side only": mixture * np.array([[1.0], [-0.9]]),
+        "right flipped": mixture * np.array([[1.0], [-0.9]]),
         "-50 dB": loud * 10**-2.5,
         "+40 dB": loud * 100,
         "noise": 0.1 * noise,

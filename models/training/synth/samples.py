@@ -101,7 +101,7 @@ def load(path: Path) -> np.ndarray:
     import soundfile
 
     if not path.is_file():
-        raise FileNotFoundError(f"recording {path} is missing; install the package in README.md")
+        raise FileNotFoundError(f"recording {path} is missing; README.md names its package")
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     audio = np.repeat(audio.T, 2, axis=0)[:2] if audio.shape[1] == 1 else audio.T[:2]
     if rate != SAMPLE_RATE:
@@ -140,7 +140,7 @@ def _hydrogen_instruments(kit: str) -> tuple[tuple[str, tuple[tuple[float, Path]
     """Names of instruments and their layers, each its greatest velocity (0 to 1) and file."""
     path = _HYDROGEN / kit / "drumkit.xml"
     if not path.is_file():
-        raise FileNotFoundError(f"drum kit {path} is missing; install the package in README.md")
+        raise FileNotFoundError(f"drum kit {path} is missing; install hydrogen-drumkits")
     # The files are UTF-8 but some name no namespace and some do.
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"|\sxsi:\w+="[^"]*"', "", path.read_text("utf-8"))
     instruments = []

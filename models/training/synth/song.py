@@ -41,11 +41,6 @@ class Song:
     score: Score
     stems: np.ndarray
 
-    @property
-    def mixture(self) -> np.ndarray:
-        """The sum of the stems, shape (channels, samples)."""
-        return self.stems.sum(axis=0)
-
 
 def render_song(
     seed: int, seconds: float = 32.0, *, full: bool = False, palette: Palette = TRAINING

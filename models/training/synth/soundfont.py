@@ -81,7 +81,7 @@ def _open(soundfont: str, bank: int, program: int) -> tuple[object, int]:
 
     path = SOUNDFONTS[soundfont]
     if not path.is_file():
-        raise FileNotFoundError(f"soundfont {path} is missing; install the package in README.md")
+        raise FileNotFoundError(f"soundfont {path} is missing; README.md names its package")
     synth = fluidsynth.Synth(gain=0.4, samplerate=float(SAMPLE_RATE))
     # Only the samples in use are loaded: 10 ms instead of 3 s.
     synth.setting("synth.dynamic-sample-loading", 1)
