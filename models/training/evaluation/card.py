@@ -65,7 +65,8 @@ seeds from {songs["unseen"]["first_seed"]:,}. Their
   soundfonts, drum kits and voices are none that the training used; the composer is the same.
 - **Known sounds**: {songs["known"]["count"]} songs of {songs["known"]["seconds"]:.0f} s with \
 seeds from {songs["known"]["first_seed"]:,}: new notes, the sounds of the training.
-- **Demo song**: new notes, the sounds of the training.
+- **Demo song**: new notes, the sounds of the training; one of five, chosen because the model
+  separates it well, so no evidence of anything.
 - **Real song**: the example that comes with stempeg, 6 s; the only recorded music here.
 
 SDR is global (all channels and samples of a song together); a source more than 30 dB below its
