@@ -16,7 +16,7 @@ from places import DEMO
 from songs import to_int16
 from synth import SAMPLE_RATE, SOURCES, render_song, stem_levels_db
 
-# README.md says which seeds are for what. Of the first five, the one that the model separates best:
+# README.md says which seeds are for what. Of five that were tried, the one that the model separates best:
 # it is there to show what separation is, not how good the model is.
 DEMO_SEED = 2_000_000
 SECONDS = 24.0
