@@ -16,8 +16,8 @@ from places import DEMO
 from songs import to_int16
 from synth import SAMPLE_RATE, SOURCES, render_song, stem_levels_db
 
-# README.md says which seeds are for what. Of five that were tried, the one that the model separates best:
-# it is there to show what separation is, not how good the model is.
+# README.md says which seeds are for what. Of five that were tried, the one that the model separates
+# best: it is there to show what separation is, not how good the model is.
 DEMO_SEED = 2_000_000
 SECONDS = 24.0
 FADE_SECONDS = 1.5
@@ -26,6 +26,9 @@ FADE_SECONDS = 1.5
 def demo_stems(seed: int) -> np.ndarray:
     """Stems of shape (sources, 2, samples) as int16, faded out at the end."""
     stems = render_song(seed, SECONDS, full=True).stems
+    # Saturation leaves an offset, which a separator that normalises as Demucs does gives to every
+    # stem, and a spectrogram shows.
+    stems = stems - stems.mean(axis=-1, keepdims=True)
     fade = np.ones(stems.shape[-1])
     fade[-int(FADE_SECONDS * SAMPLE_RATE) :] = np.linspace(1, 0, int(FADE_SECONDS * SAMPLE_RATE))
     return to_int16(stems * fade)
