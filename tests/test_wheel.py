@@ -80,7 +80,7 @@ def test_wheel_carries_everything_and_nothing_else(wheel: Path) -> None:
 
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"stemlab", metadata_name.partition("/")[0]}
-    assert not [name for name in names if "training" in name or "__pycache__" in name]
+    assert not [name for name in names if "/training/" in name or "__pycache__" in name]
 
     registry = json.loads((ROOT / "models" / "registry.json").read_text("utf-8"))
     expected = {"stemlab/py.typed", "stemlab/assets/models/registry.json"}
