@@ -75,6 +75,11 @@ def measure(
     }
 
 
+def finished(out: Path) -> dict[str, Any]:
+    """Results so far; read anew each time, since several searches may share the file."""
+    return json.loads(out.read_text("utf-8")) if out.exists() else {}
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -88,13 +93,11 @@ def main() -> None:
     base = read_configuration(CONFIGURATION)
     variants = tomllib.loads((TRAINING / "search.toml").read_text(encoding="utf-8"))
     for name, changes in variants.items():
-        # Read anew each time: several searches may share the file.
-        known = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
-        if name in known or (options.only and name not in options.only):
+        if name in finished(options.out) or (options.only and name not in options.only):
             continue
         result = measure(variant(base, changes), options.songs, options.validation, options.seconds)
-        known = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
-        options.out.write_text(json.dumps({**known, name: result}, indent=1) + "\n", "utf-8")
+        results = {**finished(options.out), name: result}
+        options.out.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         print(name, result)
 
 
