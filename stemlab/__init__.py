@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stemlab.chunking import ChunkPlan as ChunkPlan
     from stemlab.errors import AudioError as AudioError
     from stemlab.errors import AudioNotFoundError as AudioNotFoundError
+    from stemlab.errors import DownloadError as DownloadError
     from stemlab.errors import MissingDependencyError as MissingDependencyError
     from stemlab.errors import ModelError as ModelError
     from stemlab.errors import ModelNotFoundError as ModelNotFoundError
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
     from stemlab.errors import StemlabError as StemlabError
     from stemlab.metrics import sdr as sdr
     from stemlab.metrics import si_sdr as si_sdr
+    from stemlab.provisioning import add_model as add_model
+    from stemlab.provisioning import remove_model as remove_model
+    from stemlab.provisioning import verify_model as verify_model
     from stemlab.registry import ModelManifest as ModelManifest
+    from stemlab.registry import find_model as find_model
     from stemlab.registry import list_models as list_models
     from stemlab.separation import AudioStemSeparator as AudioStemSeparator
     from stemlab.separation import OutputSettings as OutputSettings
@@ -44,6 +49,7 @@ _NAMES = {
     "stemlab.errors": (
         "AudioError",
         "AudioNotFoundError",
+        "DownloadError",
         "MissingDependencyError",
         "ModelError",
         "ModelNotFoundError",
@@ -55,7 +61,8 @@ _NAMES = {
         "StemlabError",
     ),
     "stemlab.metrics": ("sdr", "si_sdr"),
-    "stemlab.registry": ("ModelManifest", "list_models"),
+    "stemlab.provisioning": ("add_model", "remove_model", "verify_model"),
+    "stemlab.registry": ("ModelManifest", "find_model", "list_models"),
     "stemlab.separation": (
         "AudioStemSeparator",
         "OutputSettings",

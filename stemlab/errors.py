@@ -6,6 +6,7 @@ StemlabError
 ├── AudioError              (ValueError)         a recording cannot be read or used
 │   └── AudioNotFoundError  (FileNotFoundError)
 ├── ModelError              (RuntimeError)
+│   ├── DownloadError       (ConnectionError)    a model's file cannot be fetched
 │   ├── ModelNotFoundError  (LookupError)
 │   └── ModelRefusedError   (ValueError)         a model failed one of its checks
 ├── SeparationError         (RuntimeError)       the network gave something unusable
@@ -22,6 +23,7 @@ from pathlib import Path
 __all__ = [
     "AudioError",
     "AudioNotFoundError",
+    "DownloadError",
     "MissingDependencyError",
     "ModelError",
     "ModelNotFoundError",
@@ -68,6 +70,14 @@ class AudioNotFoundError(AudioError, FileNotFoundError):
 
 class ModelError(StemlabError, RuntimeError):
     """A model cannot be used."""
+
+
+class DownloadError(ModelError, ConnectionError):
+    """A file of a model cannot be fetched; what arrived is kept for the next try."""
+
+    # OSError prints its own fields; the message alone is what a person needs.
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ModelNotFoundError(ModelError, LookupError):

@@ -157,8 +157,8 @@ def provenance(model: Path, size: Size) -> dict[str, Any]:
         "schema": SCHEMA,
         "model": {
             "name": manifest["name"],
-            "sha256": network["sha256"],
-            "bytes": network["bytes"],
+            "sha256": network["files"][0]["sha256"],
+            "bytes": network["files"][0]["bytes"],
             "parameters": manifest["parameters"],
         },
         "made": {

@@ -21,7 +21,7 @@ from places import CONFIGURATION, MODELS
 from safetensors.torch import save
 from train import CHECKPOINT
 
-SCHEMA = 1
+SCHEMA = 2
 CHANNELS = 2
 # Above this, half precision is stored.
 MAX_FLOAT_BYTES = 8_000_000
@@ -69,13 +69,18 @@ def manifest_of(
             {
                 "architecture": model.architecture,
                 "arguments": model.arguments,
-                "file": file,
-                "bytes": len(content),
-                "sha256": hashlib.sha256(content).hexdigest(),
+                "files": [
+                    {
+                        "name": file,
+                        "bytes": len(content),
+                        "sha256": hashlib.sha256(content).hexdigest(),
+                    }
+                ],
             }
         ],
         "code_license": "MIT",
         "weight_license": "MIT",
+        "disputes": [],
         "origin": "trained by this project; see models/training",
         "training_data": TRAINING_DATA,
     }
@@ -106,8 +111,8 @@ def register(models: Path, name: str, manifest: bytes) -> None:
     if path.exists():
         registry = json.loads(path.read_bytes())
     registry["models"][name] = {
-        "folder": name,
         "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
+        "bundled": True,
     }
     write_json(path, registry)
 

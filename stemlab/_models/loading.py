@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,35 +20,81 @@ from safetensors.torch import load as parse_safetensors
 from torch import nn
 
 from stemlab._models.spec import MemberSpec, ModelSpec
-from stemlab.errors import ModelRefusedError
-from stemlab.registry import ModelManifest, NetworkEntry, check_sources, read_verified
+from stemlab.errors import MissingDependencyError, ModelRefusedError
+from stemlab.registry import (
+    InstalledFile,
+    ModelManifest,
+    NetworkEntry,
+    check_sources,
+    exact_seconds,
+    installed_file,
+    read_verified,
+)
 
-__all__ = ["ARCHITECTURES", "load_networks", "spec_of_network", "state_digest"]
+__all__ = [
+    "ARCHITECTURES",
+    "build_network",
+    "load_network",
+    "parse_network",
+    "spec_of_network",
+    "state_digest",
+]
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"HTDemucs": HTDemucs, "HDemucs": HDemucs}
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+# Building a network takes time by these, even where no weight is made.
+_MOST = {"depth": 12, "t_layers": 64, "dconv_depth": 16, "sources": 64}
 
 
-def load_networks(manifest: ModelManifest) -> list[nn.Module]:
-    """Load the networks of a model, each file read once, verified and parsed.
+def _torchaudio_hdemucs() -> type[nn.Module]:
+    # Its wheels link one build of PyTorch, and fail to load beside another.
+    try:
+        from torchaudio.models import HDemucs as TorchaudioHDemucs
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(
+            f"this model needs torchaudio, which cannot be imported ({error}). Install the build "
+            f"that belongs to your PyTorch {torch.__version__}: for one without CUDA, "
+            "`pip install --force-reinstall --no-deps torchaudio --index-url "
+            "https://download.pytorch.org/whl/cpu`."
+        ) from error
+    architecture: type[nn.Module] = TorchaudioHDemucs
+    return architecture
+
+
+ARCHITECTURES: dict[str, Callable[[], type[nn.Module]]] = {
+    "HTDemucs": lambda: HTDemucs,
+    "HDemucs": lambda: HDemucs,
+    "torchaudio.HDemucs": _torchaudio_hdemucs,
+}
+
+
+def load_network(manifest: ModelManifest, network: NetworkEntry) -> tuple[nn.Module, InstalledFile]:
+    """Load one network of a model: its file is read once, verified and parsed.
 
     Parameters
     ----------
     manifest : ModelManifest
+    network : NetworkEntry
+        One of its networks.
 
     Returns
     -------
-    networks : list of nn.Module
+    module : nn.Module
         In evaluation mode, on the CPU, float32.
+    file : InstalledFile
+        What it was loaded from.
 
     Raises
     ------
     ModelNotFoundError
-        If a file is missing.
+        If the file is missing.
     ModelRefusedError
-        If a file is not the recorded one, or does not fit the architecture.
+        If the file is not the recorded one, or does not fit the architecture.
+    MissingDependencyError
+        If the architecture is that of a package which does not load here.
     """
-    return [_load(entry) for entry in manifest.networks]
+    file = installed_file(manifest, network)
+    content = read_verified(file.path, size=file.size, sha256=file.sha256)
+    return parse_network(network, content, str(file.path)), file
 
 
 def spec_of_network(network: nn.Module) -> tuple[ModelSpec, list[nn.Module]]:
@@ -126,68 +173,116 @@ def state_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _load(entry: NetworkEntry) -> nn.Module:
-    content = read_verified(entry)
+def parse_network(network: NetworkEntry, content: bytes, label: str) -> nn.Module:
+    """Make a network of the bytes of a safetensors file, if they are what it takes.
+
+    Parameters
+    ----------
+    network : NetworkEntry
+    content : bytes
+        Already verified.
+    label : str
+        How errors name the file.
+
+    Returns
+    -------
+    module : nn.Module
+        In evaluation mode, on the CPU, float32.
+
+    Raises
+    ------
+    ModelRefusedError
+        If the file is malformed, or its tensors are not those of the architecture.
+    MissingDependencyError
+        If the architecture is that of a package which does not load here.
+    """
     try:
         state = parse_safetensors(content)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise _refusal(entry, f"is not a valid safetensors file ({error})") from error
-    network = _build(entry)
-    _check_state(entry, network, state)
-    network.load_state_dict({name: each.float() for name, each in state.items()}, assign=True)
-    return network.eval().requires_grad_(False)
+    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
+        raise _refusal(label, f"is not a valid safetensors file ({error})") from error
+    module = build_network(network, label)
+    _check_state(network, module, state, label)
+    module.load_state_dict({name: each.float() for name, each in state.items()}, assign=True)
+    return module.eval().requires_grad_(False)
 
 
-def _build(entry: NetworkEntry) -> nn.Module:
-    """Make an empty network; on the meta device, so that no weight is made only to be replaced."""
-    if entry.architecture not in ARCHITECTURES:
+def build_network(network: NetworkEntry, label: str) -> nn.Module:
+    """Build a network without weights, so that none is made only to be replaced.
+
+    Parameters
+    ----------
+    network : NetworkEntry
+    label : str
+        How errors name its file.
+
+    Returns
+    -------
+    module : nn.Module
+        On the meta device.
+
+    Raises
+    ------
+    ModelRefusedError
+        If the architecture is not allowed, or does not take the arguments.
+    MissingDependencyError
+        If the architecture is that of a package which does not load here.
+    """
+    if network.architecture not in ARCHITECTURES:
         raise _refusal(
-            entry,
-            f"is for the architecture {entry.architecture!r}; "
+            label,
+            f"is for the architecture {network.architecture!r}; "
             f"allowed are {', '.join(sorted(ARCHITECTURES))}",
         )
-    architecture: Any = ARCHITECTURES[entry.architecture]
-    unknown = set(entry.arguments) - set(inspect.signature(architecture).parameters)
+    architecture: Any = ARCHITECTURES[network.architecture]()
+    arguments = dict(network.arguments)
+    unknown = set(arguments) - set(inspect.signature(architecture).parameters)
     if unknown:
-        raise _refusal(entry, f"comes with unknown arguments ({', '.join(sorted(unknown))})")
+        raise _refusal(label, f"comes with unknown arguments ({', '.join(sorted(unknown))})")
     try:
+        for name, most in _MOST.items():
+            size = arguments.get(name, 0)
+            if (len(size) if name == "sources" else size) > most:
+                raise ValueError(f"{name} is larger than {most}")
+        if "segment" in arguments:
+            arguments["segment"] = exact_seconds(arguments["segment"])
         with torch.device("meta"):
-            network: nn.Module = architecture(**entry.arguments)
+            module: nn.Module = architecture(**arguments)
     except MemoryError:
         raise
     # Demucs checks its arguments by assert, or not at all: whatever it says means refused.
     except Exception as error:
         raise _refusal(
-            entry, f"comes with arguments that {entry.architecture} does not take ({error})"
+            label, f"comes with arguments that {network.architecture} does not take ({error})"
         ) from error
-    return network
+    return module
 
 
-def _check_state(entry: NetworkEntry, network: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    expected = network.state_dict()
+def _check_state(
+    network: NetworkEntry, module: nn.Module, state: dict[str, torch.Tensor], label: str
+) -> None:
+    expected = module.state_dict()
     if expected.keys() != state.keys():
         missing, extra = (
             sorted(expected.keys() - state.keys()),
             sorted(state.keys() - expected.keys()),
         )
         raise _refusal(
-            entry,
-            f"does not fit {entry.architecture}: {len(missing)} tensors are missing "
+            label,
+            f"does not fit {network.architecture}: {len(missing)} tensors are missing "
             f"{missing[:2]}, {len(extra)} are not known {extra[:2]}",
         )
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape or tensor.dtype not in _FLOATS:
             raise _refusal(
-                entry,
+                label,
                 f"has {name} of shape {tuple(tensor.shape)} and type {tensor.dtype}; expected "
                 f"{tuple(expected[name].shape)} of 16- or 32-bit floats",
             )
         if not torch.isfinite(tensor).all():
-            raise _refusal(entry, f"has values in {name} that are not finite")
+            raise _refusal(label, f"has values in {name} that are not finite")
 
 
-def _refusal(entry: NetworkEntry, what: str) -> ModelRefusedError:
+def _refusal(label: str, what: str) -> ModelRefusedError:
     return ModelRefusedError(
-        f"{str(entry.file)!r} {what}. Install the model again, or correct its manifest.",
-        path=entry.file,
+        f"{label!r} {what}. Install the model again, or correct its manifest.", path=label
     )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from torch import nn
 
 from stemlab._models.devices import Device, is_out_of_memory
 from stemlab._models.forward import NetworkRunner
-from stemlab._models.loading import load_networks, spec_of_network, state_digest
-from stemlab._models.spec import spec_of_manifest
+from stemlab._models.loading import load_network, spec_of_network, state_digest
+from stemlab._models.spec import check_channels, spec_of_manifest
 from stemlab._typing import StrPath
-from stemlab.errors import ModelRefusedError, OutOfMemoryError, ParameterError
-from stemlab.registry import find_model
+from stemlab.errors import OutOfMemoryError, ParameterError
+from stemlab.registry import find_model, installed_file, is_folder
 
 __all__ = ["Model"]
 
@@ -41,10 +42,12 @@ class Model:
     def __init__(self, model: StrPath | nn.Module, device: Device) -> None:
         self.device = device
         self.request: str | None = None
-        self._networks: list[nn.Module] | None = None
+        self._networks: dict[int, nn.Module] = {}
         self._runners: dict[int, NetworkRunner] = {}
+        self._weights_sha256: dict[int, str] = {}
         if isinstance(model, nn.Module):
-            self.spec, self._networks = spec_of_network(model)
+            self.spec, members = spec_of_network(model)
+            self._networks = dict(enumerate(members))
             self._network = model
         else:
             if not isinstance(model, (str, os.PathLike)):
@@ -54,13 +57,9 @@ class Model:
             name = os.fspath(model)
             self._manifest = find_model(name)
             # A folder is found again from anywhere, a registered name is not a place.
-            self.request = name if self._manifest.name == name else os.path.abspath(name)
+            self.request = os.path.abspath(name) if is_folder(name) else self._manifest.name
             self.spec = spec_of_manifest(self._manifest)
-        if self.spec.channels != 2:
-            raise ModelRefusedError(
-                f"{self.spec.name} takes {self.spec.channels} channels; stemlab works with "
-                "networks that take 2."
-            )
+        check_channels(self.spec)
 
     @property
     def sha256(self) -> str:
@@ -69,6 +68,31 @@ class Model:
         Of the manifest, which pins its files; of a ready network its state as it is now.
         """
         return state_digest(self._network) if self.request is None else self._manifest.sha256
+
+    @property
+    def weights_sha256(self) -> list[str]:
+        """Digests of the files that were loaded so far, in the order of the networks.
+
+        Empty for a ready network, whose digest is `sha256`.
+        """
+        return [digest for _, digest in sorted(self._weights_sha256.items())]
+
+    def check_installed(self, members: Sequence[int]) -> None:
+        """Refuse networks whose files are not there, before any work is begun.
+
+        Parameters
+        ----------
+        members : sequence of int
+            Their numbers in `spec`.
+
+        Raises
+        ------
+        ModelNotFoundError
+            If a file is missing. It is opened, and verified, only by `runner`.
+        """
+        for member in members:
+            if member not in self._networks:
+                installed_file(self._manifest, self._manifest.networks[member])
 
     def runner(self, member: int) -> NetworkRunner:
         """Put one network on the device, once.
@@ -91,8 +115,11 @@ class Model:
         """
         if member not in self._runners:
             try:
-                if self._networks is None:
-                    self._networks = load_networks(self._manifest)
+                if member not in self._networks:
+                    self._networks[member], file = load_network(
+                        self._manifest, self._manifest.networks[member]
+                    )
+                    self._weights_sha256[member] = file.sha256
                 self._runners[member] = NetworkRunner(
                     self._networks[member], self.device.torch_device
                 )

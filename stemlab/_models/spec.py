@@ -8,11 +8,14 @@ from fractions import Fraction
 from typing import Any
 
 from stemlab.errors import ModelRefusedError
-from stemlab.registry import ModelManifest, NetworkEntry
+from stemlab.registry import ModelManifest, NetworkEntry, exact_seconds
 
-__all__ = ["MemberSpec", "ModelSpec", "spec_of_manifest"]
+__all__ = ["MemberSpec", "ModelSpec", "check_channels", "spec_of_manifest"]
 
 _DEFAULT_STFT_SAMPLES = 4096
+_MOST_STFT_SAMPLES = 1 << 20
+# torchaudio's network is told neither.
+_STATE_RATE_AND_SEGMENT = ("HTDemucs", "HDemucs")
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class MemberSpec:
 
     Parameters
     ----------
-    architecture : {"HTDemucs", "HDemucs"}
+    architecture : {"HTDemucs", "HDemucs", "torchaudio.HDemucs"}
     segment_seconds : float or Fraction, > 0
         Its own segment, which is the default.
     min_segment_samples : int
@@ -85,34 +88,55 @@ def spec_of_manifest(manifest: ModelManifest) -> ModelSpec:
     )
 
 
+def check_channels(spec: ModelSpec) -> None:
+    """Refuse a model for anything but stereo.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+
+    Raises
+    ------
+    ModelRefusedError
+        If its networks take another number of channels than two.
+    """
+    if spec.channels != 2:
+        raise ModelRefusedError(
+            f"{spec.name} takes {spec.channels} channels; stemlab works with networks that take 2."
+        )
+
+
 def _member(manifest: ModelManifest, entry: NetworkEntry) -> MemberSpec:
     arguments: Mapping[str, Any] = entry.arguments
-    stated = (
-        tuple(arguments.get("sources", ())),
-        arguments.get("samplerate", 44_100),
-        arguments.get("audio_channels", 2),
-    )
-    expected = (manifest.sources, manifest.sample_rate, manifest.channels)
+    stated = {
+        "sources": tuple(arguments.get("sources", ())),
+        "audio_channels": arguments.get("audio_channels", 2),
+    }
+    expected = {"sources": manifest.sources, "audio_channels": manifest.channels}
+    if entry.architecture in _STATE_RATE_AND_SEGMENT:
+        stated |= {
+            "samplerate": arguments.get("samplerate", 44_100),
+            "segment": arguments.get("segment"),
+        }
+        expected |= {"samplerate": manifest.sample_rate, "segment": manifest.segment_seconds}
     if stated != expected:
         raise ModelRefusedError(
-            f"the manifest of {manifest.name!r} contradicts itself: its network has sources, "
-            f"sample rate and channels {stated}, the model {expected}. Correct the manifest.",
+            f"the manifest of {manifest.name!r} contradicts itself: its network has {stated}, the "
+            f"model {expected}. Correct the manifest.",
             path=manifest.folder,
             expected=expected,
             actual=stated,
         )
-    segment = arguments.get("segment")
     stft = arguments.get("nfft", _DEFAULT_STFT_SAMPLES)
-    if type(stft) is not int or stft < 4 or segment != manifest.segment_seconds:
+    if type(stft) is not int or not 4 <= stft <= _MOST_STFT_SAMPLES:
         raise ModelRefusedError(
-            f"the manifest of {manifest.name!r} has nfft={stft!r} and segment={segment!r} for its "
-            f"network: expected a whole number and {manifest.segment_seconds:g}, the segment of "
-            "the model. Correct the manifest.",
+            f"the manifest of {manifest.name!r} has nfft={stft!r} for its network: expected a "
+            f"whole number in [4, {_MOST_STFT_SAMPLES}]. Correct the manifest.",
             path=manifest.folder,
         )
     return MemberSpec(
         architecture=entry.architecture,
-        segment_seconds=manifest.segment_seconds,
+        segment_seconds=exact_seconds(manifest.segment_seconds),
         min_segment_samples=stft // 4,
         pads=entry.architecture == "HTDemucs" and bool(arguments.get("use_train_segment", True)),
         gains=entry.gains or (1.0,) * len(manifest.sources),

@@ -1,23 +1,39 @@
-"""``stemlab models list``."""
+"""``stemlab models``: see, add, verify and remove models."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from stemlab.registry import ModelManifest, list_models
+from stemlab.cli.main import describe, exit_code
+from stemlab.errors import ModelError, ModelNotFoundError
+from stemlab.registry import (
+    ModelManifest,
+    NetworkEntry,
+    find_model,
+    installed_file,
+    is_installed,
+    model_names,
+    models_dir,
+)
 
-__all__ = ["describe_models", "run"]
+if TYPE_CHECKING:
+    from stemlab.provisioning import FileProgress
+
+__all__ = ["describe_models", "run_add", "run_list", "run_remove", "run_show", "run_verify"]
 
 _POLICIES = {
     "free": "free: shorter ones work as well, and save time and memory with --no-pad",
-    "padded": "padded: a shorter one costs as much and saves nothing",
+    "padded": "padded: a shorter one costs as much and saves nothing; longer ones are refused",
     "fixed": "fixed: no other works",
 }
 
 
-def run(options: argparse.Namespace) -> int:
+def run_list(options: argparse.Namespace) -> int:
     """List the registered models.
 
     Parameters
@@ -27,18 +43,145 @@ def run(options: argparse.Namespace) -> int:
     Returns
     -------
     code : int
+        That of the first model whose record is refused.
     """
     models = describe_models()
     if options.json:
         print(json.dumps(models, indent=2))
+    else:
+        for each in models:
+            print("\n".join(_summary(each) if "error" not in each else _broken(each)))
+        print(f"\nModels are added to {models_dir()}; `stemlab models show NAME` tells all.")
+    return next((each["exit_code"] for each in models if "error" in each), 0)
+
+
+def run_show(options: argparse.Namespace) -> int:
+    """Tell all that is recorded of a model.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    code : int
+    """
+    model = find_model(options.name)
+    facts = _describe(model)
+    if options.json:
+        print(json.dumps(facts, indent=2))
         return 0
-    for each in models:
-        print(f"{each['name']}: {each['title']}")
-        print(f"  sources    {', '.join(each['sources'])} at {each['sample_rate']} Hz")
-        print(f"  segment    {each['segment_seconds']:g} s, {_POLICIES[each['segment_policy']]}")
-        print(f"  size       {each['parameters']:,} parameters, {each['bytes'] / 1e6:.1f} MB")
-        print(f"  licence    weights {each['weight_license']}, code {each['code_license']}")
-        print(f"  installed  {'yes' if each['installed'] else 'no'}")
+    lines = _summary(facts)
+    lines += [f"  origin     {model.origin}", f"  trained on {model.training_data}"]
+    lines += [f"  disputed   {each}" for each in model.disputes]
+    for number, network in enumerate(facts["networks"], start=1):
+        lines.append(f"  network {number}: {network['architecture']}")
+        lines.append(f"    arguments {json.dumps(network['arguments'])}")
+        if network["gains"] is not None:
+            lines.append(
+                f"    gains     {dict(zip(facts['sources'], network['gains'], strict=True))}"
+            )
+        for file in network["files"]:
+            lines += [f"    file      {file['name']}, {file['bytes']} bytes"]
+            lines += [f"      SHA-256 {file['sha256']}"]
+            if file["confirmations"] is not None:
+                lines += [f"      stated alike by {file['confirmations']} independent projects"]
+            if file["url"]:
+                lines += [f"      from    {file['url']}"]
+        if network["installed"]:
+            lines.append(f"    installed {network['installed']['path']}")
+            lines.append(f"      SHA-256 {network['installed']['sha256']}")
+    print("\n".join(lines))
+    return 0
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Read and check the files of one model, or of all that are installed.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    code : int
+        That of the first model that failed.
+    """
+    from stemlab.provisioning import verify_model
+
+    reports, first_code = [], 0
+    for name in [options.name] if options.name else model_names():
+        try:
+            if not options.name and not is_installed(find_model(name)):
+                continue
+            verified = verify_model(name)
+        except Exception as error:  # noqa: BLE001 - the other models still have their turn
+            print(f"stemlab: {describe(error)}", file=sys.stderr)
+            code = exit_code(error)
+            first_code = first_code or code
+            reports.append({"name": name, "error": describe(error), "exit_code": code})
+            continue
+        size = sum(each.size for each in verified.files)
+        reports.append({"name": verified.name, "files": len(verified.files), "bytes": size})
+        if not (options.json or options.quiet):
+            print(
+                f"{verified.name}: verified, {len(verified.files)} file(s), {size / 1e6:.1f} MB, "
+                f"{verified.parameters:,} weights"
+            )
+    if options.json:
+        print(json.dumps(reports, indent=2))
+    return first_code
+
+
+def run_add(options: argparse.Namespace) -> int:
+    """Put a model into the models folder.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    code : int
+    """
+    from stemlab.provisioning import add_model
+
+    with _file_bar(hidden=options.quiet or options.json) as bar:
+        model = add_model(
+            options.name,
+            options.paths or (),
+            download=options.download,
+            sha256=options.sha256 or (),
+            weight_license=options.license,
+            progress=bar,
+        )
+    facts = _describe(model)
+    if options.json:
+        print(json.dumps(facts, indent=2))
+    elif not options.quiet:
+        print(f"{model.name}: installed and verified, in {model.folder}")
+        print(f"  licence of the weights: {model.weight_license}")
+    return 0
+
+
+def run_remove(options: argparse.Namespace) -> int:
+    """Take a model out of the models folder.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    code : int
+    """
+    from stemlab.provisioning import remove_model
+
+    remove_model(options.name)
+    if options.json:
+        print(json.dumps({"name": options.name, "removed": True}))
+    elif not options.quiet:
+        print(f"{options.name}: removed")
     return 0
 
 
@@ -48,21 +191,117 @@ def describe_models() -> list[dict[str, Any]]:
     Returns
     -------
     models : list of dict
+        Of a model whose record is refused, its name, ``error`` and ``exit_code``.
     """
-    return [_describe(each) for each in list_models()]
+    models = []
+    for name in model_names():
+        try:
+            models.append(_describe(find_model(name)))
+        except ModelError as error:
+            models.append({"name": name, "error": describe(error), "exit_code": exit_code(error)})
+    return models
 
 
 def _describe(model: ModelManifest) -> dict[str, Any]:
     return {
         "name": model.name,
         "title": model.title,
+        "kind": model.kind,
         "sources": list(model.sources),
         "sample_rate": model.sample_rate,
         "segment_seconds": model.segment_seconds,
         "segment_policy": model.segment_policy,
         "parameters": model.parameters,
-        "bytes": sum(each.size for each in model.networks),
+        "bytes": sum(each.files[0].size for each in model.networks),
         "code_license": model.code_license,
         "weight_license": model.weight_license,
-        "installed": all(each.file.is_file() for each in model.networks),
+        "disputes": list(model.disputes),
+        "origin": model.origin,
+        "training_data": model.training_data,
+        "manifest_sha256": model.sha256,
+        "installed": is_installed(model),
+        "networks": [_describe_network(model, each) for each in model.networks],
     }
+
+
+def _describe_network(model: ModelManifest, network: NetworkEntry) -> dict[str, Any]:
+    installed = None
+    try:
+        file = installed_file(model, network)
+        installed = {
+            "path": str(file.path),
+            "bytes": file.size,
+            "sha256": file.sha256,
+            "source_sha256": file.source.sha256,
+        }
+    except ModelNotFoundError:
+        pass
+    return {
+        "architecture": network.architecture,
+        "arguments": dict(network.arguments),
+        "gains": None if network.gains is None else list(network.gains),
+        "files": [
+            {
+                "name": each.name,
+                "bytes": each.size,
+                "sha256": each.sha256,
+                "url": each.url,
+                "confirmations": each.confirmations,
+            }
+            for each in network.files
+        ],
+        "installed": installed,
+    }
+
+
+def _summary(facts: dict[str, Any]) -> list[str]:
+    return [
+        f"{facts['name']}: {facts['title']}",
+        f"  sources    {', '.join(facts['sources'])} at {facts['sample_rate']} Hz",
+        f"  segment    {facts['segment_seconds']:g} s, {_POLICIES[facts['segment_policy']]}",
+        f"  size       {facts['parameters']:,} parameters, {facts['bytes'] / 1e6:.1f} MB",
+        f"  licence    weights {facts['weight_license']}; code {facts['code_license']}",
+        f"  installed  {'yes' if facts['installed'] else 'no'}",
+    ]
+
+
+def _broken(facts: dict[str, Any]) -> list[str]:
+    return [f"{facts['name']}: REFUSED", f"  {facts['error']}"]
+
+
+class _FileBar:
+    """A progress callback that shows one bar for each file."""
+
+    def __init__(self, *, hidden: bool) -> None:
+        self._hidden = hidden
+        self._bar: Any = None
+
+    def __call__(self, event: FileProgress) -> None:
+        from tqdm import tqdm
+
+        title = f"{event.step} {event.file}"
+        if self._bar is None or self._bar.desc != title:
+            self.close()
+            # `None` hides the bar where standard error is no terminal.
+            self._bar = tqdm(
+                desc=title,
+                unit="B",
+                unit_scale=True,
+                leave=False,
+                total=event.total,
+                disable=True if self._hidden else None,
+            )
+        self._bar.update(event.done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+@contextmanager
+def _file_bar(*, hidden: bool) -> Iterator[_FileBar]:
+    bar = _FileBar(hidden=hidden)
+    try:
+        yield bar
+    finally:
+        bar.close()

@@ -51,7 +51,7 @@ _Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 
 def _command(
-    commands: _Commands[_Parser], name: str, module: str, summary: str
+    commands: _Commands[_Parser], name: str, module: str, summary: str, function: str = "run"
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name, help=summary, description=summary, epilog=_EXIT_CODES, allow_abbrev=False
@@ -61,15 +61,15 @@ def _command(
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
     loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    parser.set_defaults(run=_later(module))
+    parser.set_defaults(run=_later(module, function))
     return parser
 
 
-def _later(module: str) -> Callable[[argparse.Namespace], int]:
+def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
     """Import a command's module only when the command runs."""
 
     def run(options: argparse.Namespace) -> int:
-        code: int = import_module(f"stemlab.cli.{module}").run(options)
+        code: int = getattr(import_module(f"stemlab.cli.{module}"), function)(options)
         return code
 
     return run
@@ -141,9 +141,42 @@ def _add_replay(commands: _Commands[_Parser]) -> None:
 
 
 def _add_models(commands: _Commands[_Parser]) -> None:
-    parser = commands.add_parser("models", help="See which models there are.", allow_abbrev=False)
+    summary = "See, add, verify and remove models."
+    parser = commands.add_parser(
+        "models", help=summary, description=summary, epilog=_EXIT_CODES, allow_abbrev=False
+    )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    _command(actions, "list", "models", "List the registered models.")
+
+    def action(name: str, summary: str) -> argparse.ArgumentParser:
+        return _command(actions, name, "models", summary, function=f"run_{name}")
+
+    action("list", "List the registered models.")
+    show = action("show", "Tell all that is recorded of a model.")
+    show.add_argument("name", metavar="NAME", help="registered name, or folder with a manifest")
+    verify = action("verify", "Read the files of a model, or of all, and check them.")
+    verify.add_argument("name", metavar="NAME", nargs="?", help="default: all that are installed")
+    add = action("add", "Put a model into the models folder, verified.")
+    add.add_argument("name", metavar="NAME", help="registered name; a new one for your own model")
+    add.add_argument(
+        "--from",
+        dest="paths",
+        nargs="+",
+        metavar="FILE_OR_FOLDER",
+        help="what you have: .safetensors or .th files, or folders to search for them",
+    )
+    add.add_argument(
+        "--download", action="store_true", help="fetch the files from where they are published"
+    )
+    add.add_argument(
+        "--sha256",
+        action="append",
+        metavar="DIGEST",
+        help="64 hex digits that you vouch for: needed for your own model, and where a digest is "
+        "known from one source only; may be given more than once",
+    )
+    add.add_argument("--license", metavar="TEXT", help="terms of the weights of your own model")
+    remove = action("remove", "Take a model out of the models folder.")
+    remove.add_argument("name", metavar="NAME", help="registered name")
 
 
 def _add_info(commands: _Commands[_Parser]) -> None:

@@ -201,6 +201,7 @@ def _describe_model(job: Job) -> dict[str, Any]:
         "request": job.model.request,
         "kind": "ready network" if job.model.request is None else "verified files",
         "sha256": job.model.sha256,
+        "weights_sha256": job.model.weights_sha256,
         "sample_rate": spec.sample_rate,
         "sources": list(spec.sources),
     }

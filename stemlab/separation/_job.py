@@ -117,6 +117,10 @@ class Job:
         plans = make_plans(self._spec, samples, self.settings)
         return tuple(plans[each] for each in self._members)
 
+    def check_installed(self) -> None:
+        """Refuse a model whose files are not there; see `Model.check_installed`."""
+        self.model.check_installed(self._members)
+
     def load(self) -> None:
         """Load what the run needs, so that a refused model is known before the song is read.
 

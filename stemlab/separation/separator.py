@@ -136,8 +136,11 @@ class AudioStemSeparator:
         ------
         ParameterError
             If a value does not fit this model.
+        ModelNotFoundError
+            If the model is not installed.
         """
-        self._job(job_settings(settings, output or OutputSettings(), self.sources))
+        job = self._job(job_settings(settings, output or OutputSettings(), self.sources))
+        job.check_installed()
 
     def separate_audio(
         self,

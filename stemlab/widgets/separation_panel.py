@@ -20,7 +20,7 @@ from stemlab._assets import demo_song_dir
 from stemlab._typing import AudioArray, StrPath
 from stemlab.errors import OutputError, ParameterError, SeparationError, StemlabError
 from stemlab.plots import plot_waveforms
-from stemlab.registry import ModelManifest, find_model, list_models
+from stemlab.registry import ModelManifest, find_model, is_installed, list_models
 from stemlab.separation import (
     AudioStemSeparator,
     OutputSettings,
@@ -408,7 +408,7 @@ def _offered_songs(folder: Path) -> list[tuple[str, str]]:
 
 
 def _offered_models(model: str) -> Mapping[str, ModelManifest]:
-    registered = {each.name: each for each in list_models()}
+    registered = {each.name: each for each in list_models() if is_installed(each)}
     return registered if model in registered else {**registered, model: find_model(model)}
 
 

@@ -1,0 +1,78 @@
+"""Convert a verified pickle to safetensors without ever opening it in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from stemlab.errors import ModelRefusedError
+from stemlab.provisioning import _unpickle
+
+__all__ = ["convert"]
+
+TIMEOUT_SECONDS = 900
+
+
+def convert(content: bytes, label: str) -> tuple[bytes, dict[str, Any]]:
+    """Turn a pickle of weights into the bytes of a safetensors file.
+
+    Parameters
+    ----------
+    content : bytes
+        Its digest has been checked.
+    label : str
+        How errors name the file.
+
+    Returns
+    -------
+    weights : bytes
+        A safetensors file. Its tensors have not been compared with an architecture yet.
+    facts : dict
+        ``klass``, ``args`` and ``kwargs`` of a Demucs package; empty for a plain state.
+
+    Raises
+    ------
+    ModelRefusedError
+        If it holds anything but tensors and plain arguments, or the process came to its limits.
+    """
+    script = Path(_unpickle.__file__)
+    with tempfile.TemporaryDirectory() as empty:
+        try:
+            process = subprocess.run(
+                # -P keeps the folders of script and caller from the places it imports from.
+                [sys.executable, "-P", str(script)],
+                input=content,
+                capture_output=True,
+                timeout=TIMEOUT_SECONDS,
+                cwd=empty,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise _refusal(label, f"it took longer than {TIMEOUT_SECONDS} s") from error
+    said = process.stderr.decode("utf-8", "replace").strip().splitlines()
+    if process.returncode == _unpickle.REFUSED:
+        raise _refusal(label, said[-1] if said else "no reason was given")
+    if process.returncode != 0:
+        raise _refusal(
+            label,
+            f"its process ended with code {process.returncode}, at one of its limits of time and "
+            f"memory or for want of a package ({said[-1] if said else 'it said nothing'})",
+        )
+    (length,) = struct.unpack_from(">Q", process.stdout)
+    facts: dict[str, Any] = json.loads(process.stdout[8 : 8 + length])
+    return process.stdout[8 + length :], facts
+
+
+def _refusal(label: str, reason: str) -> ModelRefusedError:
+    return ModelRefusedError(
+        f"{label!r} cannot be converted: {reason}. Nothing was added. Use another file, best a "
+        ".safetensors one.",
+        path=label,
+    )

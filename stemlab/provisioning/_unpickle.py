@@ -1,0 +1,183 @@
+"""Turn a pickle of weights into safetensors; runs as a process of its own, as a script.
+
+The pickle comes on standard input, its digest already checked. Out go, on standard output, the
+length of a JSON report (8 bytes, big-endian), the report and the safetensors file. What is wrong
+is said on standard error, with exit code 3. The process writes no file.
+
+Nothing of stemlab or Demucs is imported: where a Demucs package names its class, an empty
+stand-in is put, which cannot even be made an object of.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import re
+import struct
+import sys
+import warnings
+import zipfile
+from contextlib import suppress
+from fractions import Fraction
+from typing import Any, NoReturn
+
+REFUSED = 3
+CPU_SECONDS = 300
+# Besides the file itself, which is held up to five times over.
+SPARE_BYTES = 1 << 29
+MOST_REPORT_BYTES = 1 << 18
+
+
+class RefusedError(Exception):
+    """The content is not what it should be."""
+
+
+class _StandIn:
+    def __new__(cls, *arguments: object, **options: object) -> NoReturn:
+        raise pickle.UnpicklingError("it makes an object of a network's class")
+
+
+class _HTDemucs(_StandIn):
+    pass
+
+
+class _HDemucs(_StandIn):
+    pass
+
+
+def _small_fraction(*parts: object) -> Fraction:
+    """Older Pythons pickle a fraction as text, newer ones as two numbers."""
+    text = "/".join(map(str, parts))
+    if not re.fullmatch(r"\d{1,9}(/[1-9]\d{0,8})?", text):
+        raise pickle.UnpicklingError("it holds a fraction that is no plain one")
+    return Fraction(text)
+
+
+ALLOWED = {
+    "demucs.htdemucs.HTDemucs": _HTDemucs,
+    "demucs.hdemucs.HDemucs": _HDemucs,
+    "fractions.Fraction": _small_fraction,
+}
+
+
+def main() -> int:
+    """Convert what comes on standard input."""
+    content = sys.stdin.buffer.read()
+    # Before the limits: importing it takes memory of its own, and it is trusted.
+    import torch
+    from safetensors.torch import save
+
+    torch.set_num_threads(1)
+    _limit_process(5 * len(content) + SPARE_BYTES)
+    warnings.simplefilter("ignore")
+    try:
+        loaded = _load(torch, content)
+        report, state = _parts(loaded)
+        weights = save(_tensors(torch, state, len(content)))
+    except (RefusedError, MemoryError) as error:
+        sys.stderr.write(str(error) or "it takes more memory than allowed")
+        return REFUSED
+    sys.stdout.buffer.write(struct.pack(">Q", len(report)) + report)
+    sys.stdout.buffer.write(weights)
+    sys.stdout.flush()
+    return 0
+
+
+def _limit_process(more_bytes: int) -> None:
+    """Limit memory, processor time, files and processes, where the system can."""
+    try:
+        import resource
+    except ImportError:  # Windows: the caller's clock is the only limit.
+        return
+    limits = {"RLIMIT_CPU": CPU_SECONDS, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0, "RLIMIT_NPROC": 0}
+    with suppress(OSError):
+        with open("/proc/self/statm", encoding="ascii") as facts:
+            pages = int(facts.read().split()[0])
+        limits["RLIMIT_AS"] = pages * resource.getpagesize() + more_bytes
+    for name, most in limits.items():
+        with suppress(AttributeError, ValueError, OSError):
+            resource.setrlimit(getattr(resource, name), (most, most))
+
+
+def _load(torch: Any, content: bytes) -> Any:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            claimed = sum(each.file_size for each in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
+        raise RefusedError("it is not of the form that torch.save writes") from error
+    if claimed > len(content):
+        raise RefusedError(f"it claims {claimed} bytes in a file of {len(content)}")
+    allowed = [(each, name) for name, each in ALLOWED.items()]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    # Whatever it says, the content made it say it.
+    except Exception as error:
+        reason = str(error).split("WeightsUnpickler error: ")[-1].strip().splitlines()
+        raise RefusedError(
+            f"its pickle is refused ({reason[0] if reason else type(error).__name__})"
+        ) from error
+
+
+def _parts(loaded: Any) -> tuple[bytes, dict[Any, Any]]:
+    """What it says of itself, as JSON, and its tensors."""
+    if not isinstance(loaded, dict):
+        raise RefusedError(f"it holds a {type(loaded).__name__}, no table of tensors")
+    facts: dict[str, Any] = {}
+    state = loaded
+    if "klass" in loaded or "state" in loaded:
+        missing = {"klass", "args", "kwargs", "state"} - loaded.keys()
+        if missing:
+            raise RefusedError(f"it is a Demucs package without {', '.join(sorted(missing))}")
+        names = {each: name for name, each in ALLOWED.items() if name != "fractions.Fraction"}
+        klass = loaded["klass"]
+        if not isinstance(klass, type) or klass not in names:
+            raise RefusedError("its class is no network that stemlab knows")
+        facts = {
+            "klass": names[klass],
+            "args": _plain(list(loaded["args"])),
+            "kwargs": _plain(dict(loaded["kwargs"])),
+        }
+        state = loaded["state"]
+        if isinstance(state, dict) and "__quantized" in state:
+            raise RefusedError("its weights are packed by DiffQ, which stemlab does not read")
+    if not isinstance(state, dict) or not state:
+        raise RefusedError("it holds no table of tensors")
+    report = json.dumps(facts).encode()
+    if len(report) > MOST_REPORT_BYTES:
+        raise RefusedError(f"its arguments take {len(report)} bytes")
+    return report, state
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Fraction):
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict) and all(isinstance(each, str) for each in value):
+        return {name: _plain(each) for name, each in value.items()}
+    raise RefusedError(f"its arguments hold a {type(value).__name__}")
+
+
+def _tensors(torch: Any, state: dict[Any, Any], most_bytes: int) -> dict[str, Any]:
+    floats = (torch.float16, torch.bfloat16, torch.float32)
+    total = 0
+    for name, tensor in state.items():
+        if not isinstance(name, str) or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+            raise RefusedError(f"{str(name)[:80]!r} is a {type(tensor).__name__}, no tensor")
+        if tensor.layout is not torch.strided or tensor.dtype not in floats:
+            raise RefusedError(f"{name[:80]!r} holds {tensor.dtype}, no 16- or 32-bit floats")
+        total += tensor.numel() * tensor.element_size()
+    if total > most_bytes:
+        raise RefusedError(f"its tensors claim {total} bytes in a file of {most_bytes}")
+    # Copies, because safetensors takes no tensors that share memory.
+    return {name: each.detach().clone().contiguous() for name, each in state.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

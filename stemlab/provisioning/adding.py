@@ -1,0 +1,453 @@
+"""The way of a model's files into the models folder: found or fetched, verified, converted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stemlab._models.loading import build_network, parse_network
+from stemlab._models.spec import check_channels, spec_of_manifest
+from stemlab._typing import StrPath
+from stemlab.errors import (
+    ModelError,
+    ModelNotFoundError,
+    ModelRefusedError,
+    OutputError,
+    ParameterError,
+)
+from stemlab.provisioning._declared import (
+    Declaration,
+    declaration_of_package,
+    declaration_of_safetensors,
+)
+from stemlab.provisioning._download import FileProgress, ProgressCallback, fetch, part_path
+from stemlab.provisioning._pickles import convert
+from stemlab.provisioning._store import DOWNLOADS, locked_store, remove_tree, staging_folder
+from stemlab.registry import (
+    MANIFEST_NAME,
+    MAX_WEIGHTS_BYTES,
+    SCHEMA,
+    InstalledFile,
+    ModelManifest,
+    NetworkEntry,
+    WeightFile,
+    check_digest,
+    check_file_name,
+    find_model,
+    installed_file,
+    is_builtin,
+    model_names,
+    read_bounded,
+    read_manifest,
+    read_verified,
+    record_file,
+    refuse_digest,
+    register_model,
+    write_atomically,
+)
+
+__all__ = ["add_model"]
+
+# A person's folder of downloads may hold anything; looking for one file in it should not last.
+_MOST_FILES_LOOKED_AT = 100_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_ZIP_MAGIC = b"PK"
+_NO_LICENSE = "not stated: added by the user, who has to know"
+
+
+def add_model(
+    name: str,
+    paths: Sequence[StrPath] = (),
+    *,
+    download: bool = False,
+    sha256: Sequence[str] = (),
+    weight_license: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> ModelManifest:
+    """Put a model into the models folder: one that stemlab knows, or one of the user's own.
+
+    A file is read once, and that buffer is verified, converted if it is a pickle (in a process of
+    its own, with ``weights_only`` and an exact list of what it may name), compared with the
+    architecture and only then moved into place. Two processes may do this at once.
+
+    Parameters
+    ----------
+    name : str
+        Registered name; or, for a model of the user's own, a new one.
+    paths : sequence of path, optional
+        Files, or folders that are searched for them by size and digest. They are left as they are.
+    download : bool, optional
+        Fetch the files from where they are published, instead of taking them from `paths`.
+    sha256 : sequence of str, 64 hex digits each, optional
+        Digests that the user vouches for: of the one file of an own model, and of a file whose
+        digest is known from a single source.
+    weight_license : str, optional
+        Terms of the weights of an own model.
+    progress : callable, optional
+        Called with a `FileProgress`.
+
+    Returns
+    -------
+    manifest : ModelManifest
+        Of the model, which is installed now. Nothing is done if it was before, and is whole.
+
+    Raises
+    ------
+    ParameterError
+        If the arguments do not go together, or the name cannot be used.
+    ModelNotFoundError
+        If a file is not where it was looked for. Nothing is added then.
+    ModelRefusedError
+        If a file is not the recorded one, or holds something else than weights of the network.
+    DownloadError
+        If a file cannot be fetched; what arrived is kept and used next time.
+    MissingDependencyError
+        If the model's network is that of a package which does not load here.
+    OutputError
+        If the models folder cannot be written to.
+    """
+    typed = [_digest(each) for each in sha256]
+    if download == bool(paths):
+        raise ParameterError(
+            f"where the files of {name!r} come from is not clear: name files or folders (--from), "
+            "or download them (--download), one of the two."
+        )
+    if is_builtin(name):
+        return _add_released(find_model(name), paths, typed, weight_license, progress)
+    if download:
+        raise ParameterError(
+            f"name={name!r} is none of the models that can be downloaded "
+            f"({', '.join(each for each in model_names() if is_builtin(each))}). Name the file of "
+            "a model of your own with --from."
+        )
+    return _add_own(name, paths, typed, weight_license or _NO_LICENSE, progress)
+
+
+def _digest(typed: str) -> str:
+    digest = typed.strip().lower()
+    try:
+        check_digest(digest)
+    except ValueError as error:
+        raise ParameterError(
+            f"sha256={typed!r} is not a full SHA-256: expected 64 hex digits, got {len(digest)} "
+            "characters. The first few digits are not enough."
+        ) from error
+    return digest
+
+
+# --- models that stemlab knows
+
+
+def _add_released(
+    manifest: ModelManifest,
+    paths: Sequence[StrPath],
+    typed: Sequence[str],
+    weight_license: str | None,
+    progress: ProgressCallback | None,
+) -> ModelManifest:
+    if manifest.kind == "bundled":
+        raise ParameterError(f"{manifest.name!r} comes with stemlab; there is nothing to add.")
+    if weight_license is not None:
+        raise ParameterError(
+            f"the terms of {manifest.name!r} are recorded: {manifest.weight_license}. Leave "
+            "--license out."
+        )
+    recorded = {each.sha256 for network in manifest.networks for each in network.files}
+    for digest in typed:
+        if digest not in recorded:
+            raise ModelRefusedError(
+                f"sha256={digest} is the digest of no file of {manifest.name!r}; `stemlab models "
+                f"show {manifest.name}` shows those that are recorded. If it is another model, "
+                "add it under another name.",
+                expected=sorted(recorded),
+                actual=digest,
+            )
+    for network in manifest.networks:
+        # Whether this machine can run it at all is known before anything is fetched.
+        build_network(network, manifest.name)
+    with locked_store() as store:
+        missing = [each for each in manifest.networks if not _is_whole(manifest, each)]
+        # All are found before the first is added; only then is a bag not left half there.
+        if paths:
+            finds = [_search(each, manifest.name, _by_size(paths)) for each in missing]
+        else:
+            finds = [_Find(each.files[0], None) for each in missing]
+        for find in finds:
+            _check_confirmed(manifest.name, find.file, typed)
+        for network, find in zip(missing, finds, strict=True):
+            _install(manifest, network, find, store, progress)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Find:
+    """A recorded file, and where it is: at a path, or still where it is published."""
+
+    file: WeightFile
+    path: Path | None
+
+
+def _is_whole(manifest: ModelManifest, network: NetworkEntry) -> bool:
+    try:
+        file = installed_file(manifest, network)
+        read_verified(file.path, size=file.size, sha256=file.sha256)
+    except ModelError:
+        return False
+    return True
+
+
+def _by_size(paths: Sequence[StrPath]) -> dict[int, list[Path]]:
+    """Files that were named or lie in folders that were: of a few sizes only some need reading."""
+    found: dict[int, list[Path]] = {}
+    looked_at = 0
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ModelNotFoundError(f"{str(path)!r} does not exist. Name a file or a folder.")
+        for file in _files(path):
+            looked_at += 1
+            if looked_at > _MOST_FILES_LOOKED_AT:
+                raise ParameterError(
+                    f"{str(path)!r} holds more than {_MOST_FILES_LOOKED_AT} files. Name the file, "
+                    "or a narrower folder."
+                )
+            with suppress(OSError):
+                found.setdefault(file.stat().st_size, []).append(file)
+    return found
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        for folder, _, names in os.walk(path):
+            yield from (Path(folder, each) for each in sorted(names))
+    else:
+        yield path
+
+
+def _search(network: NetworkEntry, model: str, by_size: Mapping[int, Sequence[Path]]) -> _Find:
+    """Find one of a network's files by its size and digest; its name does not matter."""
+    refusals: list[ModelError] = []
+    for file in network.files:
+        for path in by_size.get(file.size, []):
+            try:
+                read_verified(path, size=file.size, sha256=file.sha256, follow_links=True)
+            except ModelError as error:
+                refusals.append(error)
+            else:
+                return _Find(file, path)
+    if refusals:
+        raise refusals[0]
+    expected = " or ".join(
+        f"{each.name} ({each.size} bytes, SHA-256 {each.sha256})" for each in network.files
+    )
+    looked_at = [(path, size) for size, paths in by_size.items() for path in paths]
+    if len(looked_at) == 1:
+        ((path, size),) = looked_at
+        raise ModelRefusedError(
+            f"{str(path)!r} is no file of {model!r}: expected {expected}, got {size} bytes. "
+            "Get the file again; do not use this one.",
+            path=path,
+            expected=[each.size for each in network.files],
+            actual=size,
+        )
+    raise ModelNotFoundError(
+        f"none of the {len(looked_at)} files that were named is the one of {model!r} that is "
+        f"missing: expected {expected}. Name the file, or its folder."
+    )
+
+
+def _check_confirmed(model: str, file: WeightFile, typed: Sequence[str]) -> None:
+    if file.unconfirmed and file.sha256 not in typed:
+        raise ModelRefusedError(
+            f"the digest of {file.name} of {model!r} is known from one source only. Make sure of "
+            "it where you trust the publisher, and type it: --sha256 DIGEST. `stemlab models show "
+            f"{model}` shows the recorded one. Nothing was added.",
+            path=file.name,
+        )
+
+
+def _install(
+    manifest: ModelManifest,
+    network: NetworkEntry,
+    find: _Find,
+    store: Path,
+    progress: ProgressCallback | None,
+) -> None:
+    file, downloads = find.file, store / DOWNLOADS
+    if find.path is None:
+        content = fetch(file, downloads, progress)
+    else:
+        content = read_verified(find.path, size=file.size, sha256=file.sha256, follow_links=True)
+    label = str(find.path or file.name)
+    weights, declaration = _safetensors(content, file.name, label, progress)
+    if declaration is not None:
+        declaration.check(network, label)
+    parse_network(network, weights, label)
+    target = manifest.folder / f"{Path(file.name).stem}.safetensors"
+    write_atomically(target, weights)
+    if file.is_pickle or file.unconfirmed:
+        made = InstalledFile(target, len(weights), hashlib.sha256(weights).hexdigest(), file)
+        record_file(manifest.folder, made, confirmed=file.unconfirmed)
+    # A damaged one of the same network would be preferred to what was added instead of it.
+    for other in network.files:
+        if other.name != target.name:
+            remove_tree(manifest.folder / other.name)
+    remove_tree(part_path(file, downloads))
+
+
+def _safetensors(
+    content: bytes, name: str, label: str, progress: ProgressCallback | None
+) -> tuple[bytes, Declaration | None]:
+    """Convert verified content if it is a pickle, and read what it says of its network."""
+    if content[:2] != _ZIP_MAGIC:
+        return content, declaration_of_safetensors(content, label)
+    if progress is not None:
+        progress(FileProgress("convert", name, 0, len(content)))
+    weights, facts = convert(content, label)
+    return weights, declaration_of_package(facts, label)
+
+
+# --- models of the user's own
+
+
+def _add_own(
+    name: str,
+    paths: Sequence[StrPath],
+    typed: Sequence[str],
+    weight_license: str,
+    progress: ProgressCallback | None,
+) -> ModelManifest:
+    path = _own_file(name, paths)
+    if len(typed) != 1:
+        raise ParameterError(
+            f"a model of your own needs the full SHA-256 of its file, once: got {len(typed)}. "
+            "Take it from whoever gave you the file, and type it: --sha256 DIGEST."
+        )
+    with locked_store() as store:
+        taken = next((each for each in model_names() if each.casefold() == name.casefold()), None)
+        if taken is not None:
+            return _same_again(taken, typed[0])
+        content = read_bounded(path, MAX_WEIGHTS_BYTES, follow_links=True)
+        refuse_digest(path, content, typed[0])
+        weights, declaration = _safetensors(content, path.name, str(path), progress)
+        if declaration is None:
+            raise ModelRefusedError(
+                f"{str(path)!r} does not say what network it is for. Write that into a "
+                "manifest.json beside it (see models/stemlab-mini/manifest.json) and name the "
+                "folder: --model ./FOLDER. It needs no adding.",
+                path=path,
+            )
+        files = [_file_fields(f"{name}.safetensors", weights)]
+        if weights is not content:
+            files.append(_file_fields(f"{name}.th", content))
+        fields = _manifest_fields(name, declaration, files, weight_license, path.name)
+        with staging_folder(store) as folder:
+            write_atomically(folder / f"{name}.safetensors", weights)
+            manifest_content = (json.dumps(fields, indent=2) + "\n").encode()
+            write_atomically(folder / MANIFEST_NAME, manifest_content)
+            _check_staged(folder, weights, path)
+            # Left by a process that was killed before it registered it.
+            remove_tree(store / name)
+            _move(folder, store / name)
+        register_model(name, hashlib.sha256(manifest_content).hexdigest())
+    return find_model(name)
+
+
+def _own_file(name: str, paths: Sequence[StrPath]) -> Path:
+    try:
+        check_file_name(name)
+        valid = _NAME.fullmatch(name) is not None
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ParameterError(
+            f"name={name!r} cannot name a model: expected 1 to 64 letters, digits, '-', '_' and "
+            "'.', the first a letter or digit."
+        )
+    if len(paths) != 1 or Path(paths[0]).is_dir():
+        raise ParameterError(
+            f"{name!r} is none of the models that stemlab knows "
+            f"({', '.join(each for each in model_names() if is_builtin(each))}), and one of your "
+            "own is added from one file. A folder with a manifest.json needs no adding: name it "
+            "with --model ./FOLDER."
+        )
+    return Path(paths[0])
+
+
+def _same_again(name: str, digest: str) -> ModelManifest:
+    manifest = find_model(name)
+    if digest not in {file.sha256 for each in manifest.networks for file in each.files}:
+        raise ParameterError(
+            f"name={name!r} is taken by another model of yours. Choose another name, or remove "
+            f"that one first: `stemlab models remove {name}`."
+        )
+    return manifest
+
+
+def _file_fields(name: str, content: bytes) -> dict[str, Any]:
+    return {"name": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _manifest_fields(
+    name: str,
+    declaration: Declaration,
+    files: list[dict[str, Any]],
+    weight_license: str,
+    origin: str,
+) -> dict[str, Any]:
+    get = declaration.effective
+    network = NetworkEntry(declaration.architecture, declaration.arguments, (), None)
+    module = build_network(network, origin)
+    pads = declaration.architecture == "HTDemucs" and get("use_train_segment")
+    arguments = {
+        **declaration.arguments,
+        "sources": list(get("sources")),
+        "segment": float(get("segment")),
+    }
+    dropped = ", ".join(declaration.dropped)
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "title": f"{name}, added by the user",
+        "sources": list(get("sources")),
+        "sample_rate": get("samplerate"),
+        "channels": get("audio_channels"),
+        "segment_seconds": float(get("segment")),
+        "segment_policy": "padded" if pads else "free",
+        "parameters": sum(each.numel() for each in module.parameters()),
+        "networks": [
+            {"architecture": declaration.architecture, "arguments": arguments, "files": files}
+        ],
+        "code_license": "MIT",
+        "weight_license": weight_license,
+        "disputes": [f"Arguments that Demucs no longer knows were left out: {dropped}."]
+        if dropped
+        else [],
+        "origin": f"added by the user from {origin}",
+        "training_data": "not stated",
+    }
+
+
+def _check_staged(folder: Path, weights: bytes, path: Path) -> None:
+    """Read the manifest that was made, and build the network, as every later use will."""
+    manifest = read_manifest(folder)
+    spec = spec_of_manifest(manifest)
+    check_channels(spec)
+    parse_network(manifest.networks[0], weights, str(path))
+
+
+def _move(folder: Path, target: Path) -> None:
+    try:
+        os.replace(folder, target)
+    except OSError as error:
+        raise OutputError(
+            f"{str(target)!r} cannot be written: {error.strerror or error}. Check the permissions "
+            "of its folder.",
+            target,
+        ) from error

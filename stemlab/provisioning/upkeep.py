@@ -1,0 +1,138 @@
+"""Verify what is installed, and take it away."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from stemlab._models.loading import load_network
+from stemlab.errors import ModelNotFoundError, ModelRefusedError, OutputError, ParameterError
+from stemlab.provisioning._download import part_path
+from stemlab.provisioning._store import DOWNLOADS, locked_store, remove_tree
+from stemlab.registry import (
+    InstalledFile,
+    find_model,
+    forget_model,
+    is_builtin,
+    is_folder,
+    model_names,
+)
+
+__all__ = ["VerifiedModel", "remove_model", "verify_model"]
+
+
+@dataclass(frozen=True)
+class VerifiedModel:
+    """What was read and found to be what it should be.
+
+    Parameters
+    ----------
+    name : str
+    files : tuple of InstalledFile
+        One for each network.
+    parameters : int
+        Number of weights.
+    """
+
+    name: str
+    files: tuple[InstalledFile, ...]
+    parameters: int
+
+
+def verify_model(name: str) -> VerifiedModel:
+    """Read every file of a model and check it just as loading does.
+
+    Nothing is remembered: the next use of the model checks again.
+
+    Parameters
+    ----------
+    name : str
+        Registered name or folder.
+
+    Returns
+    -------
+    verified : VerifiedModel
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no such model, or it is not installed.
+    ModelRefusedError
+        If a file is not the recorded one, does not fit its architecture, or the number of weights
+        is not the recorded one.
+    MissingDependencyError
+        If the architecture is that of a package which does not load here.
+    """
+    manifest = find_model(name)
+    files, parameters = [], 0
+    for network in manifest.networks:
+        module, file = load_network(manifest, network)
+        files.append(file)
+        parameters += sum(each.numel() for each in module.parameters())
+    if parameters != manifest.parameters:
+        raise ModelRefusedError(
+            f"{manifest.name!r} has {parameters} weights, recorded are {manifest.parameters}. "
+            "Correct its manifest.",
+            path=manifest.folder,
+            expected=manifest.parameters,
+            actual=parameters,
+        )
+    return VerifiedModel(manifest.name, tuple(files), parameters)
+
+
+def remove_model(name: str) -> None:
+    """Take a model's files out of the models folder, and an own model out of the registry.
+
+    Parameters
+    ----------
+    name : str
+        Registered name.
+
+    Raises
+    ------
+    ParameterError
+        If the model comes with stemlab, or is asked for by its folder.
+    ModelNotFoundError
+        If it is not installed.
+    OutputError
+        If a file cannot be removed.
+    """
+    if is_folder(name):
+        raise ParameterError(f"name={name!r} is a folder of yours, which stemlab does not remove.")
+    known = {each.casefold(): each for each in model_names()}.get(name.casefold(), name)
+    downloads = []
+    if is_builtin(known):
+        manifest = find_model(known)
+        if manifest.kind == "bundled":
+            raise ParameterError(f"{known!r} comes with stemlab and cannot be removed.")
+        downloads = [file for each in manifest.networks for file in each.files]
+    with locked_store() as store:
+        begun = [part_path(each, store / DOWNLOADS) for each in downloads]
+        registered = known in model_names() and not is_builtin(known)
+        if not registered and not any(map(os.path.lexists, [store / known, *begun])):
+            raise ModelNotFoundError(
+                f"model {name!r} is not installed. `stemlab models list` shows what is."
+            )
+        if registered:
+            forget_model(known)
+        _remove_at_once(store / known, store)
+        for part in begun:
+            remove_tree(part)
+
+
+def _remove_at_once(folder: Path, store: Path) -> None:
+    """Out of its place in one step, so that nobody finds half of it."""
+    if not os.path.lexists(folder):
+        return
+    try:
+        # `locked_store` clears it away if this process is killed before it does.
+        aside = Path(tempfile.mkdtemp(prefix=".stemlab-", dir=store))
+        os.replace(folder, aside / folder.name)
+    except OSError as error:
+        raise OutputError(
+            f"{str(folder)!r} cannot be removed: {error.strerror or error}. Check its permissions.",
+            folder,
+        ) from error
+    remove_tree(aside)

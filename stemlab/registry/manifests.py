@@ -1,0 +1,424 @@
+"""What is recorded of a model: ``manifest.json``, read and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path, PurePath
+from types import MappingProxyType
+from typing import Any, Literal
+
+from stemlab._typing import StrPath
+from stemlab.errors import ModelError, ModelRefusedError
+from stemlab.registry.files import parse_json, read_bounded, refuse_digest
+
+__all__ = [
+    "MANIFEST_NAME",
+    "MAX_TABLE_BYTES",
+    "MAX_WEIGHTS_BYTES",
+    "SCHEMA",
+    "ModelManifest",
+    "NetworkEntry",
+    "WeightFile",
+    "check_digest",
+    "check_file_name",
+    "check_sources",
+    "exact_seconds",
+    "invalid",
+    "read_manifest",
+]
+
+SCHEMA = 2
+MANIFEST_NAME = "manifest.json"
+SEGMENT_POLICIES = ("free", "padded", "fixed")
+PICKLE_SUFFIXES = (".th", ".pt", ".pth")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+# A manifest is a page of text and weights are a few hundred megabytes: more is an attack or a
+# mistake, and is refused before it is read.
+MAX_TABLE_BYTES = 1 << 20
+MAX_WEIGHTS_BYTES = 4 << 30
+# Windows opens devices by these names, whatever their suffix.
+_RESERVED = {
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    *(f"{each}{n}" for each in ("COM", "LPT") for n in range(10)),
+}
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file that holds the weights of a network, as it is published.
+
+    Parameters
+    ----------
+    name : str
+    size : int, in bytes
+    sha256 : str, 64 hex digits
+    url : str or None
+        Where it is published, with its revision pinned where the place has revisions.
+    confirmations : int or None
+        How many independent public projects state this digest; None if its author does.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    url: str | None
+    confirmations: int | None
+
+    @property
+    def is_pickle(self) -> bool:
+        """Whether it has to be converted before it can be loaded."""
+        return self.name.endswith(PICKLE_SUFFIXES)
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether one source alone states its digest, so that the user must type it."""
+        return self.confirmations is not None and self.confirmations < 2
+
+
+@dataclass(frozen=True)
+class NetworkEntry:
+    """One network of a model: how it is built and the files that hold its weights.
+
+    Parameters
+    ----------
+    architecture : str
+        Name in the allow-list of `stemlab._models`.
+    arguments : mapping
+        Keyword arguments of the architecture.
+    files : tuple of WeightFile
+        Any one of them is enough, the first is preferred.
+    gains : tuple of float, or None
+        Share of this network in each source, for a bag; None if it makes them all.
+    """
+
+    architecture: str
+    arguments: Mapping[str, Any]
+    files: tuple[WeightFile, ...]
+    gains: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """What is known of a model without opening its weights.
+
+    Parameters
+    ----------
+    name, title : str
+    kind : {"bundled", "released", "user", "folder"}
+        Whether its weights come with stemlab, stemlab knows those that others released, the user
+        registered it, or it was asked for by its folder.
+    folder : Path
+        Where its weights lie, if they are installed.
+    sources : tuple of str
+        In the order of the network's output.
+    sample_rate : int, in Hz
+    channels : int
+    segment_seconds : float
+        Its own segment, which is the default.
+    segment_policy : {"free", "padded", "fixed"}
+        What a shorter segment does: the network adapts to it, pads it to the trained length
+        (same cost for less), or refuses it.
+    parameters : int
+        Number of weights.
+    networks : tuple of NetworkEntry
+    code_license, weight_license : str
+        They are two things: the second may be disputed, and then says so.
+    disputes : tuple of str
+        What is not certain about the model.
+    origin, training_data : str
+    sha256 : str
+        Digest of the manifest itself, 64 hex digits: it stands for the model in a run manifest.
+    """
+
+    name: str
+    title: str
+    kind: Literal["bundled", "released", "user", "folder"]
+    folder: Path
+    sources: tuple[str, ...]
+    sample_rate: int
+    channels: int
+    segment_seconds: float
+    segment_policy: str
+    parameters: int
+    networks: tuple[NetworkEntry, ...]
+    code_license: str
+    weight_license: str
+    disputes: tuple[str, ...]
+    origin: str
+    training_data: str
+    sha256: str
+
+
+def read_manifest(
+    folder: StrPath,
+    *,
+    sha256: str | None = None,
+    kind: Literal["bundled", "released", "user", "folder"] = "folder",
+    files_in: StrPath | None = None,
+) -> ModelManifest:
+    """Read and check the manifest of a model.
+
+    Parameters
+    ----------
+    folder : path
+    sha256 : str, 64 hex digits, optional
+        Digest that the file must have: the registry's, for a registered model.
+    kind : {"bundled", "released", "user", "folder"}, optional
+    files_in : path, optional
+        Folder of the weights, if it is another one.
+
+    Returns
+    -------
+    manifest : ModelManifest
+
+    Raises
+    ------
+    ModelNotFoundError
+        If the folder has no manifest.
+    ModelRefusedError
+        If it does not match `sha256`, is not valid, or names a file outside the folder.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    content = read_bounded(path, MAX_TABLE_BYTES)
+    if sha256 is not None:
+        refuse_digest(path, content, sha256)
+    fields = parse_json(path, content)
+    with invalid(path, "model manifest", "Compare it with models/stemlab-mini/manifest.json."):
+        return _manifest(
+            Path(folder if files_in is None else files_in),
+            fields,
+            kind=kind,
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+
+
+@contextmanager
+def invalid(path: Path, what: str, advice: str) -> Iterator[None]:
+    """Refuse a table whose fields are missing, or not what they should be.
+
+    Parameters
+    ----------
+    path : Path
+        Of the table.
+    what : str
+        What it should be.
+    advice : str
+        The next step.
+
+    Raises
+    ------
+    ModelRefusedError
+        For every error of reading a field.
+    """
+    try:
+        yield
+    except ModelError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ModelRefusedError(
+            f"{str(path)!r} is not a valid {what}: {reason}. {advice}", path=path
+        ) from error
+
+
+def exact_seconds(seconds: float) -> Fraction:
+    """Read a duration as the fraction that its decimals stand for.
+
+    7.8 s are 39/5 s: rounded to a binary number, a duration can miss its last sample.
+
+    Parameters
+    ----------
+    seconds : float, > 0
+
+    Returns
+    -------
+    seconds : Fraction
+
+    Examples
+    --------
+    >>> int(44_100 * 8.2), int(44_100 * exact_seconds(8.2))
+    (361619, 361620)
+    """
+    return Fraction(str(seconds)).limit_denominator(1_000_000)
+
+
+def check_sources(sources: Sequence[str]) -> None:
+    """Refuse sources that cannot name files.
+
+    Parameters
+    ----------
+    sources : sequence of str
+
+    Raises
+    ------
+    ModelRefusedError
+        If one is not a plain word, or two are the same but for their case.
+    """
+    plain = all(_is_word(each) for each in sources)
+    if not sources or not plain or len({each.lower() for each in sources}) < len(sources):
+        raise ModelRefusedError(
+            f"sources={list(sources)!r} cannot name files: expected different words of letters, "
+            "digits, '-' and '_'. Correct the model."
+        )
+
+
+def check_digest(digest: Any) -> None:
+    """Refuse what is no full SHA-256.
+
+    Parameters
+    ----------
+    digest : object
+
+    Raises
+    ------
+    ValueError
+        If it is not 64 lower-case hex digits.
+    """
+    _expect(
+        isinstance(digest, str) and _DIGEST.fullmatch(digest) is not None,
+        f"sha256 {digest!r} is not 64 lower-case hex digits",
+    )
+
+
+def check_file_name(name: Any) -> None:
+    """Refuse a name that is not that of a file in the same folder, on any system.
+
+    Parameters
+    ----------
+    name : object
+
+    Raises
+    ------
+    ValueError
+        If it is anything but a plain name.
+    """
+    _expect(isinstance(name, str), f"{name!r} is no name")
+    _expect("/" not in name and "\\" not in name, f"{name!r} leaves the model's folder")
+    _expect(
+        _FILE_NAME.fullmatch(name) is not None
+        and not name.endswith(".")
+        and PurePath(name).stem.upper() not in _RESERVED,
+        f"{name!r} is no plain name of letters, digits, '.', '-' and '_'",
+    )
+
+
+def _manifest(
+    folder: Path,
+    fields: dict[str, Any],
+    *,
+    kind: Literal["bundled", "released", "user", "folder"],
+    sha256: str,
+) -> ModelManifest:
+    _expect(fields["schema"] == SCHEMA, f"schema is {fields['schema']!r}, expected {SCHEMA}")
+    sources = tuple(fields["sources"])
+    check_sources(sources)
+    _expect(
+        fields["segment_policy"] in SEGMENT_POLICIES,
+        f"segment_policy is not one of {', '.join(SEGMENT_POLICIES)}",
+    )
+    segment_seconds = float(fields["segment_seconds"])
+    _expect(0 < segment_seconds < 3600, "segment_seconds is not in (0, 3600)")
+    return ModelManifest(
+        name=_text(fields, "name"),
+        title=_text(fields, "title"),
+        kind=kind,
+        folder=folder,
+        sources=sources,
+        sample_rate=_positive(fields, "sample_rate"),
+        channels=_positive(fields, "channels"),
+        segment_seconds=segment_seconds,
+        segment_policy=fields["segment_policy"],
+        parameters=_positive(fields, "parameters"),
+        networks=_networks(fields["networks"], len(sources)),
+        code_license=_text(fields, "code_license"),
+        weight_license=_text(fields, "weight_license"),
+        disputes=tuple(str(each) for each in fields["disputes"]),
+        origin=_text(fields, "origin"),
+        training_data=_text(fields, "training_data"),
+        sha256=sha256,
+    )
+
+
+def _networks(entries: list[dict[str, Any]], sources: int) -> tuple[NetworkEntry, ...]:
+    _expect(bool(entries), "there is no network")
+    networks = tuple(_network(each, sources) for each in entries)
+    for source in range(sources):
+        _expect(
+            any(each.gains is None or each.gains[source] > 0 for each in networks),
+            f"no network has a share in source {source}",
+        )
+    return networks
+
+
+def _network(fields: dict[str, Any], sources: int) -> NetworkEntry:
+    gains = fields.get("gains")
+    if gains is not None:
+        gains = tuple(float(each) for each in gains)
+        _expect(
+            len(gains) == sources and all(math.isfinite(each) and each >= 0 for each in gains),
+            "gains are not one per source, each 0 or more",
+        )
+    _expect(isinstance(fields["arguments"], dict), "arguments are not a table")
+    _expect(bool(fields["files"]), "a network has no files")
+    return NetworkEntry(
+        architecture=_text(fields, "architecture"),
+        arguments=MappingProxyType(fields["arguments"]),
+        files=tuple(_weight_file(each) for each in fields["files"]),
+        gains=gains,
+    )
+
+
+def _weight_file(fields: dict[str, Any]) -> WeightFile:
+    name, url = fields["name"], fields.get("url")
+    check_file_name(name)
+    _expect(
+        name.endswith((".safetensors", *PICKLE_SUFFIXES)),
+        f"{name!r} is neither .safetensors nor one of {', '.join(PICKLE_SUFFIXES)}",
+    )
+    size = _positive(fields, "bytes")
+    _expect(size <= MAX_WEIGHTS_BYTES, f"{name!r} claims {size} bytes")
+    check_digest(fields["sha256"])
+    _expect(
+        url is None or (isinstance(url, str) and url.startswith("https://")),
+        f"the url of {name!r} does not begin with https://",
+    )
+    confirmations = None
+    if fields.get("confirmations") is not None:
+        confirmations = _positive(fields, "confirmations")
+    return WeightFile(
+        name=name, size=size, sha256=fields["sha256"], url=url, confirmations=confirmations
+    )
+
+
+def _expect(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)
+
+
+def _is_word(value: Any) -> bool:
+    # Sources name files and columns, so they must be safe in both.
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", value) is not None
+
+
+def _text(fields: dict[str, Any], key: str) -> str:
+    value = fields[key]
+    _expect(isinstance(value, str) and bool(value), f"{key} is not a text")
+    text: str = value
+    return text
+
+
+def _positive(fields: dict[str, Any], key: str) -> int:
+    value = fields[key]
+    _expect(type(value) is int and value > 0, f"{key} is not a positive whole number")
+    number: int = value
+    return number

@@ -1,0 +1,285 @@
+"""The models folder: the files that were added, and the registry of a person's own models.
+
+It holds one folder a model and ``registry.json``. What was added to a model is in its
+``installed.json``: for each file that was converted or confirmed, the digest of its source.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from stemlab.errors import ModelNotFoundError, ModelRefusedError
+from stemlab.registry.files import parse_json, read_bounded, write_atomically
+from stemlab.registry.manifests import (
+    MAX_TABLE_BYTES,
+    SCHEMA,
+    ModelManifest,
+    NetworkEntry,
+    WeightFile,
+    check_digest,
+    check_file_name,
+    invalid,
+)
+
+__all__ = [
+    "InstalledFile",
+    "forget_model",
+    "installed_file",
+    "is_installed",
+    "models_dir",
+    "read_registry",
+    "record_file",
+    "register_model",
+]
+
+RECORDS_NAME = "installed.json"
+
+
+@dataclass(frozen=True)
+class InstalledFile:
+    """The safetensors file that a network is loaded from.
+
+    Parameters
+    ----------
+    path : Path
+    size : int, in bytes
+    sha256 : str, 64 hex digits
+    source : WeightFile
+        What it came from: itself, or the pickle that it was converted from.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    source: WeightFile
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A line of ``installed.json``: a file, and the digest of what it was made from."""
+
+    file: str
+    bytes: int
+    sha256: str
+    source_sha256: str
+    confirmed: bool
+
+
+def models_dir() -> Path:
+    """Folder of the models that were added.
+
+    Returns
+    -------
+    folder : Path
+        ``$STEMLAB_MODELS``, or a folder of stemlab's own where the platform keeps such data. It
+        may not exist yet.
+    """
+    configured = os.environ.get("STEMLAB_MODELS")
+    if configured:
+        return Path(configured).expanduser().absolute()
+    return platformdirs.user_data_path("stemlab", appauthor=False) / "models"
+
+
+def installed_file(manifest: ModelManifest, network: NetworkEntry) -> InstalledFile:
+    """Find the file that a network is loaded from; it is not opened.
+
+    Parameters
+    ----------
+    manifest : ModelManifest
+    network : NetworkEntry
+        One of its networks.
+
+    Returns
+    -------
+    file : InstalledFile
+
+    Raises
+    ------
+    ModelNotFoundError
+        If none of its files was added.
+    ModelRefusedError
+        If the record of what was added is damaged.
+    """
+    folder = manifest.folder
+    for source in network.files:
+        path = folder / source.name
+        if not (source.is_pickle or source.unconfirmed) and os.path.lexists(path):
+            return InstalledFile(path, source.size, source.sha256, source)
+    records = {each.source_sha256: each for each in _read_records(folder)}
+    for source in network.files:
+        record = records.get(source.sha256)
+        if record is not None and (record.confirmed or not source.unconfirmed):
+            return InstalledFile(folder / record.file, record.bytes, record.sha256, source)
+    if manifest.kind == "folder":
+        raise ModelNotFoundError(
+            f"{str(folder / network.files[0].name)!r} is missing. Put the file there; pickles are "
+            "not read from a folder, `stemlab models add NAME --from FILE --sha256 DIGEST` "
+            "converts them."
+        )
+    raise ModelNotFoundError(
+        f"model {manifest.name!r} is not installed: {network.files[0].name} is not in "
+        f"{str(folder)!r}. Add it with `stemlab models add {manifest.name} --from FILE_OR_FOLDER`"
+        + (" or `--download`." if network.files[0].url else ".")
+    )
+
+
+def is_installed(manifest: ModelManifest) -> bool:
+    """Tell whether every network of a model has a file; the files are not opened.
+
+    Parameters
+    ----------
+    manifest : ModelManifest
+
+    Returns
+    -------
+    installed : bool
+    """
+    try:
+        for network in manifest.networks:
+            installed_file(manifest, network)
+    except ModelNotFoundError:
+        return False
+    return True
+
+
+def record_file(folder: Path, installed: InstalledFile, *, confirmed: bool) -> None:
+    """Record what a file was made from.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the model.
+    installed : InstalledFile
+        In that folder.
+    confirmed : bool
+        Whether the user typed the digest of its source.
+
+    Raises
+    ------
+    ModelRefusedError
+        If the record is damaged.
+    OutputError
+        If it cannot be written.
+    """
+    record = _Record(
+        file=installed.path.name,
+        bytes=installed.size,
+        sha256=installed.sha256,
+        source_sha256=installed.source.sha256,
+        confirmed=confirmed,
+    )
+    kept = [each for each in _read_records(folder) if each.source_sha256 != record.source_sha256]
+    _write(folder / RECORDS_NAME, {"files": [asdict(each) for each in [*kept, record]]})
+
+
+def _read_records(folder: Path) -> list[_Record]:
+    path = folder / RECORDS_NAME
+    if not os.path.lexists(path):
+        return []
+    with invalid(path, "record of installed files", "Remove the model and add it again."):
+        fields = _read(path)
+        records = [_Record(**each) for each in fields["files"]]
+        for each in records:
+            check_file_name(each.file)
+            check_digest(each.sha256)
+            check_digest(each.source_sha256)
+            if not (type(each.bytes) is int and type(each.confirmed) is bool):
+                raise ValueError("bytes is no whole number, or confirmed neither true nor false")
+    return records
+
+
+def read_registry(folder: Path, *, required: bool = False) -> dict[str, dict[str, Any]]:
+    """Read which models a registry names, and the digest of each one's manifest.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``registry.json``.
+    required : bool, optional
+        Whether it must be there.
+
+    Returns
+    -------
+    models : dict of dict
+        Empty where there is no registry.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If it is required and missing.
+    ModelRefusedError
+        If it is damaged.
+    """
+    path = folder / "registry.json"
+    if not required and not os.path.lexists(path):
+        return {}
+    with invalid(path, "registry", "Restore it, or install stemlab again."):
+        models: dict[str, dict[str, Any]] = _read(path)["models"]
+        for name, entry in models.items():
+            check_file_name(name)
+            check_digest(entry["manifest_sha256"])
+    return models
+
+
+def register_model(name: str, manifest_sha256: str) -> None:
+    """Enter a model of the user's in the registry of the models folder.
+
+    Parameters
+    ----------
+    name : str
+        Also of its folder.
+    manifest_sha256 : str, 64 hex digits
+
+    Raises
+    ------
+    ModelRefusedError
+        If the registry is damaged.
+    OutputError
+        If it cannot be written.
+    """
+    models = read_registry(models_dir())
+    models[name] = {"manifest_sha256": manifest_sha256}
+    _write(models_dir() / "registry.json", {"models": models})
+
+
+def forget_model(name: str) -> None:
+    """Take a model of the user's out of the registry; its files are not touched.
+
+    Parameters
+    ----------
+    name : str
+
+    Raises
+    ------
+    ModelRefusedError
+        If the registry is damaged.
+    OutputError
+        If it cannot be written.
+    """
+    models = read_registry(models_dir())
+    if models.pop(name, None) is not None:
+        _write(models_dir() / "registry.json", {"models": models})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    fields = parse_json(path, read_bounded(path, MAX_TABLE_BYTES))
+    if fields.get("schema") != SCHEMA:
+        raise ModelRefusedError(
+            f"{str(path)!r} has schema {fields.get('schema')!r}, expected {SCHEMA}. It belongs to "
+            "another version of stemlab.",
+            path=path,
+            expected=SCHEMA,
+            actual=fields.get("schema"),
+        )
+    return fields
+
+
+def _write(path: Path, fields: dict[str, Any]) -> None:
+    content = json.dumps({"schema": SCHEMA, **fields}, indent=2, sort_keys=True) + "\n"
+    write_atomically(path, content.encode())
