@@ -2,20 +2,61 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
+from pathlib import Path
 
+import platformdirs
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stemlab import registry
 from stemlab._assets import asset_dir
-from stemlab._models.loading import load_networks
+from stemlab._models.loading import build_network, load_network
+from stemlab._models.spec import spec_of_manifest
 from stemlab.errors import ModelNotFoundError, ModelRefusedError
-from stemlab.registry import find_model, list_models, read_manifest, read_verified
-from stemlab.separation import AudioStemSeparator
+from stemlab.registry import (
+    InstalledFile,
+    find_model,
+    installed_file,
+    is_installed,
+    list_models,
+    lookup,
+    model_names,
+    models_dir,
+    read_manifest,
+    record_file,
+    register_model,
+)
+from stemlab.separation import AudioStemSeparator, SeparationSettings
 
 MINI = "stemlab-mini"
+RELEASED = [
+    "htdemucs",
+    "htdemucs_ft",
+    "htdemucs_6s",
+    "hdemucs_mmi",
+    "hdemucs_high_musdb_plus",
+]
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    """A models folder of the test's own."""
+    folder = tmp_path / "store"
+    monkeypatch.setenv("STEMLAB_MODELS", str(folder))
+    return folder
+
+
+def load(manifest):
+    """Load the only network of a model."""
+    (network,) = manifest.networks
+    return load_network(manifest, network)[0]
+
+
+def manifest_digest(folder):
+    return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
 
 
 @pytest.fixture
@@ -26,13 +67,19 @@ def folder(tmp_path):
     return copied
 
 
-def edit(folder, change, *, network=None):
+def edit(folder, change, *, network=None, file=None):
     """Rewrite the manifest, as somebody would who wants a file to be accepted."""
     path = folder / "manifest.json"
     fields = json.loads(path.read_bytes())
     fields.update(change)
-    fields["networks"][0].update(network or {})
+    if network:
+        fields["networks"][0].update(network)
+    if file:
+        fields["networks"][0]["files"][0].update(file)
     path.write_text(json.dumps(fields), "utf-8")
+
+
+_ARGUMENT = {"model": "change", "network": "network", "file": "file"}
 
 
 def replace_weights(folder, state):
@@ -41,21 +88,189 @@ def replace_weights(folder, state):
     save_file(state, path)
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    edit(folder, {}, network={"bytes": len(content), "sha256": sha256})
+    edit(folder, {}, file={"bytes": len(content), "sha256": sha256})
 
 
-def test_every_registered_model_is_complete_and_loads():
-    names = [each.name for each in list_models()]
-    assert MINI in names
+def test_every_model_that_comes_with_stemlab_is_complete_and_loads():
+    bundled = [each for each in list_models() if each.kind == "bundled"]
+    assert [each.name for each in bundled] == [MINI]
+    for manifest in bundled:
+        network = load(manifest)
+        assert sum(p.numel() for p in network.parameters()) == manifest.parameters
+        assert not any(each.training for each in network.modules())
+
+
+def test_the_registry_holds_the_released_models():
+    assert model_names() == [MINI, *RELEASED]
     for manifest in list_models():
-        networks = load_networks(manifest)
-        assert sum(p.numel() for net in networks for p in net.parameters()) == manifest.parameters
         assert manifest.weight_license
-        assert not any(each.training for each in networks)
+        assert is_installed(manifest) == (manifest.name == MINI)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_recorded_architectures_fit_the_recorded_sizes(name):
+    """Nobody here has these files; but their sizes leave no room for another architecture."""
+    manifest = find_model(name)
+    total = 0
+    for network in manifest.networks:
+        if network.architecture == "torchaudio.HDemucs":
+            # The same network; that of torchaudio needs torchaudio (see test_torchaudio).
+            total += 83_637_832
+            width = 4
+        else:
+            module = build_network(network, name)
+            total += sum(each.numel() for each in module.parameters())
+            width = 2
+        share = manifest.parameters // len(manifest.networks)
+        for file in network.files:
+            assert 0 < file.size - width * share < 200_000, file.name
+    assert total == manifest.parameters
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_origins_of_the_released_models_are_pinned(name):
+    for network in find_model(name).networks:
+        for file in network.files:
+            signature, _, beginning = file.name.partition(".")[0].partition("-")
+            assert file.url.endswith("/" + file.name)
+            if "huggingface.co" in file.url:
+                assert re.search(r"/resolve/[0-9a-f]{40}/", file.url)
+            # The first part of a name is a signature of the training, no checksum.
+            assert file.sha256.startswith(beginning)
+            assert not signature or not file.sha256.startswith(signature)
+
+
+def test_the_bag_uses_each_network_for_one_source():
+    manifest = find_model("htdemucs_ft")
+    assert [each.gains for each in manifest.networks] == [
+        tuple(float(row == column) for column in range(4)) for row in range(4)
+    ]
+    assert len(spec_of_manifest(manifest).members) == 4
+
+
+def test_licences_of_disputed_weights_are_never_just_mit():
+    for name in RELEASED:
+        manifest = find_model(name)
+        assert manifest.weight_license != manifest.code_license
+        assert any(each.startswith("Licence of the weights") for each in manifest.disputes)
+
+
+def test_a_digest_with_one_source_is_marked():
+    unconfirmed = {
+        manifest.name
+        for manifest in list_models()
+        for network in manifest.networks
+        for file in network.files
+        if file.unconfirmed
+    }
+    assert unconfirmed == {"hdemucs_mmi"}
+
+
+def test_names_are_found_in_any_case():
+    assert find_model("HDEMUCS_HIGH_MUSDB_PLUS").name == "hdemucs_high_musdb_plus"
+
+
+def test_models_that_are_not_installed_say_how_to_add_them(store):
+    manifest = find_model("htdemucs")
+    with pytest.raises(ModelNotFoundError, match="models add htdemucs --from"):
+        installed_file(manifest, manifest.networks[0])
+    separator = AudioStemSeparator("htdemucs")
+    assert separator.plan(44_100 * 60)
+    with pytest.raises(ModelNotFoundError, match="not installed"):
+        separator.check(SeparationSettings())
+
+
+def test_models_live_where_the_platform_keeps_data_or_where_the_user_says(monkeypatch, store):
+    assert models_dir() == store
+    monkeypatch.delenv("STEMLAB_MODELS")
+    assert models_dir() == Path(platformdirs.user_data_dir("stemlab", False)) / "models"
+
+
+def test_an_own_model_cannot_replace_a_built_in_one(folder, store):
+    """Even if somebody writes it into the user's registry by hand, in whatever case."""
+    for name in (MINI, "HTDemucs"):
+        shutil.copytree(folder, store / name)
+        edit(store / name, {"title": "not the real one"})
+        register_model(name, manifest_digest(store / name))
+    assert model_names() == [MINI, *RELEASED]
+    assert find_model(MINI).title != "not the real one"
+    assert find_model("htdemucs").kind == "released"
+
+
+def test_a_changed_manifest_of_an_own_model_is_refused_and_hides_no_other(folder, store, caplog):
+    shutil.copytree(folder, store / "mine")
+    register_model("mine", manifest_digest(folder))
+    assert find_model("mine").kind == "user"
+    assert model_names()[-1] == "mine"
+    edit(store / "mine", {"title": "another"})
+    with pytest.raises(ModelRefusedError, match="expected SHA-256"):
+        find_model("mine")
+    assert [each.name for each in list_models()] == [MINI, *RELEASED]
+    assert "expected SHA-256" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"schema": 1, "models": {}}',
+        '{"schema": 2}',
+        '{"schema": 2, "models": []}',
+        '{"schema": 2, "models": {"../x": {"manifest_sha256": "' + 64 * "0" + '"}}}',
+        '{"schema": 2, "models": {"x": {"manifest_sha256": "0000000"}}}',
+        '{"schema": 2, "models": {"x": 1}}',
+    ],
+)
+def test_a_damaged_user_registry_is_refused_and_spares_the_built_in_models(store, content):
+    store.mkdir()
+    (store / "registry.json").write_text(content, "utf-8")
+    assert find_model(MINI).name == MINI
+    with pytest.raises(ModelRefusedError, match=r"registry\.json"):
+        find_model("x")
+
+
+def test_files_with_an_unconfirmed_digest_load_only_with_the_users_word(folder, store):
+    """Not because the file lies there; only with a record that its digest was typed."""
+    edit(folder, {}, file={"confirmations": 1})
+    manifest = read_manifest(folder)
+    (network,) = manifest.networks
+    assert not is_installed(manifest)
+    (file,) = network.files
+    path = folder / file.name
+    record_file(folder, InstalledFile(path, file.size, file.sha256, file), confirmed=False)
+    assert not is_installed(manifest)
+    record_file(folder, InstalledFile(path, file.size, file.sha256, file), confirmed=True)
+    assert load(manifest)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"file": "../x.safetensors"},
+        {"sha256": "d9fa1413"},
+        {"bytes": "many"},
+        {"confirmed": "yes"},
+        {"more": 1},
+    ],
+)
+def test_damaged_records_are_refused(folder, record):
+    manifest = read_manifest(folder)
+    (file,) = manifest.networks[0].files
+    (folder / file.name).rename(folder / "made.safetensors")
+    installed = InstalledFile(folder / "made.safetensors", file.size, file.sha256, file)
+    record_file(folder, installed, confirmed=False)
+    assert load(manifest)
+    path = folder / "installed.json"
+    fields = json.loads(path.read_bytes())
+    fields["files"][0].update(record)
+    path.write_text(json.dumps(fields), "utf-8")
+    with pytest.raises(ModelRefusedError, match=r"installed\.json"):
+        load(manifest)
 
 
 def test_a_folder_gets_the_same_model(folder):
-    assert find_model(str(folder)).networks[0].sha256 == find_model(MINI).networks[0].sha256
+    assert find_model(str(folder)).networks == find_model(MINI).networks
 
 
 @pytest.mark.parametrize("position", [0, 7, 8, 5000, -1])
@@ -64,11 +279,11 @@ def test_any_flipped_byte_of_the_weights_is_refused(folder, position):
     content = bytearray(path.read_bytes())
     content[position] ^= 1
     path.write_bytes(content)
-    (entry,) = read_manifest(folder).networks
+    manifest = read_manifest(folder)
     with pytest.raises(ModelRefusedError, match="expected SHA-256") as caught:
-        read_verified(entry)
+        load(manifest)
     assert caught.value.path == path
-    assert caught.value.expected == entry.sha256
+    assert caught.value.expected == manifest.networks[0].files[0].sha256
     assert caught.value.actual == hashlib.sha256(content).hexdigest()
 
 
@@ -80,7 +295,7 @@ def test_a_wrong_size_is_refused(folder, damage, message):
     path = folder / f"{MINI}.safetensors"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ModelRefusedError, match=message):
-        load_networks(read_manifest(folder))
+        load(read_manifest(folder))
 
 
 def test_a_changed_manifest_of_a_registered_model_is_refused(folder, tmp_path, monkeypatch):
@@ -88,7 +303,7 @@ def test_a_changed_manifest_of_a_registered_model_is_refused(folder, tmp_path, m
     (tmp_path / MINI).mkdir()
     for each in folder.iterdir():
         shutil.copy(each, tmp_path / MINI)
-    monkeypatch.setattr(registry, "asset_dir", lambda _: tmp_path)
+    monkeypatch.setattr(lookup, "asset_dir", lambda _: tmp_path)
     find_model(MINI)
     edit(tmp_path / MINI, {"weight_license": "none of your business"})
     with pytest.raises(ModelRefusedError, match=r"manifest\.json.* expected SHA-256"):
@@ -96,23 +311,36 @@ def test_a_changed_manifest_of_a_registered_model_is_refused(folder, tmp_path, m
 
 
 @pytest.mark.parametrize(
-    ("change", "network", "message"),
+    ("where", "change", "message"),
     [
-        ({"schema": 2}, {}, "schema is 2"),
-        ({"sources": []}, {}, "cannot name files"),
-        ({"sources": ["../drums", "bass", "other", "vocals"]}, {}, "cannot name files"),
-        ({"weight_license": ""}, {}, "weight_license"),
-        ({"segment_policy": "any"}, {}, "segment_policy"),
-        ({"sample_rate": -1}, {}, "sample_rate"),
-        ({}, {"file": "../mini.safetensors"}, "leaves the model's folder"),
-        ({}, {"file": "weights.th"}, "not a .safetensors"),
-        ({}, {"sha256": "8726e21a"}, "not 64 hex digits"),
-        ({}, {"bytes": 1 << 40}, "claims"),
-        ({}, {"gains": [1, 1]}, "one per source"),
+        ("model", {"schema": 1}, "schema is 1"),
+        ("model", {"sources": []}, "cannot name files"),
+        ("model", {"sources": ["../drums", "bass", "other", "vocals"]}, "cannot name files"),
+        ("model", {"weight_license": ""}, "weight_license"),
+        ("model", {"segment_policy": "any"}, "segment_policy"),
+        ("model", {"segment_seconds": float("nan")}, "segment_seconds"),
+        ("model", {"sample_rate": -1}, "sample_rate"),
+        ("model", {"networks": []}, "no network"),
+        ("network", {"gains": [1, 1]}, "one per source"),
+        ("network", {"gains": [1, 1, float("nan"), 1]}, "one per source"),
+        ("network", {"gains": [1, 1, 0, 1]}, "no network has a share in source 2"),
+        ("network", {"arguments": []}, "not a table"),
+        ("network", {"files": []}, "no files"),
+        ("file", {"name": "../mini.safetensors"}, "leaves the model's folder"),
+        ("file", {"name": "..\\\\mini.safetensors"}, "leaves the model's folder"),
+        ("file", {"name": ".."}, "no plain name"),
+        ("file", {"name": "nul.safetensors"}, "no plain name"),
+        ("file", {"name": "weights.ckpt"}, "neither .safetensors nor"),
+        ("file", {"sha256": "8726e21a"}, "not 64 lower-case hex digits"),
+        ("file", {"sha256": None}, "not 64 lower-case hex digits"),
+        ("file", {"bytes": 1 << 40}, "claims"),
+        ("file", {"bytes": True}, "bytes"),
+        ("file", {"url": "http://example.org/x"}, "https"),
+        ("file", {"confirmations": 0}, "confirmations"),
     ],
 )
-def test_invalid_manifests_are_refused(folder, change, network, message):
-    edit(folder, change, network=network)
+def test_invalid_manifests_are_refused(folder, where, change, message):
+    edit(folder, **{"change": {}, **{_ARGUMENT[where]: change}})
     with pytest.raises(ModelRefusedError, match=message):
         read_manifest(folder)
 
@@ -129,7 +357,28 @@ def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
     path.rename(tmp_path / "elsewhere.safetensors")
     path.symlink_to(tmp_path / "elsewhere.safetensors")
     with pytest.raises(ModelRefusedError, match="leaves"):
-        read_manifest(folder)
+        load(read_manifest(folder))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.parametrize("name", [f"{MINI}.safetensors", "manifest.json"])
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(ModelRefusedError, match="no plain file"):
+        load(read_manifest(folder))
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(ModelRefusedError, match="no plain file|Is a directory|denied"):
+        load(read_manifest(folder))
+
+
+def test_a_pickle_in_a_folder_is_not_read(folder):
+    path = folder / f"{MINI}.safetensors"
+    path.rename(folder / "weights.th")
+    edit(folder, {}, file={"name": "weights.th"})
+    with pytest.raises(ModelNotFoundError, match="pickles are not read"):
+        load(read_manifest(folder))
 
 
 def test_unknown_names():
@@ -147,14 +396,14 @@ def test_a_folder_cannot_stand_in_for_a_name(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({"architecture": "os.system"}, "allowed are HDemucs, HTDemucs"),
+        ({"architecture": "os.system"}, "allowed are HDemucs, HTDemucs, torchaudio.HDemucs"),
         ({"architecture": "HDemucs"}, "unknown arguments|does not fit"),
     ],
 )
 def test_architectures_outside_the_list_are_refused(folder, network, message):
     edit(folder, {}, network=network)
     with pytest.raises(ModelRefusedError, match=message):
-        load_networks(read_manifest(folder))
+        load(read_manifest(folder))
 
 
 @pytest.mark.parametrize(
@@ -162,6 +411,8 @@ def test_architectures_outside_the_list_are_refused(folder, network, message):
     [
         ({"spam": 1}, "unknown arguments"),
         ({"depth": "four"}, "does not take"),
+        ({"depth": 10**9}, "depth is larger"),
+        ({"t_layers": 10**9}, "t_layers is larger"),
         ({"channels": 12}, "of shape"),
         ({"t_layers": 1}, "not known"),
     ],
@@ -170,7 +421,7 @@ def test_arguments_that_do_not_fit_are_refused(folder, change, message):
     manifest = json.loads((folder / "manifest.json").read_bytes())
     edit(folder, {}, network={"arguments": {**manifest["networks"][0]["arguments"], **change}})
     with pytest.raises(ModelRefusedError, match=message):
-        load_networks(read_manifest(folder))
+        load(read_manifest(folder))
 
 
 def test_a_manifest_that_contradicts_itself_is_refused(folder):
@@ -190,23 +441,23 @@ def test_states_that_do_not_fit_are_refused(folder):
     ):
         replace_weights(folder, {**good, **change})
         with pytest.raises(ModelRefusedError, match=message):
-            load_networks(read_manifest(folder))
+            load(read_manifest(folder))
     replace_weights(folder, {key: value for key, value in good.items() if key != name})
     with pytest.raises(ModelRefusedError, match="1 tensors are missing"):
-        load_networks(read_manifest(folder))
+        load(read_manifest(folder))
 
 
 def test_what_is_no_safetensors_is_refused(folder):
     content = b"\xff" * 100
     (folder / f"{MINI}.safetensors").write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    edit(folder, {}, network={"bytes": len(content), "sha256": sha256})
+    edit(folder, {}, file={"bytes": len(content), "sha256": sha256})
     with pytest.raises(ModelRefusedError, match="not a valid safetensors"):
-        load_networks(read_manifest(folder))
+        load(read_manifest(folder))
 
 
 def test_half_precision_weights_make_a_float_network(folder):
     state = load_file(folder / f"{MINI}.safetensors")
     replace_weights(folder, {key: value.half() for key, value in state.items()})
-    (network,) = load_networks(read_manifest(folder))
+    network = load(read_manifest(folder))
     assert {each.dtype for each in network.parameters()} == {torch.float32}
