@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
     os.environ[_name] = os.environ[_name.lower()] = "http://127.0.0.1:9"
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost,::1"
+
+# Whatever models the person who runs the tests has added are not theirs to use or to change.
+_MODELS = tempfile.TemporaryDirectory(prefix="stemlab-tests-")
+os.environ["STEMLAB_MODELS"] = _MODELS.name
 
 SOURCES = ["drums", "bass", "other", "vocals"]
 

@@ -37,6 +37,7 @@ PUBLIC = [
     "AudioNotFoundError",
     "AudioStemSeparator",
     "ChunkPlan",
+    "DownloadError",
     "MissingDependencyError",
     "ModelError",
     "ModelManifest",
@@ -54,11 +55,15 @@ PUBLIC = [
     "StemBlock",
     "StemlabError",
     "__version__",
+    "add_model",
+    "find_model",
     "list_models",
     "read_file",
+    "remove_model",
     "replay",
     "sdr",
     "si_sdr",
+    "verify_model",
     "write_file",
 ]
 

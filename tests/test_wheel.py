@@ -84,11 +84,11 @@ def test_wheel_carries_everything_and_nothing_else(wheel: Path) -> None:
 
     registry = json.loads((ROOT / "models" / "registry.json").read_text("utf-8"))
     expected = {"stemlab/py.typed", "stemlab/assets/models/registry.json"}
-    for model in registry["models"].values():
-        kept = {path.name for path in (ROOT / "models" / model["folder"]).iterdir()}
-        assert {"manifest.json", "README.md"} < kept
-        assert any(name.endswith(".safetensors") for name in kept)
-        expected |= {f"stemlab/assets/models/{model['folder']}/{name}" for name in kept}
+    for model, entry in registry["models"].items():
+        kept = {path.name for path in (ROOT / "models" / model).iterdir()}
+        assert "manifest.json" in kept
+        assert any(name.endswith(".safetensors") for name in kept) == entry["bundled"]
+        expected |= {f"stemlab/assets/models/{model}/{name}" for name in kept}
     expected |= {f"stemlab/assets/demo/{name}.flac" for name in ("mixture", *_assets.DEMO_SOURCES)}
     notebooks = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
     assert notebooks

@@ -60,12 +60,16 @@ def model(tiny_htdemucs: HTDemucs, tmp_path_factory: pytest.TempPathFactory) -> 
             "t_hidden_scale": 1.0,
             "segment": 1.0,
         },
-        "file": weights.name,
-        "bytes": weights.stat().st_size,
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "files": [
+            {
+                "name": weights.name,
+                "bytes": weights.stat().st_size,
+                "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            }
+        ],
     }
     manifest = {
-        "schema": 1,
+        "schema": 2,
         "name": "tiny",
         "title": "tiny <of the tests>",
         "sources": sources,
@@ -77,6 +81,7 @@ def model(tiny_htdemucs: HTDemucs, tmp_path_factory: pytest.TempPathFactory) -> 
         "networks": [network],
         "code_license": "MIT",
         "weight_license": "CC0-1.0",
+        "disputes": [],
         "origin": "random numbers",
         "training_data": "none",
     }

@@ -127,7 +127,7 @@ def _parts(loaded: Any) -> tuple[bytes, dict[Any, Any]]:
     if not isinstance(loaded, dict):
         raise RefusedError(f"it holds a {type(loaded).__name__}, no table of tensors")
     facts: dict[str, Any] = {}
-    state = loaded
+    state: Any = loaded
     if "klass" in loaded or "state" in loaded:
         missing = {"klass", "args", "kwargs", "state"} - loaded.keys()
         if missing:

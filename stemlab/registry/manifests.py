@@ -215,6 +215,10 @@ def invalid(path: Path, what: str, advice: str) -> Iterator[None]:
     advice : str
         The next step.
 
+    Yields
+    ------
+    nothing : None
+
     Raises
     ------
     ModelRefusedError
@@ -342,7 +346,7 @@ def _manifest(
         networks=_networks(fields["networks"], len(sources)),
         code_license=_text(fields, "code_license"),
         weight_license=_text(fields, "weight_license"),
-        disputes=tuple(str(each) for each in fields["disputes"]),
+        disputes=_texts(fields, "disputes"),
         origin=_text(fields, "origin"),
         training_data=_text(fields, "training_data"),
         sha256=sha256,
@@ -415,6 +419,15 @@ def _text(fields: dict[str, Any], key: str) -> str:
     _expect(isinstance(value, str) and bool(value), f"{key} is not a text")
     text: str = value
     return text
+
+
+def _texts(fields: dict[str, Any], key: str) -> tuple[str, ...]:
+    values = fields[key]
+    _expect(
+        isinstance(values, list) and all(isinstance(each, str) for each in values),
+        f"{key} is not a list of texts",
+    )
+    return tuple(values)
 
 
 def _positive(fields: dict[str, Any], key: str) -> int:
