@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,7 @@ __all__ = ["add_model"]
 # A person's folder of downloads may hold anything; looking for one file in it should not last.
 _MOST_FILES_LOOKED_AT = 100_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_ZIP_MAGIC = b"PK"
+_ZIP_MAGIC = b"PK\x03\x04"
 _NO_LICENSE = "not stated: added by the user, who has to know"
 
 
@@ -176,7 +176,7 @@ def _add_released(
         missing = [each for each in manifest.networks if not _is_whole(manifest, each)]
         # All are found before the first is added; only then is a bag not left half there.
         if paths:
-            finds = [_search(each, manifest.name, _by_size(paths)) for each in missing]
+            finds = _find_all(missing, manifest.name, paths)
         else:
             finds = [_Find(each.files[0], None) for each in missing]
         for find in finds:
@@ -203,62 +203,70 @@ def _is_whole(manifest: ModelManifest, network: NetworkEntry) -> bool:
     return True
 
 
-def _by_size(paths: Sequence[StrPath]) -> dict[int, list[Path]]:
-    """Files that were named or lie in folders that were: of a few sizes only some need reading."""
-    found: dict[int, list[Path]] = {}
+def _find_all(
+    networks: Sequence[NetworkEntry], model: str, paths: Sequence[StrPath]
+) -> list[_Find]:
+    """Find a file for each network by size and digest; their names do not matter."""
+    sizes = {file.size for each in networks for file in each.files}
+    by_digest: dict[str, Path] = {}
+    others: list[str] = []
+    for path in _files(paths):
+        with suppress(OSError):
+            size = path.stat().st_size
+            if size in sizes:
+                content = read_bounded(path, size, follow_links=True)
+                by_digest[hashlib.sha256(content).hexdigest()] = path
+            else:
+                others.append(f"{str(path)!r} has {size} bytes")
+    finds = []
+    for network in networks:
+        file = next((each for each in network.files if each.sha256 in by_digest), None)
+        if file is None:
+            recorded = {file.sha256 for each in networks for file in each.files}
+            strays = [
+                f"{str(path)!r} has SHA-256 {digest}"
+                for digest, path in by_digest.items()
+                if digest not in recorded
+            ]
+            alone = len(others) == 1 and not by_digest
+            raise _not_among(network, model, strays or (others if alone else []))
+        finds.append(_Find(file, by_digest[file.sha256]))
+    return finds
+
+
+def _files(paths: Sequence[StrPath]) -> Iterator[Path]:
     looked_at = 0
     for path in map(Path, paths):
         if not path.exists():
             raise ModelNotFoundError(f"{str(path)!r} does not exist. Name a file or a folder.")
-        for file in _files(path):
-            looked_at += 1
+        if not path.is_dir():
+            yield path
+            continue
+        for folder, _, names in os.walk(path):
+            looked_at += len(names)
             if looked_at > _MOST_FILES_LOOKED_AT:
                 raise ParameterError(
                     f"{str(path)!r} holds more than {_MOST_FILES_LOOKED_AT} files. Name the file, "
                     "or a narrower folder."
                 )
-            with suppress(OSError):
-                found.setdefault(file.stat().st_size, []).append(file)
-    return found
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        for folder, _, names in os.walk(path):
             yield from (Path(folder, each) for each in sorted(names))
-    else:
-        yield path
 
 
-def _search(network: NetworkEntry, model: str, by_size: Mapping[int, Sequence[Path]]) -> _Find:
-    """Find one of a network's files by its size and digest; its name does not matter."""
-    refusals: list[ModelError] = []
-    for file in network.files:
-        for path in by_size.get(file.size, []):
-            try:
-                read_verified(path, size=file.size, sha256=file.sha256, follow_links=True)
-            except ModelError as error:
-                refusals.append(error)
-            else:
-                return _Find(file, path)
-    if refusals:
-        raise refusals[0]
+def _not_among(network: NetworkEntry, model: str, instead: Sequence[str]) -> ModelError:
+    """Say what was expected, and what was there that looks as if it were meant for it."""
     expected = " or ".join(
         f"{each.name} ({each.size} bytes, SHA-256 {each.sha256})" for each in network.files
     )
-    looked_at = [(path, size) for size, paths in by_size.items() for path in paths]
-    if len(looked_at) == 1:
-        ((path, size),) = looked_at
-        raise ModelRefusedError(
-            f"{str(path)!r} is no file of {model!r}: expected {expected}, got {size} bytes. "
-            "Get the file again; do not use this one.",
-            path=path,
-            expected=[each.size for each in network.files],
-            actual=size,
+    if instead:
+        return ModelRefusedError(
+            f"what was named is not the file of {model!r}: expected {expected}, but "
+            f"{'; '.join(instead[:3])}. Get the file again; do not use this one.",
+            expected=[each.sha256 for each in network.files],
+            actual=list(instead),
         )
-    raise ModelNotFoundError(
-        f"none of the {len(looked_at)} files that were named is the one of {model!r} that is "
-        f"missing: expected {expected}. Name the file, or its folder."
+    return ModelNotFoundError(
+        f"a file of {model!r} is not among those that were looked at: expected {expected}. Name "
+        "the file, or its folder."
     )
 
 
@@ -305,7 +313,7 @@ def _safetensors(
     content: bytes, name: str, label: str, progress: ProgressCallback | None
 ) -> tuple[bytes, Declaration | None]:
     """Convert verified content if it is a pickle, and read what it says of its network."""
-    if content[:2] != _ZIP_MAGIC:
+    if not content.startswith(_ZIP_MAGIC):
         return content, declaration_of_safetensors(content, label)
     if progress is not None:
         progress(FileProgress("convert", name, 0, len(content)))

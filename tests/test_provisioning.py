@@ -1,0 +1,532 @@
+"""Adding, verifying and removing models: real networks in the forms that Demucs publishes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from demucs.apply import BagOfModels, apply_model
+from demucs.states import load_model
+from model_files import hub_file, package, publish, recorded
+
+from stemlab.cli import main
+from stemlab.errors import (
+    ModelNotFoundError,
+    ModelRefusedError,
+    OutputError,
+    ParameterError,
+)
+from stemlab.provisioning import add_model, remove_model, verify_model
+from stemlab.registry import find_model, installed_file, is_installed, lookup, model_names
+from stemlab.separation import AudioStemSeparator
+
+ONE_HOT = [[float(row == column) for column in range(4)] for row in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    folder = tmp_path / "store"
+    monkeypatch.setenv("STEMLAB_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pickled(tiny_htdemucs):
+    return package(tiny_htdemucs)
+
+
+@pytest.fixture(scope="module")
+def hub(tiny_htdemucs):
+    return hub_file(tiny_htdemucs)
+
+
+@pytest.fixture
+def assets(tmp_path, monkeypatch, tiny_htdemucs, pickled, hub):
+    """A registry with one network, which is published in two forms."""
+    folder = tmp_path / "assets"
+    files = [recorded("abc.safetensors", hub, confirmations=4)]
+    files += [recorded("abc-12345678.th", pickled, confirmations=9)]
+    publish(folder, "tiny", [tiny_htdemucs], [files])
+    monkeypatch.setattr(lookup, "asset_dir", lambda _: folder)
+    return folder
+
+
+@pytest.fixture
+def downloads(tmp_path):
+    """A folder of the user's, with other things in it."""
+    folder = tmp_path / "downloads"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "readme.txt").write_text("hello", "utf-8")
+    return folder
+
+
+def digest(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def lying_in(folder):
+    """Names of the files in a folder, but for the lock."""
+    return {str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()} - {
+        ".lock"
+    }
+
+
+def estimate(network, mixture):
+    """Demucs' own result."""
+    waveform = torch.from_numpy(mixture)
+    reference = waveform.mean(0)
+    mean, deviation = reference.mean(), reference.std() + 1e-8
+    normalised = (waveform - mean) / deviation
+    stems = apply_model(network, normalised[None], overlap=0.25, shifts=0, device="cpu")[0]
+    return (stems * deviation + mean).numpy()
+
+
+def half(network):
+    """What is left of a network that was published in half precision."""
+    copied = type(network)(*network._init_args_kwargs[0], **network._init_args_kwargs[1])
+    copied.load_state_dict({name: each.half() for name, each in network.state_dict().items()})
+    return copied.eval()
+
+
+def assert_separates_like(model, network, rng):
+    mixture = rng.uniform(-0.3, 0.3, (2, 100_000)).astype(np.float32)
+    stems = AudioStemSeparator(model, device="cpu").separate_audio(mixture, 44_100)
+    expected = estimate(network, mixture)
+    for index, stem in enumerate(stems.values()):
+        assert np.abs(stem - expected[index]).max() < 1e-5
+        assert np.abs(stem).max() > 0.01
+
+
+# --- models that stemlab knows
+
+
+@pytest.mark.parametrize("form", ["safetensors", "th"])
+def test_a_published_file_is_found_by_its_content_and_separates_as_demucs_does(
+    assets, downloads, store, pickled, hub, tiny_htdemucs, rng, form
+):
+    content = hub if form == "safetensors" else pickled
+    # A name that says nothing, beside a file of the same size.
+    (downloads / "deep" / "er" / "whatever.bin").write_bytes(content)
+    (downloads / "same-size").write_bytes(b"\0" * len(content))
+    with pytest.raises(ModelNotFoundError, match="not installed"):
+        verify_model("tiny")
+    add_model("tiny", [downloads])
+    verified = verify_model("tiny")
+    assert verified.parameters == sum(each.numel() for each in tiny_htdemucs.parameters())
+    (file,) = verified.files
+    assert file.source.sha256 == digest(content)
+    assert file.sha256 == digest(file.path.read_bytes())
+    expected = {"tiny/abc.safetensors"}
+    if form == "th":
+        expected = {"tiny/abc-12345678.safetensors", "tiny/installed.json"}
+    assert lying_in(store) == expected
+    assert (downloads / "deep" / "er" / "whatever.bin").read_bytes() == content
+    assert_separates_like("tiny", half(tiny_htdemucs), rng)
+
+
+def test_an_installed_model_is_left_as_it_is(assets, downloads, store, hub):
+    (downloads / "abc.safetensors").write_bytes(hub)
+    add_model("tiny", [downloads])
+    before = (store / "tiny" / "abc.safetensors").stat()
+    add_model("tiny", [downloads])
+    assert (store / "tiny" / "abc.safetensors").stat().st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.parametrize("form", ["safetensors", "th"])
+def test_a_damaged_model_is_refused_and_mended_by_adding_it_again(
+    assets, downloads, store, pickled, hub, form
+):
+    (downloads / "file").write_bytes(hub if form == "safetensors" else pickled)
+    add_model("tiny", [downloads])
+    path = installed_file(find_model("tiny"), find_model("tiny").networks[0]).path
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelRefusedError, match="expected SHA-256"):
+        AudioStemSeparator("tiny").separate_audio(np.zeros((2, 1000), np.float32), 44_100)
+    add_model("tiny", [downloads])
+    assert verify_model("tiny")
+
+
+def test_a_damaged_safetensors_gives_way_to_a_converted_pickle(
+    assets, downloads, store, pickled, hub
+):
+    (downloads / "file").write_bytes(hub)
+    add_model("tiny", [downloads])
+    (store / "tiny" / "abc.safetensors").write_bytes(hub[:-1])
+    (downloads / "file").write_bytes(pickled)
+    add_model("tiny", [downloads])
+    assert verify_model("tiny").files[0].source.name == "abc-12345678.th"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[:-1], "expected abc.safetensors .* has [0-9]+ bytes"),
+        (lambda content: content + b"\0", "expected abc.safetensors .* has [0-9]+ bytes"),
+        (
+            lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+            "expected abc.safetensors .* has SHA-256",
+        ),
+        (lambda content: b"", "has 0 bytes"),
+    ],
+    ids=["truncated", "longer", "flipped", "empty"],
+)
+@pytest.mark.parametrize("form", ["safetensors", "th"])
+def test_other_files_are_refused_and_nothing_is_added(
+    assets, downloads, store, pickled, hub, form, damage, message
+):
+    path = downloads / "file"
+    path.write_bytes(damage(hub if form == "safetensors" else pickled))
+    with pytest.raises(ModelRefusedError, match=message):
+        add_model("tiny", [path])
+    assert not is_installed(find_model("tiny"))
+    assert lying_in(store) == set()
+
+
+def test_a_folder_without_the_file_says_what_was_expected(assets, downloads, hub):
+    (downloads / "other").write_text("there", "utf-8")
+    with pytest.raises(ModelNotFoundError, match=rf"not among .*{len(hub)} bytes.*{digest(hub)}"):
+        add_model("tiny", [downloads])
+    with pytest.raises(ModelNotFoundError, match="does not exist"):
+        add_model("tiny", [downloads / "nowhere"])
+
+
+def test_a_file_that_says_something_else_of_its_network_is_refused(
+    assets, downloads, tiny_htdemucs, store
+):
+    """The record would be wrong then, and the stems wrong with it."""
+    _, kwargs = tiny_htdemucs._init_args_kwargs
+    content = package(tiny_htdemucs, kwargs={**kwargs, "t_max_period": 5000.0})
+    publish(assets, "tiny", [tiny_htdemucs], [[recorded("abc.th", content)]])
+    (downloads / "abc.th").write_bytes(content)
+    with pytest.raises(ModelRefusedError, match=r"t_max_period=5000\.0 .* recorded is 10000\.0"):
+        add_model("tiny", [downloads])
+    assert lying_in(store) == set()
+
+
+@pytest.fixture
+def bag(assets, tiny_htdemucs, downloads):
+    """Four networks, one for each source, and their files in the folder of downloads."""
+    networks, files = [], []
+    for index in range(4):
+        network = half(tiny_htdemucs)
+        with torch.no_grad():
+            network.decoder[-1].conv_tr.weight.mul_(1 + index / 4)
+        networks.append(network)
+        content = package(network) if index == 2 else hub_file(network)
+        name = f"net{index}.{'th' if index == 2 else 'safetensors'}"
+        (downloads / name).write_bytes(content)
+        files.append([recorded(name, content)])
+    publish(assets, "bag", networks, files, gains=ONE_HOT)
+    return networks
+
+
+def test_a_bag_is_added_whole_and_separates_as_demucs_does(bag, downloads, rng):
+    add_model("bag", [downloads])
+    assert len(verify_model("bag").files) == 4
+    assert_separates_like("bag", BagOfModels([half(each) for each in bag], ONE_HOT), rng)
+
+
+def test_a_bag_with_a_missing_file_is_not_begun(bag, downloads, store):
+    (downloads / "net3.safetensors").unlink()
+    with pytest.raises(ModelNotFoundError, match=r"net3\.safetensors"):
+        add_model("bag", [downloads])
+    assert lying_in(store) == set()
+
+
+def test_files_of_a_bag_may_come_from_several_places(bag, downloads, tmp_path):
+    shutil.move(downloads / "net3.safetensors", tmp_path / "elsewhere")
+    add_model("bag", [downloads, tmp_path / "elsewhere"])
+    assert is_installed(find_model("bag"))
+
+
+def test_one_source_of_a_bag_needs_one_of_its_files(bag, downloads, store):
+    add_model("bag", [downloads])
+    for index in range(3):
+        next((store / "bag").glob(f"net{index}.safetensors")).unlink()
+    separator = AudioStemSeparator("bag", device="cpu")
+    mixture = np.zeros((2, 1000), np.float32)
+    assert separator.separate_audio(mixture, 44_100, sources=["vocals"])
+    with pytest.raises(ModelNotFoundError, match="net0"):
+        separator.separate_audio(mixture, 44_100, sources=["drums"])
+
+
+def test_a_digest_with_one_source_has_to_be_typed(assets, downloads, store, tiny_htdemucs, pickled):
+    files = [recorded("abc-12345678.th", pickled, confirmations=1)]
+    publish(assets, "rare", [tiny_htdemucs], [files])
+    (downloads / "abc.th").write_bytes(pickled)
+    with pytest.raises(ModelRefusedError, match="known from one source only.*--sha256"):
+        add_model("rare", [downloads])
+    with pytest.raises(ModelRefusedError, match="the digest of no file of 'rare'"):
+        add_model("rare", [downloads], sha256=["0" * 64])
+    with pytest.raises(ParameterError, match="64 hex digits, got 8"):
+        add_model("rare", [downloads], sha256=[digest(pickled)[:8]])
+    assert not is_installed(find_model("rare"))
+    add_model("rare", [downloads], sha256=[digest(pickled).upper()])
+    assert verify_model("rare")
+
+
+def test_a_built_in_model_takes_no_other_file_whatever_is_typed(assets, downloads, tiny_hdemucs):
+    content = package(tiny_hdemucs)
+    (downloads / "other.th").write_bytes(content)
+    with pytest.raises(ModelRefusedError, match="another model, add it under another name"):
+        add_model("tiny", [downloads / "other.th"], sha256=[digest(content)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "tiny"}, "name files or folders"),
+        ({"name": "tiny", "paths": ["x"], "download": True}, "one of the two"),
+        ({"name": "mine", "download": True}, "none of the models that can be downloaded"),
+        ({"name": "tiny", "paths": ["x"], "weight_license": "MIT"}, "terms of 'tiny' are recorded"),
+        ({"name": "../mine", "paths": ["x"]}, "cannot name a model"),
+        ({"name": "nul", "paths": ["x"]}, "cannot name a model"),
+        ({"name": ".mine", "paths": ["x"]}, "cannot name a model"),
+        ({"name": "mine", "paths": ["x", "y"]}, "from one file"),
+        ({"name": "mine", "paths": ["x"]}, "needs the full SHA-256"),
+    ],
+)
+def test_requests_that_do_not_go_together_are_refused_before_any_work(
+    assets, store, arguments, message
+):
+    with pytest.raises(ParameterError, match=message):
+        add_model(**arguments)
+    assert not store.exists()
+
+
+def test_what_comes_with_stemlab_is_neither_added_nor_removed(tmp_path):
+    for act in (
+        lambda: add_model("stemlab-mini", [tmp_path]),
+        lambda: remove_model("Stemlab-Mini"),
+    ):
+        with pytest.raises(ParameterError, match="comes with stemlab"):
+            act()
+    assert verify_model("stemlab-mini").parameters == 1_623_896
+
+
+# --- models of the user's own
+
+
+@pytest.mark.parametrize("form", ["th", "safetensors", "hdemucs"])
+def test_an_own_model_is_added_and_separates_as_demucs_does(
+    downloads, store, tiny_htdemucs, tiny_hdemucs, rng, form
+):
+    network = tiny_hdemucs if form == "hdemucs" else tiny_htdemucs
+    content = hub_file(network) if form == "safetensors" else package(network)
+    path = downloads / "weights of mine.bin"
+    path.write_bytes(content)
+    manifest = add_model("mine", [path], sha256=[digest(content)], weight_license="mine alone")
+    assert manifest.kind == "user"
+    assert manifest.weight_license == "mine alone"
+    assert manifest.segment_policy == ("free" if form == "hdemucs" else "padded")
+    assert digest(content) in {each.sha256 for each in manifest.networks[0].files}
+    assert model_names()[-1] == "mine"
+    assert verify_model("mine")
+    assert lying_in(store) == {"registry.json", "mine/manifest.json", "mine/mine.safetensors"}
+    assert_separates_like("MINE", half(network), rng)
+
+
+def test_the_result_is_the_one_of_demucs_loading_the_very_file(downloads, pickled, rng):
+    path = downloads / "abc.th"
+    path.write_bytes(pickled)
+    add_model("mine", [path], sha256=[digest(pickled)])
+    assert_separates_like("mine", load_model(path).eval(), rng)
+
+
+def test_an_own_model_needs_the_digest_of_its_file(downloads, store, pickled):
+    path = downloads / "abc.th"
+    path.write_bytes(pickled)
+    wrong = "0" * 64
+    with pytest.raises(ModelRefusedError, match=f"expected SHA-256 {wrong}, got {digest(pickled)}"):
+        add_model("mine", [path], sha256=[wrong])
+    with pytest.raises(ModelNotFoundError, match="missing"):
+        add_model("mine", [downloads / "nowhere.th"], sha256=[wrong])
+    assert lying_in(store) == set()
+    assert "mine" not in model_names()
+
+
+def test_an_own_name_is_not_taken_twice(downloads, pickled, hub):
+    for name, content in (("one", pickled), ("two", hub)):
+        (downloads / name).write_bytes(content)
+    add_model("mine", [downloads / "one"], sha256=[digest(pickled)])
+    assert add_model("Mine", [downloads / "one"], sha256=[digest(pickled)]).name == "mine"
+    with pytest.raises(ParameterError, match="taken by another model"):
+        add_model("MINE", [downloads / "two"], sha256=[digest(hub)])
+
+
+def test_weights_that_do_not_say_their_network_are_refused(downloads, tiny_htdemucs):
+    from safetensors.torch import save
+
+    content = save(tiny_htdemucs.state_dict())
+    (downloads / "bare").write_bytes(content)
+    with pytest.raises(ModelRefusedError, match=r"manifest\.json beside it"):
+        add_model("mine", [downloads / "bare"], sha256=[digest(content)])
+
+
+def test_folders_need_no_adding(downloads):
+    with pytest.raises(ParameterError, match=r"--model \./FOLDER"):
+        add_model("mine", [downloads], sha256=["0" * 64])
+
+
+# --- removing
+
+
+def test_models_are_removed_and_can_be_added_again(assets, downloads, store, pickled, hub):
+    (downloads / "one").write_bytes(pickled)
+    (downloads / "two").write_bytes(hub)
+    add_model("mine", [downloads / "one"], sha256=[digest(pickled)])
+    add_model("tiny", [downloads / "two"])
+    for name in ("MINE", "tiny"):
+        remove_model(name)
+        with pytest.raises(ModelNotFoundError, match="not installed"):
+            remove_model(name)
+    assert model_names() == ["tiny"]
+    assert lying_in(store) == {"registry.json"}
+    add_model("mine", [downloads / "one"], sha256=[digest(pickled)])
+    assert verify_model("mine")
+
+
+def test_a_damaged_own_model_can_be_removed(downloads, store, pickled):
+    (downloads / "one").write_bytes(pickled)
+    add_model("mine", [downloads / "one"], sha256=[digest(pickled)])
+    (store / "mine" / "manifest.json").write_text("{", "utf-8")
+    remove_model("mine")
+    assert "mine" not in model_names()
+    assert lying_in(store) == {"registry.json"}
+
+
+def test_links_are_removed_and_not_followed(assets, store, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("x", "utf-8")
+    store.mkdir()
+    (store / "tiny").symlink_to(elsewhere)
+    remove_model("tiny")
+    assert (elsewhere / "precious").exists()
+    assert not os.path.lexists(store / "tiny")
+
+
+def test_folders_are_not_removed(tmp_path):
+    with pytest.raises(ParameterError, match="does not remove"):
+        remove_model(f"{tmp_path}/")
+
+
+# --- more than one process, and dead ones
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "stemlab", "models", *map(str, arguments)]
+
+
+def test_processes_that_add_at_once_all_succeed(downloads, store, pickled, hub):
+    """Two want the same model, the third another one."""
+    (downloads / "one").write_bytes(pickled)
+    (downloads / "two").write_bytes(hub)
+    running = [
+        subprocess.Popen(
+            command("add", name, "--from", downloads / file, "--sha256", digest(content)),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for name, file, content in (("a", "one", pickled), ("a", "one", pickled), ("b", "two", hub))
+    ]
+    said = [each.communicate(timeout=120)[1].decode() for each in running]
+    assert [each.returncode for each in running] == [0, 0, 0], said
+    assert {"a", "b"} <= set(model_names())
+    for name in ("a", "b"):
+        assert verify_model(name)
+    assert lying_in(store) == {
+        "registry.json",
+        *(f"{name}/{file}" for name in "ab" for file in ("manifest.json", f"{name}.safetensors")),
+    }
+
+
+def test_a_killed_process_leaves_nothing_that_the_next_one_minds(downloads, store, pickled):
+    (downloads / "one").write_bytes(pickled)
+    add = command("add", "mine", "--from", downloads / "one", "--sha256", digest(pickled))
+    process = subprocess.Popen(add, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (store / ".lock").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    # What it may have been in the midst of.
+    (store / ".stemlab-abc").mkdir()
+    (store / ".stemlab-abc" / "mine.safetensors").write_bytes(pickled[:1000])
+    (store / "mine").mkdir(exist_ok=True)
+    (store / "mine" / ".stemlab-x.partial").write_bytes(pickled[:1000])
+    assert "mine" not in model_names()
+    add_model("mine", [downloads / "one"], sha256=[digest(pickled)])
+    assert verify_model("mine")
+    assert lying_in(store) == {"registry.json", "mine/manifest.json", "mine/mine.safetensors"}
+
+
+def test_a_models_folder_that_cannot_be_made_is_said(tmp_path, monkeypatch, downloads, pickled):
+    (tmp_path / "file").write_text("in the way", "utf-8")
+    monkeypatch.setenv("STEMLAB_MODELS", str(tmp_path / "file" / "models"))
+    (downloads / "one").write_bytes(pickled)
+    with pytest.raises(OutputError, match="STEMLAB_MODELS"):
+        add_model("mine", [downloads / "one"], sha256=[digest(pickled)])
+
+
+# --- the command line
+
+
+def test_the_commands_tell_what_they_do(downloads, store, pickled, capsys):
+    path = downloads / "one.th"
+    path.write_bytes(pickled)
+    assert main(["models", "add", "mine", "--from", str(path), "--sha256", digest(pickled)]) == 0
+    assert "mine: installed and verified" in capsys.readouterr().out
+    assert main(["models", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "htdemucs_ft: Hybrid" in listed
+    assert "mine: mine, added by the user" in listed
+    assert main(["models", "show", "mine", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["networks"][0]["files"][1]["sha256"] == digest(pickled)
+    assert main(["models", "verify"]) == 0
+    verified = capsys.readouterr().out.splitlines()
+    assert [each.partition(":")[0] for each in verified] == ["stemlab-mini", "mine"]
+    assert main(["models", "remove", "mine"]) == 0
+    assert capsys.readouterr().out == "mine: removed\n"
+    assert main(["models", "verify", "mine"]) == 4
+    assert main(["models", "verify", "htdemucs"]) == 4
+    assert "models add htdemucs" in capsys.readouterr().err
+
+
+def test_a_tampered_model_is_told_and_spares_the_others(downloads, store, pickled, capsys):
+    path = downloads / "one.th"
+    path.write_bytes(pickled)
+    add_model("mine", [path], sha256=[digest(pickled)])
+    with (store / "mine" / "mine.safetensors").open("r+b") as file:
+        file.seek(5000)
+        file.write(b"x")
+    assert main(["models", "verify"]) == 4
+    captured = capsys.readouterr()
+    assert "stemlab-mini: verified" in captured.out
+    assert "expected SHA-256" in captured.err
+    (store / "mine" / "manifest.json").write_text("{}", "utf-8")
+    assert main(["models", "list"]) == 4
+    assert "mine: REFUSED" in capsys.readouterr().out
+
+
+def test_everything_that_is_recorded_is_shown(capsys):
+    assert main(["models", "show", "htdemucs_ft"]) == 0
+    shown = capsys.readouterr().out
+    for network in find_model("htdemucs_ft").networks:
+        for file in network.files:
+            assert file.sha256 in shown
+            assert str(file.size) in shown
+            assert file.url in shown
+    assert "scientific purposes" in shown
+    assert "'vocals': 1.0" in shown
