@@ -270,26 +270,28 @@ def _broken(facts: dict[str, Any]) -> list[str]:
 
 
 class _FileBar:
-    """A progress callback that shows one bar for each file."""
+    """A progress callback that shows one bar for each file and step."""
 
     def __init__(self, *, hidden: bool) -> None:
-        self._hidden = hidden
+        # `None` hides the bar where standard error is no terminal.
+        self._disable = True if hidden else None
+        self._title = ""
         self._bar: Any = None
 
     def __call__(self, event: FileProgress) -> None:
         from tqdm import tqdm
 
         title = f"{event.step} {event.file}"
-        if self._bar is None or self._bar.desc != title:
+        if title != self._title:
             self.close()
-            # `None` hides the bar where standard error is no terminal.
+            self._title = title
             self._bar = tqdm(
                 desc=title,
                 unit="B",
                 unit_scale=True,
                 leave=False,
                 total=event.total,
-                disable=True if self._hidden else None,
+                disable=self._disable,
             )
         self._bar.update(event.done - self._bar.n)
 

@@ -21,8 +21,11 @@ TIMEOUT_SECONDS = (10.0, 30.0)
 PAUSE_SECONDS = 1.0
 # In a row, without a single byte in between.
 MOST_FAILURES = 4
+# In all: a server that gives one byte for each would keep us for ever.
+MOST_CONNECTIONS = 1000
 MOST_REDIRECTS = 10
-_PIECE_BYTES = 1 << 18
+# What is lost of a piece when the connection breaks off within it.
+_PIECE_BYTES = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def fetch(file: WeightFile, folder: Path, progress: ProgressCallback | None = No
         If what arrives cannot be stored.
     """
     part = part_path(file, folder)
-    failures = 0
+    failures = connections = 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
         while (before := _size(part)) != file.size:
@@ -86,8 +89,9 @@ def fetch(file: WeightFile, folder: Path, progress: ProgressCallback | None = No
                 reason = "the connection was closed too early"
             except (_Interrupted, requests.RequestException) as error:
                 reason = _say(error)
+            connections += 1
             failures = 0 if _size(part) > before else failures + 1
-            if failures == MOST_FAILURES:
+            if failures == MOST_FAILURES or connections == MOST_CONNECTIONS:
                 raise DownloadError(
                     f"{file.url} cannot be downloaded: {reason}. {_size(part)} of {file.size} "
                     "bytes are there; the same command goes on from there. Or get the file "
@@ -162,7 +166,10 @@ def _request(url: str, first_byte: int) -> requests.Response:
         headers = {"Accept-Encoding": "identity", "User-Agent": f"stemlab/{__version__}"}
         if first_byte:
             headers["Range"] = f"bytes={first_byte}-"
-        request = session.prepare_request(requests.Request("GET", url, headers=headers))
+        # An `auth` of its own keeps requests from sending what ~/.netrc holds for the host.
+        request = session.prepare_request(
+            requests.Request("GET", url, headers=headers, auth=lambda prepared: prepared)
+        )
         for _ in range(MOST_REDIRECTS + 1):
             settings = session.merge_environment_settings(request.url, {}, True, None, None)
             response = session.send(
@@ -172,6 +179,7 @@ def _request(url: str, first_byte: int) -> requests.Response:
                 return response
             response.close()
             request = response.next
+            request.headers.pop("Authorization", None)
             if not str(request.url).startswith("https://"):
                 raise DownloadError(
                     f"{url} redirects to {request.url}, which is not HTTPS. Nothing was fetched "

@@ -1,0 +1,505 @@
+"""Downloads from a real HTTPS server, which does what servers and networks do at their worst."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import select
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+
+import pytest
+import trustme
+from https_server import serve
+from model_files import hub_file, package, publish, recorded
+
+from stemlab.errors import DownloadError
+from stemlab.provisioning import _download, add_model, remove_model, verify_model
+from stemlab.registry import find_model, is_installed, lookup
+
+NAME = "tiny"
+# Of a broken piece nothing is kept: six pieces.
+CUT = 6 * (1 << 14)
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def content(tiny_htdemucs):
+    return hub_file(tiny_htdemucs)
+
+
+@pytest.fixture(scope="module")
+def pickled(tiny_htdemucs):
+    return package(tiny_htdemucs)
+
+
+@pytest.fixture(autouse=True)
+def trusted(authority, tmp_path, monkeypatch):
+    """As a company's own authority is trusted."""
+    path = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
+    monkeypatch.setattr(_download, "TIMEOUT_SECONDS", (5.0, 5.0))
+    monkeypatch.setattr(_download, "PAUSE_SECONDS", 0.01)
+    return path
+
+
+@pytest.fixture
+def context(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def server(context, content):
+    with serve(context) as running:
+        running.content = content
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    folder = tmp_path / "store"
+    monkeypatch.setenv("STEMLAB_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def assets(tmp_path, monkeypatch, store, server, content, tiny_htdemucs):
+    """A registry whose model is published by the server."""
+    folder = tmp_path / "assets"
+    url = f"https://127.0.0.1:{server.port}/abc.safetensors"
+    publish(folder, NAME, [tiny_htdemucs], [[recorded("abc.safetensors", content, url=url)]])
+    monkeypatch.setattr(lookup, "asset_dir", lambda _: folder)
+    return folder
+
+
+def lying_in(store):
+    return {str(each.relative_to(store)) for each in store.rglob("*") if each.is_file()} - {".lock"}
+
+
+def part_of(store):
+    (found,) = (store / ".downloads").iterdir()
+    return found
+
+
+def ranges(server):
+    return [asked for _, asked in server.requests]
+
+
+def fetched(store):
+    """The model is whole, and nothing else is left."""
+    assert verify_model(NAME)
+    assert lying_in(store) == {"tiny/abc.safetensors"}
+    return True
+
+
+def in_turn(*answers):
+    """Answer the first request in the first way and so on; the last way stays."""
+    left = list(answers)
+
+    def answer(handler, first):
+        (left.pop(0) if len(left) > 1 else left[0])(handler, first)
+
+    return answer
+
+
+def test_a_model_is_fetched_verified_and_not_fetched_again(assets, server, store, content):
+    events = []
+    add_model(NAME, download=True, progress=events.append)
+    assert fetched(store)
+    done = [each.done for each in events]
+    assert done == sorted(done)
+    assert (events[-1].done, events[-1].total) == (len(content), len(content))
+    add_model(NAME, download=True)
+    assert server.requests == [("/abc.safetensors", None)]
+
+
+def test_a_pickle_is_converted(assets, server, store, pickled, tiny_htdemucs):
+    server.content = pickled
+    url = f"https://localhost:{server.port}/abc.th"
+    publish(assets, NAME, [tiny_htdemucs], [[recorded("abc.th", pickled, url=url)]])
+    add_model(NAME, download=True)
+    assert verify_model(NAME)
+    assert lying_in(store) == {"tiny/abc.safetensors", "tiny/installed.json"}
+
+
+def test_a_cut_connection_is_taken_up_where_it_was(assets, server, store):
+    server.answer = in_turn(
+        partial(server.cut, after=CUT), partial(server.cut, after=0), server.well
+    )
+    add_model(NAME, download=True)
+    assert ranges(server) == [None, f"bytes={CUT}-", f"bytes={CUT}-"]
+    assert fetched(store)
+
+
+def test_a_server_that_gives_nothing_is_given_up_and_what_came_is_kept(assets, server, store):
+    server.answer = in_turn(partial(server.cut, after=CUT), partial(server.cut, after=0))
+    with pytest.raises(DownloadError, match=rf"{CUT} of \d+ bytes are there; the same command"):
+        add_model(NAME, download=True)
+    assert part_of(store).stat().st_size == CUT
+    assert not is_installed(find_model(NAME))
+    server.answer, server.requests = None, []
+    add_model(NAME, download=True)
+    assert ranges(server) == [f"bytes={CUT}-"]
+    assert fetched(store)
+
+
+def test_a_trickle_of_connections_ends(assets, server, store, monkeypatch):
+    """A little for each connection is progress, and could take for ever."""
+    monkeypatch.setattr(_download, "MOST_CONNECTIONS", 20)
+    server.answer = partial(server.cut, after=1 << 14)
+    with pytest.raises(DownloadError, match=f"{20 << 14} of"):
+        add_model(NAME, download=True)
+    assert len(server.requests) == 20
+
+
+def test_a_server_that_stalls_is_left(assets, server, monkeypatch):
+    monkeypatch.setattr(_download, "TIMEOUT_SECONDS", (5.0, 0.2))
+    released = threading.Event()
+
+    def stall(handler, first):
+        server.cut(handler, first, after=1000)
+        released.wait(10)
+
+    server.answer = stall
+    began = time.monotonic()
+    with pytest.raises(DownloadError, match="timed out"):
+        add_model(NAME, download=True)
+    released.set()
+    assert time.monotonic() - began < 8
+
+
+def test_a_server_without_ranges_sends_all_again(assets, server, store):
+    server.answer = in_turn(
+        partial(server.cut, after=CUT), lambda handler, first: server.well(handler, 0)
+    )
+    add_model(NAME, download=True)
+    assert fetched(store)
+
+
+@pytest.mark.parametrize("range_sent", ["bytes 0-99/100", "bytes 5-9/10", "", "bytes */10"])
+def test_another_range_than_asked_for_is_not_appended(assets, server, store, range_sent):
+    def wrong_range(handler, first):
+        handler.send_response(206)
+        handler.send_header("Content-Range", range_sent)
+        handler.end_headers()
+        handler.wfile.write(b"x" * 10)
+
+    server.answer = in_turn(partial(server.cut, after=CUT), wrong_range, server.well)
+    add_model(NAME, download=True)
+    assert ranges(server) == [None, f"bytes={CUT}-", None]
+    assert fetched(store)
+
+
+def test_no_such_range_begins_anew(assets, server, store):
+    def unsatisfiable(handler, first):
+        handler.send_response(416)
+        handler.end_headers()
+
+    server.answer = in_turn(partial(server.cut, after=CUT), unsatisfiable, server.well)
+    add_model(NAME, download=True)
+    assert ranges(server) == [None, f"bytes={CUT}-", None]
+    assert fetched(store)
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "undeclared"])
+@pytest.mark.parametrize("change", [1, -1], ids=["longer", "shorter"])
+def test_another_length_is_refused(assets, server, store, content, declared, change):
+    sent = content + b"x" if change > 0 else content[:-1]
+
+    def other_length(handler, first):
+        handler.send_response(200)
+        if declared:
+            handler.send_header("Content-Length", str(len(sent)))
+        handler.end_headers()
+        handler.wfile.write(sent)
+
+    server.answer = other_length
+    with pytest.raises(DownloadError, match="not the recorded file|closed too early"):
+        add_model(NAME, download=True)
+    kept = part_of(store).stat().st_size if lying_in(store) else 0
+    assert kept == (len(sent) if change < 0 and not declared else 0)
+    assert not is_installed(find_model(NAME))
+
+
+def test_other_bytes_of_the_right_length_are_deleted(assets, server, store, content):
+    server.content = bytes(len(content))
+    with pytest.raises(DownloadError, match="expected SHA-256 .* got .* It was deleted"):
+        add_model(NAME, download=True)
+    assert lying_in(store) == set()
+    server.content = content
+    add_model(NAME, download=True)
+    assert fetched(store)
+
+
+@pytest.mark.parametrize("share", [0.5, 1, 2], ids=["half", "whole", "too long"])
+def test_a_damaged_beginning_is_found_out(assets, server, store, content, share):
+    (store / ".downloads").mkdir(parents=True)
+    digest = recorded("", content)["sha256"]
+    (store / ".downloads" / f"{digest}.part").write_bytes(bytes(int(share * len(content))))
+    if share <= 1:
+        with pytest.raises(DownloadError, match="It was deleted. Run the command again"):
+            add_model(NAME, download=True)
+        assert lying_in(store) == set()
+    add_model(NAME, download=True)
+    assert fetched(store)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_refusal_is_said_at_once(assets, server, store, status):
+    server.answer = lambda handler, first: handler.send_error(status)
+    with pytest.raises(DownloadError, match=f"answered {status} .*--from"):
+        add_model(NAME, download=True)
+    assert len(server.requests) == 1
+    assert lying_in(store) == set()
+
+
+def test_a_busy_server_is_asked_again(assets, server, store):
+    def busy(status):
+        return lambda handler, first: handler.send_error(status)
+
+    server.answer = in_turn(busy(503), busy(429), server.well)
+    add_model(NAME, download=True)
+    assert fetched(store)
+
+
+def redirect_to(location):
+    def answer(handler, first):
+        handler.send_response(302)
+        handler.send_header("Location", location)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+def test_redirects_are_followed_with_the_range(assets, server, store):
+    far = redirect_to(f"https://localhost:{server.port}/far")
+
+    def answer(handler, first):
+        if handler.path == "/abc.safetensors":
+            far(handler, first)
+        elif handler.path == "/far":
+            redirect_to("/near")(handler, first)
+        elif not first:
+            server.cut(handler, first, after=CUT)
+        else:
+            server.well(handler, first)
+
+    server.answer = answer
+    add_model(NAME, download=True)
+    assert [path for path, _ in server.requests] == 2 * ["/abc.safetensors", "/far", "/near"]
+    assert server.requests[-1] == ("/near", f"bytes={CUT}-")
+    assert fetched(store)
+
+
+def test_a_redirect_to_plain_http_is_refused_and_not_asked(assets, server, store, content):
+    with serve(None) as plain:
+        plain.content = content
+        server.answer = redirect_to(f"http://127.0.0.1:{plain.port}/abc.safetensors")
+        with pytest.raises(DownloadError, match="not HTTPS"):
+            add_model(NAME, download=True)
+        assert plain.requests == []
+    assert lying_in(store) == set()
+
+
+@pytest.mark.parametrize("location", ["file:///etc/hostname", "ftp://127.0.0.1/x", "HTTP://a/"])
+def test_redirects_to_anything_but_https_are_refused(assets, server, location):
+    server.answer = redirect_to(location)
+    with pytest.raises(DownloadError, match="not HTTPS"):
+        add_model(NAME, download=True)
+
+
+def test_a_loop_of_redirects_ends(assets, server):
+    server.answer = redirect_to("/abc.safetensors")
+    with pytest.raises(DownloadError, match="redirects more than 10 times"):
+        add_model(NAME, download=True)
+
+
+def test_credentials_are_not_sent(assets, server, store, tmp_path, monkeypatch):
+    """A password for some server in ~/.netrc is nothing that a publisher of models needs."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n", "utf-8")
+    monkeypatch.setenv("NETRC", str(netrc))
+    seen = []
+
+    def answer(handler, first):
+        seen.append(handler.headers.get("Authorization"))
+        server.well(handler, first)
+
+    server.answer = answer
+    add_model(NAME, download=True)
+    assert seen == [None]
+
+
+def test_an_unknown_certificate_is_refused(assets, server, store, tmp_path, monkeypatch):
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
+    with pytest.raises(DownloadError, match=r"(?i)certificate verify failed"):
+        add_model(NAME, download=True)
+    assert server.requests == []
+
+
+def test_compressed_content_is_not_taken_for_the_file(assets, server, store, content):
+    packed = gzip.compress(content, mtime=0)
+
+    def answer(handler, first):
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(len(packed)))
+        handler.end_headers()
+        handler.wfile.write(packed)
+
+    server.answer = answer
+    with pytest.raises(DownloadError, match="not the recorded file"):
+        add_model(NAME, download=True)
+    assert lying_in(store) == set()
+
+
+def test_what_is_no_http_is_said(assets, server):
+    server.answer = lambda handler, first: handler.wfile.write(b"SSH-2.0-OpenSSH\r\n\r\n")
+    with pytest.raises(DownloadError, match="cannot be downloaded"):
+        add_model(NAME, download=True)
+
+
+def test_nobody_there_is_said(assets, tmp_path, tiny_htdemucs, content):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    file = recorded("abc.safetensors", content, url=f"https://127.0.0.1:{port}/x")
+    publish(assets, NAME, [tiny_htdemucs], [[file]])
+    with pytest.raises(DownloadError, match="refused"):
+        add_model(NAME, download=True)
+
+
+def test_an_interrupted_download_goes_on_and_can_be_thrown_away(assets, server, store, content):
+    def interrupt(event):
+        if event.done > len(content) // 2:
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            add_model(NAME, download=True, progress=interrupt)
+        assert len(content) // 2 < part_of(store).stat().st_size < len(content)
+        remove_model(NAME)
+        assert lying_in(store) == set()
+    with pytest.raises(KeyboardInterrupt):
+        add_model(NAME, download=True, progress=interrupt)
+    add_model(NAME, download=True)
+    assert server.requests[-1][1] is not None
+    assert fetched(store)
+
+
+def test_proxies_are_used(assets, server, store, monkeypatch):
+    tunnels = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+
+        def relay():
+            client, _ = listener.accept()
+            with client:
+                request = client.recv(65536).decode()
+                tunnels.append(request.split()[1])
+                host, port = tunnels[-1].split(":")
+                with socket.create_connection((host, int(port)), timeout=10) as target:
+                    client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    ends = {client: target, target: client}
+                    while ready := select.select(list(ends), [], [], 10)[0]:
+                        for each in ready:
+                            data = each.recv(65536)
+                            if not data:
+                                return
+                            ends[each].sendall(data)
+
+        thread = threading.Thread(target=relay)
+        thread.start()
+        proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv("https_proxy", proxy)
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        add_model(NAME, download=True)
+        thread.join()
+    assert tunnels == [f"127.0.0.1:{server.port}"]
+    assert fetched(store)
+
+
+# --- processes
+
+_PROGRAM = """
+import pathlib, sys
+from stemlab.registry import lookup
+lookup.asset_dir = lambda _: pathlib.Path(sys.argv.pop(1))
+from stemlab.cli import main
+sys.exit(main())
+"""
+
+
+def start(assets, *arguments):
+    program = _PROGRAM.replace("sys.argv.pop(1)", repr(str(assets)))
+    return subprocess.Popen(
+        [sys.executable, "-c", program, "models", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_a_killed_download_goes_on(assets, server, store, content):
+    sent = threading.Event()
+
+    def slow(handler, first):
+        server.cut(handler, first, after=300_000)
+        sent.set()
+        time.sleep(30)
+
+    server.answer = slow
+    process = start(assets, "add", NAME, "--download")
+    assert sent.wait(60)
+    deadline = time.monotonic() + 20
+    while not any(store.glob(".downloads/*.part")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not is_installed(find_model(NAME))
+    server.answer, server.requests = None, []
+    add_model(NAME, download=True)
+    assert fetched(store)
+    assert len(server.requests) == 1
+
+
+def test_processes_that_want_the_same_fetch_it_once(assets, server, store):
+    running = [start(assets, "add", NAME, "--download", "--json") for _ in range(2)]
+    said = [each.communicate(timeout=120) for each in running]
+    assert [each.returncode for each in running] == [0, 0], said
+    assert len(server.requests) == 1
+    assert all(json.loads(out)["installed"] for out, _ in said)
+    assert fetched(store)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+def test_a_full_disk_is_said_and_leaves_nothing_installed(assets, server, store):
+    """A limit on the size of files stands for a disk that is full."""
+    global_limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    program = f"{global_limit}\n{_PROGRAM}".replace("sys.argv.pop(1)", repr(str(assets)))
+    done = subprocess.run(
+        [sys.executable, "-c", program, "models", "add", NAME, "--download"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 6, done
+    assert "cannot be written" in done.stderr
+    assert not is_installed(find_model(NAME))
