@@ -134,6 +134,12 @@ def declaration_of_package(facts: dict[str, Any], label: str) -> Declaration | N
         )
     architecture = _ARCHITECTURES[facts["klass"]]
     parameters = _parameters(architecture)
+    if len(facts["args"]) > len(parameters):
+        raise ModelRefusedError(
+            f"{label!r} has more arguments than {architecture} takes: {len(facts['args'])}, "
+            f"expected at most {len(parameters)}.",
+            path=label,
+        )
     stated = {**dict(zip(parameters, facts["args"], strict=False)), **facts["kwargs"]}
     return Declaration(
         architecture,
@@ -172,7 +178,15 @@ def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None
             "args": [_decode(each) for each in json.loads(metadata["args"])],
             "kwargs": dict(_decode(json.loads(metadata["kwargs"]))),
         }
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        struct.error,
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ModelRefusedError(
             f"{label!r} is not a valid safetensors file of Demucs ({error}).", path=label
         ) from error

@@ -75,8 +75,15 @@ def main() -> int:
         loaded = _load(torch, content)
         report, state = _parts(loaded)
         weights = save(_tensors(torch, state, len(content)))
-    except (RefusedError, MemoryError) as error:
-        sys.stderr.write(str(error) or "it takes more memory than allowed")
+    except RefusedError as error:
+        sys.stderr.write(str(error))
+        return REFUSED
+    except MemoryError:
+        sys.stderr.write("it takes more memory than allowed")
+        return REFUSED
+    # Whatever it is, the content made it happen.
+    except Exception as error:  # noqa: BLE001
+        sys.stderr.write(f"it is malformed ({type(error).__name__}: {_one_line(error)})")
         return REFUSED
     sys.stdout.buffer.write(struct.pack(">Q", len(report)) + report)
     sys.stdout.buffer.write(weights)
@@ -102,6 +109,8 @@ def _limit_process(more_bytes: int) -> None:
 
 def _load(torch: Any, content: bytes) -> Any:
     try:
+        if not content.startswith(b"PK\x03\x04"):  # Else torch would try its older formats.
+            raise zipfile.BadZipFile
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             claimed = sum(each.file_size for each in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
@@ -112,14 +121,16 @@ def _load(torch: Any, content: bytes) -> Any:
     try:
         with torch.serialization.safe_globals(allowed):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    # Whatever it says, the content made it say it.
-    except Exception as error:
-        reason = str(error).split("WeightsUnpickler error: ")[-1].strip().splitlines()
-        raise RefusedError(
-            f"its pickle is refused ({reason[0] if reason else type(error).__name__})"
-        ) from error
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it names {named[1]}, which is not allowed" if named else _one_line(error)
+        raise RefusedError(f"its pickle is refused: {reason}") from error
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says, without the advice that PyTorch adds: to switch the checks off."""
+    said = str(error).split("WeightsUnpickler error: ")[-1].strip().partition("\n")[0]
+    return said[:200]
 
 
 def _parts(loaded: Any) -> tuple[bytes, dict[Any, Any]]:
@@ -168,9 +179,13 @@ def _tensors(torch: Any, state: dict[Any, Any], most_bytes: int) -> dict[str, An
     floats = (torch.float16, torch.bfloat16, torch.float32)
     total = 0
     for name, tensor in state.items():
-        if not isinstance(name, str) or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-            raise RefusedError(f"{str(name)[:80]!r} is a {type(tensor).__name__}, no tensor")
-        if tensor.layout is not torch.strided or tensor.dtype not in floats:
+        if not isinstance(name, str):
+            raise RefusedError(f"{str(name)[:80]} is the name of a tensor, but no text")
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+            raise RefusedError(f"{name[:80]!r} is a {type(tensor).__name__}, no tensor")
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+            raise RefusedError(f"{name[:80]!r} is no plain tensor")
+        if tensor.dtype not in floats:
             raise RefusedError(f"{name[:80]!r} holds {tensor.dtype}, no 16- or 32-bit floats")
         total += tensor.numel() * tensor.element_size()
     if total > most_bytes:
