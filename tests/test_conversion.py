@@ -494,7 +494,7 @@ def entry(architecture="HTDemucs", **arguments):
     [
         ({}, {}, None),
         ({"segment": 7.8}, {"segment": 7.8}, None),
-        ({"multi_freqs": []}, {}, None),
+        ({"multi_freqs": [], "multi_freqs_depth": 9}, {}, None),
         ({"t_dropout": 0.02, "rescale": 0.1, "dconv_init": 0.5}, {}, None),
         ({"segment": 7.8}, {"segment": 10.0}, "segment=7.8"),
         ({"channels": 64}, {}, "channels=64"),

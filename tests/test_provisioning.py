@@ -249,6 +249,18 @@ def test_files_of_a_bag_may_come_from_several_places(bag, downloads, tmp_path):
     assert is_installed(find_model("bag"))
 
 
+def test_files_of_a_bag_cannot_stand_in_for_each_other(bag, downloads, store):
+    """They have the same size and the same tensors; but not the same digest."""
+    add_model("bag", [downloads])
+    one, other = store / "bag" / "net0.safetensors", store / "bag" / "net1.safetensors"
+    first, second = one.read_bytes(), other.read_bytes()
+    assert len(first) == len(second)
+    one.write_bytes(second)
+    other.write_bytes(first)
+    with pytest.raises(ModelRefusedError, match=r"net0\.safetensors.*expected SHA-256"):
+        verify_model("bag")
+
+
 def test_one_source_of_a_bag_needs_one_of_its_files(bag, downloads, store):
     add_model("bag", [downloads])
     for index in range(3):

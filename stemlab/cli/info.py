@@ -54,12 +54,15 @@ def _device(name: str) -> str:
 
 def _models() -> dict[str, str]:
     try:
-        return {
-            each["name"]: "installed" if each["installed"] else "not installed"
-            for each in describe_models()
-        }
+        return {each["name"]: _state(each) for each in describe_models()}
     except ModelError as error:  # A damaged registry is what the report should show.
         return {"registry": str(error)}
+
+
+def _state(model: dict[str, Any]) -> str:
+    if "error" in model:
+        return f"refused: {model['error']}"
+    return "installed" if model["installed"] else "not installed"
 
 
 def _optional_version(module: str) -> str:

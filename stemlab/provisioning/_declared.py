@@ -19,10 +19,12 @@ from stemlab.registry import NetworkEntry, exact_seconds
 __all__ = ["Declaration", "declaration_of_package", "declaration_of_safetensors"]
 
 _ARCHITECTURES = {"demucs.htdemucs.HTDemucs": "HTDemucs", "demucs.hdemucs.HDemucs": "HDemucs"}
-# They act while a network is made or trained and change nothing of a loaded one; the sparse ones
-# need xformers, and `t_sparse_self_attn` and `t_sparse_cross_attn`, which are compared.
+# They act while a network is made or trained and change nothing of a loaded one; or only together
+# with others, which are compared: `multi_freqs`, `t_sparse_self_attn`, `t_sparse_cross_attn`.
 _WITHOUT_EFFECT = {
     "dconv_init",
+    "end_iters",
+    "multi_freqs_depth",
     "rescale",
     "t_auto_sparsity",
     "t_cape_augment",
