@@ -17,6 +17,7 @@ from demucs.apply import BagOfModels, apply_model
 from demucs.states import load_model
 from model_files import hub_file, package, publish, recorded
 
+from stemlab.audio import write_file
 from stemlab.cli import main
 from stemlab.errors import (
     ModelNotFoundError,
@@ -355,6 +356,17 @@ def test_the_result_is_the_one_of_demucs_loading_the_very_file(downloads, pickle
     assert_separates_like("mine", load_model(path).eval(), rng)
 
 
+def test_a_run_records_the_weights_that_it_used(downloads, pickled, tmp_path, rng):
+    (downloads / "abc.th").write_bytes(pickled)
+    add_model("mine", downloads / "abc.th", sha256=digest(pickled))
+    song = tmp_path / "song.wav"
+    write_file(song, [rng.uniform(-0.1, 0.1, (2, 5000)).astype(np.float32)], 44_100, 2)
+    run = AudioStemSeparator("mine").separate_file(song, tmp_path / "out").manifest["model"]
+    (file,) = verify_model("mine").files
+    assert run["weights_sha256"] == [file.sha256]
+    assert run["sha256"] == find_model("mine").sha256
+
+
 def test_an_own_model_needs_the_digest_of_its_file(downloads, store, pickled):
     path = downloads / "abc.th"
     path.write_bytes(pickled)
@@ -371,7 +383,8 @@ def test_an_own_name_is_not_taken_twice(downloads, pickled, hub):
     for name, content in (("one", pickled), ("two", hub)):
         (downloads / name).write_bytes(content)
     add_model("mine", [downloads / "one"], sha256=[digest(pickled)])
-    assert add_model("Mine", [downloads / "one"], sha256=[digest(pickled)]).name == "mine"
+    # One path and one digest need no lists.
+    assert add_model("Mine", downloads / "one", sha256=digest(pickled)).name == "mine"
     with pytest.raises(ParameterError, match="taken by another model"):
         add_model("MINE", [downloads / "two"], sha256=[digest(hub)])
 
@@ -530,6 +543,13 @@ def test_a_tampered_model_is_told_and_spares_the_others(downloads, store, pickle
     (store / "mine" / "manifest.json").write_text("{}", "utf-8")
     assert main(["models", "list"]) == 4
     assert "mine: REFUSED" in capsys.readouterr().out
+
+
+def test_a_song_is_not_begun_with_a_model_that_is_not_installed(tmp_path, capsys):
+    code = main(["separate", "song.wav", "--model", "htdemucs", "--out", str(tmp_path / "out")])
+    assert code == 4
+    assert "stemlab models add htdemucs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_everything_that_is_recorded_is_shown(capsys):

@@ -64,10 +64,10 @@ _NO_LICENSE = "not stated: added by the user, who has to know"
 
 def add_model(
     name: str,
-    paths: Sequence[StrPath] = (),
+    paths: StrPath | Sequence[StrPath] = (),
     *,
     download: bool = False,
-    sha256: Sequence[str] = (),
+    sha256: str | Sequence[str] = (),
     weight_license: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> ModelManifest:
@@ -81,11 +81,11 @@ def add_model(
     ----------
     name : str
         Registered name; or, for a model of the user's own, a new one.
-    paths : sequence of path, optional
+    paths : path or sequence of path, optional
         Files, or folders that are searched for them by size and digest. They are left as they are.
     download : bool, optional
         Fetch the files from where they are published, instead of taking them from `paths`.
-    sha256 : sequence of str, 64 hex digits each, optional
+    sha256 : str or sequence of str, 64 hex digits each, optional
         Digests that the user vouches for: of the one file of an own model, and of a file whose
         digest is known from a single source.
     weight_license : str, optional
@@ -113,7 +113,8 @@ def add_model(
     OutputError
         If the models folder cannot be written to.
     """
-    typed = [_digest(each) for each in sha256]
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    typed = [_digest(each) for each in ([sha256] if isinstance(sha256, str) else sha256)]
     if download == bool(paths):
         raise ParameterError(
             f"where the files of {name!r} come from is not clear: name files or folders (--from), "
