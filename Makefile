@@ -8,10 +8,10 @@ CONSTRAINTS := supply-chain/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lab train repeat evaluate model notebooks constraints clean
+.PHONY: help install demo test lint format lab train repeat evaluate model notebooks constraints supply-chain clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## create .venv with everything pinned (the other commands do it when needed)
 
@@ -70,10 +70,11 @@ repeat: $(VENV)/.training ## train the first 100 steps again and compare with th
 evaluate: $(VENV)/.training ## score stemlab-mini beside baselines; writes evaluation.json and the card
 	OMP_NUM_THREADS=1 $(BIN)/python models/training/evaluate.py $(TRAINING)/heldout
 
-# What depends on the weights: the figures, the card, the floors of the tests (they read the
-# figures) and the stored outputs of the notebooks.
+# What depends on the weights: the inventory, the figures, the card, the floors of the tests (they
+# read the figures) and the stored outputs of the notebooks.
 model: $(VENV)/.training ## export a trained run (RUN=folder) and renew all that depends on it
 	$(BIN)/python models/training/export.py $(RUN)
+	$(MAKE) supply-chain
 	$(MAKE) evaluate
 	$(MAKE) notebooks
 
@@ -94,6 +95,10 @@ constraints: $(STAMP) ## resolve supply-chain/constraints.txt anew, newest versi
 	{ sed -n '/^#/p' $(CONSTRAINTS); \
 	  sed -e "s/ ; $(EVERYWHERE)\$$//" -e "s/ and ($(EVERYWHERE))\$$//" $(VENV)/pins.txt; } > $(CONSTRAINTS).new
 	mv $(CONSTRAINTS).new $(CONSTRAINTS)
+	$(MAKE) supply-chain
+
+supply-chain: $(STAMP) ## write the inventory (supply-chain/inventory.cdx.json) anew
+	$(BIN)/python supply-chain/inventory.py
 
 clean: ## remove .venv and everything built or cached
 	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,17 +1,26 @@
-"""Fetch a published file: over HTTPS alone, resumed where it was cut off, verified at the end."""
+"""Fetch a published file: over HTTPS alone, resumed where it was cut off, verified at the end.
+
+A server may be hostile: of what it sends, no more than the recorded size is read, nothing of a
+redirect or of an error, and what it says is shown without what a terminal would obey.
+"""
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import urljoin
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from stemlab._version import __version__
 from stemlab.errors import DownloadError, ModelRefusedError, OutputError
+from stemlab.provisioning._store import remove_tree
 from stemlab.registry import WeightFile, read_verified
 
 __all__ = ["FileProgress", "ProgressCallback", "fetch", "part_path"]
@@ -19,13 +28,15 @@ __all__ = ["FileProgress", "ProgressCallback", "fetch", "part_path"]
 # To connect, and between two pieces.
 TIMEOUT_SECONDS = (10.0, 30.0)
 PAUSE_SECONDS = 1.0
-# In a row, without a single byte in between.
+# In a row.
 MOST_FAILURES = 4
-# In all: a server that gives one byte for each would keep us for ever.
+# A connection that brings less failed; one that brings less in so many seconds is given up.
+LEAST_BYTES = 1 << 16
+PATIENCE_SECONDS = 60.0
 MOST_CONNECTIONS = 1000
 MOST_REDIRECTS = 10
-# What is lost of a piece when the connection breaks off within it.
-_PIECE_BYTES = 1 << 14
+_PIECE_BYTES = 1 << 18
+_MOST_WORDS = 200
 
 
 @dataclass(frozen=True)
@@ -78,30 +89,30 @@ def fetch(file: WeightFile, folder: Path, progress: ProgressCallback | None = No
     """
     part = part_path(file, folder)
     failures = connections = 0
+    reason = ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if _size(part) > file.size:
+            part.unlink()
         while (before := _size(part)) != file.size:
-            if before > file.size:
-                part.unlink()
-                continue
-            try:
-                _receive(file, part, before, progress)
-                reason = "the connection was closed too early"
-            except (_Interrupted, requests.RequestException) as error:
-                reason = _say(error)
-            connections += 1
-            failures = 0 if _size(part) > before else failures + 1
             if failures == MOST_FAILURES or connections == MOST_CONNECTIONS:
                 raise DownloadError(
-                    f"{file.url} cannot be downloaded: {reason}. {_size(part)} of {file.size} "
-                    "bytes are there; the same command goes on from there. Or get the file "
-                    "another way and name it with --from."
+                    f"{file.url} cannot be downloaded: {reason}. {before} of {file.size} bytes "
+                    "are there; the same command goes on from there. Or get the file another "
+                    "way and name it with --from."
                 )
             if failures:
                 time.sleep(PAUSE_SECONDS)
+            try:
+                _receive(file, part, before, progress)
+                reason = "the connection was closed too early"
+            except _Interrupted as error:
+                reason = str(error)
+            connections += 1
+            failures = 0 if _size(part) - before >= LEAST_BYTES else failures + 1
+    except DownloadError:
+        raise
     except OSError as error:
-        if isinstance(error, DownloadError):
-            raise
         raise OutputError(
             f"{str(part)!r} cannot be written: {error.strerror or error}. Check the permissions "
             "and the free space of its folder, or set STEMLAB_MODELS to another one.",
@@ -110,11 +121,11 @@ def fetch(file: WeightFile, folder: Path, progress: ProgressCallback | None = No
     try:
         return read_verified(part, size=file.size, sha256=file.sha256)
     except ModelRefusedError as error:
-        part.unlink()
+        remove_tree(part)
         raise DownloadError(
-            f"what {file.url} sent is not the recorded file: expected SHA-256 {error.expected}, "
-            f"got {error.actual}. It was deleted. Run the command again; if this comes again, do "
-            "not use that file."
+            f"what came from {file.url} is not the recorded file: expected SHA-256 "
+            f"{error.expected}, got {error.actual}. It was deleted. Run the command again; if this "
+            "comes again, do not use that file."
         ) from error
 
 
@@ -142,57 +153,91 @@ def _receive(file: WeightFile, part: Path, done: int, progress: ProgressCallback
             offered = response.headers.get("Content-Range", "")
             if offered != f"bytes {done}-{file.size - 1}/{file.size}":
                 part.unlink(missing_ok=True)
-                raise _Interrupted(f"the server sent another part of the file ({offered!r})")
+                raise _Interrupted(f"the server sent another part of the file ({_plain(offered)})")
         elif response.status_code == requests.codes.ok:
             done = 0
         else:
             raise _refused(file, response)
-        _check_length(file, response, file.size - done)
+        _check_offer(file, response, file.size - done)
         with part.open("ab" if done else "wb") as target:
-            for piece in response.iter_content(_PIECE_BYTES):
-                done += len(piece)
-                if done > file.size:
-                    target.truncate(0)
-                    raise _not_it(file, f"more than {file.size} bytes")
+            due, until = done + LEAST_BYTES, time.monotonic() + PATIENCE_SECONDS
+            while piece := _piece(response, file.size - done):
                 target.write(piece)
+                done += len(piece)
                 if progress is not None:
                     progress(FileProgress("download", file.name, done, file.size))
+                if time.monotonic() > until:
+                    if done < due:
+                        raise _Interrupted(
+                            f"fewer than {LEAST_BYTES} bytes came in {PATIENCE_SECONDS:g} s"
+                        )
+                    due, until = done + LEAST_BYTES, time.monotonic() + PATIENCE_SECONDS
 
 
-def _request(url: str, first_byte: int) -> requests.Response:
+def _piece(response: requests.Response, wanted: int) -> bytes:
+    """Read what has come: waiting for more would lose it if the connection breaks off."""
+    try:
+        piece: bytes = response.raw.read1(min(wanted, _PIECE_BYTES), decode_content=False)
+    except HTTPError as error:
+        words = _plain(_innermost(error))
+        raise _Interrupted(f"the connection broke off ({words})") from error
+    return piece
+
+
+def _request(first_url: str, first_byte: int) -> requests.Response:
     """Ask for a file from some byte on, and follow redirects that stay with HTTPS."""
+    # Compressed, sizes and ranges would count something else.
+    headers = {"Accept-Encoding": "identity", "User-Agent": f"stemlab/{__version__}"}
+    if first_byte:
+        headers["Range"] = f"bytes={first_byte}-"
+    url = first_url
     with requests.Session() as session:
-        # Compressed, sizes and ranges would count something else.
-        headers = {"Accept-Encoding": "identity", "User-Agent": f"stemlab/{__version__}"}
-        if first_byte:
-            headers["Range"] = f"bytes={first_byte}-"
+        for _ in range(MOST_REDIRECTS + 1):
+            response = _send(session, url, headers)
+            try:
+                location = session.get_redirect_target(response)
+                if location is None:
+                    return response
+                url = urljoin(url, location)
+            except ValueError:
+                url = "an invalid URL"
+            response.close()
+            if not url.startswith("https://"):
+                raise DownloadError(
+                    f"{first_url} redirects to {_plain(url)}, which is not HTTPS. Nothing was "
+                    "fetched from there. Get the file another way and name it with --from."
+                )
+    raise DownloadError(
+        f"{first_url} redirects more than {MOST_REDIRECTS} times. Get the file another way and "
+        "name it with --from."
+    )
+
+
+def _send(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
+    try:
         # An `auth` of its own keeps requests from sending what ~/.netrc holds for the host.
         request = session.prepare_request(
             requests.Request("GET", url, headers=headers, auth=lambda prepared: prepared)
         )
-        for _ in range(MOST_REDIRECTS + 1):
-            settings = session.merge_environment_settings(request.url, {}, True, None, None)
-            response = session.send(
-                request, allow_redirects=False, timeout=TIMEOUT_SECONDS, **settings
-            )
-            if response.next is None:
-                return response
-            response.close()
-            request = response.next
-            request.headers.pop("Authorization", None)
-            if not str(request.url).startswith("https://"):
-                raise DownloadError(
-                    f"{url} redirects to {request.url}, which is not HTTPS. Nothing was fetched "
-                    "from there. Get the file another way and name it with --from."
-                )
-    raise DownloadError(
-        f"{url} redirects more than {MOST_REDIRECTS} times. Get the file another way and name it "
-        "with --from."
-    )
+        settings: Any = session.merge_environment_settings(url, {}, True, None, None)
+        # `session.send` would read all of a redirect, which may never end.
+        return session.get_adapter(url).send(request, timeout=TIMEOUT_SECONDS, **settings)
+    except (OSError, ValueError, HTTPError) as error:
+        cause = _innermost(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise DownloadError(
+                f"the certificate of {_plain(url)} is not trusted: {_plain(cause)}. If your "
+                "network has an authority of its own, name the file of its certificate in "
+                "REQUESTS_CA_BUNDLE. Or get the file another way and name it with --from."
+            ) from error
+        words = _plain(cause)
+        if isinstance(cause, HTTPException):
+            words = f"no proper answer came ({words})"
+        raise _Interrupted(words) from error
 
 
 def _refused(file: WeightFile, response: requests.Response) -> Exception:
-    words = f"the server answered {response.status_code} {response.reason}"
+    words = f"the server answered {response.status_code} {_plain(response.reason)}"
     if response.status_code >= 500 or response.status_code == requests.codes.too_many_requests:
         return _Interrupted(words)
     return DownloadError(
@@ -201,15 +246,17 @@ def _refused(file: WeightFile, response: requests.Response) -> Exception:
     )
 
 
-def _check_length(file: WeightFile, response: requests.Response, expected: int) -> None:
+def _check_offer(file: WeightFile, response: requests.Response, expected: int) -> None:
     """Do not begin a download that cannot end well."""
-    offered = response.headers.get("Content-Length")
-    if offered is not None and offered != str(expected):
-        raise _not_it(file, f"{offered} bytes where {expected} were expected")
-
-
-def _not_it(file: WeightFile, what: str) -> DownloadError:
-    return DownloadError(
+    encoding = response.headers.get("Content-Encoding", "").lower()
+    length = response.headers.get("Content-Length", str(expected))
+    if encoding not in ("", "identity"):
+        what = f"it is compressed ({_plain(encoding)})"
+    elif length != str(expected):
+        what = f"{_plain(length)} bytes where {expected} were expected"
+    else:
+        return
+    raise DownloadError(
         f"what {file.url} sends is not the recorded file: {what}. Get the file another way and "
         "name it with --from."
     )
@@ -222,12 +269,17 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _say(error: Exception) -> str:
-    """The innermost reason: requests wraps what happened several times."""
-    reason: object = error
-    while isinstance(reason, Exception) and reason.args:
-        inner = getattr(reason, "reason", None) or reason.args[-1]
+def _innermost(error: Exception) -> Exception:
+    """What happened: requests and urllib3 wrap it several times."""
+    while error.args:
+        inner = getattr(error, "reason", None) or error.args[-1]
         if not isinstance(inner, Exception):
             break
-        reason = inner
-    return str(reason)
+        error = inner
+    return error
+
+
+def _plain(words: object) -> str:
+    """What a server said may be long, and may be commands to the terminal."""
+    text = str(words)[:_MOST_WORDS].rstrip(". \r\n")
+    return "".join(each if each.isprintable() else "?" for each in text)
