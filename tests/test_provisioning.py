@@ -441,6 +441,17 @@ def test_links_are_removed_and_not_followed(assets, store, tmp_path):
     assert not os.path.lexists(store / "tiny")
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", ".lock", "registry.json", "left-over", "con"])
+def test_only_models_are_removed(downloads, store, pickled, name):
+    (downloads / "one").write_bytes(pickled)
+    add_model("mine", downloads / "one", sha256=digest(pickled))
+    (store / "left-over").mkdir()
+    with pytest.raises(ModelNotFoundError, match="not installed"):
+        remove_model(name)
+    assert verify_model("mine")
+    assert (store / "left-over").exists()
+
+
 def test_folders_are_not_removed(tmp_path):
     with pytest.raises(ParameterError, match="does not remove"):
         remove_model(f"{tmp_path}/")

@@ -101,21 +101,23 @@ def remove_model(name: str) -> None:
     """
     if is_folder(name):
         raise ParameterError(f"name={name!r} is a folder of yours, which stemlab does not remove.")
-    known = {each.casefold(): each for each in model_names()}.get(name.casefold(), name)
-    downloads = []
-    if is_builtin(known):
+    missing = ModelNotFoundError(
+        f"model {name!r} is not installed. `stemlab models list` shows what is."
+    )
+    known = next((each for each in model_names() if each.casefold() == name.casefold()), None)
+    if known is None:
+        raise missing
+    own, files = not is_builtin(known), []
+    if not own:
         manifest = find_model(known)
         if manifest.kind == "bundled":
             raise ParameterError(f"{known!r} comes with stemlab and cannot be removed.")
-        downloads = [file for each in manifest.networks for file in each.files]
+        files = [file for each in manifest.networks for file in each.files]
     with locked_store() as store:
-        begun = [part_path(each, store / DOWNLOADS) for each in downloads]
-        registered = known in model_names() and not is_builtin(known)
-        if not registered and not any(map(os.path.lexists, [store / known, *begun])):
-            raise ModelNotFoundError(
-                f"model {name!r} is not installed. `stemlab models list` shows what is."
-            )
-        if registered:
+        begun = [part_path(each, store / DOWNLOADS) for each in files]
+        if not own and not any(map(os.path.lexists, [store / known, *begun])):
+            raise missing
+        if own:
             forget_model(known)
         _remove_at_once(store / known, store)
         for part in begun:
