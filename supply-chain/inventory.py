@@ -275,6 +275,8 @@ def render(sources: Sources) -> str:
     if found:
         raise InventoryError(found)
     document = json.loads(JsonV1Dot6(_bom(sources)).output_as_string())
+    # The library says of every component that it depends on nothing, where we do not know.
+    document["dependencies"] = [each for each in document["dependencies"] if "dependsOn" in each]
     # The library stamps both; they would be others each time.
     del document["metadata"]["timestamp"], document["serialNumber"]
     content = json.dumps(document, sort_keys=True)
