@@ -201,7 +201,7 @@ def _faults_of_models(sources: Sources) -> Iterator[str]:
             if not str(manifest.get(key, "")).strip():
                 yield f"{where} has no {key}"
         licence = manifest.get("weight_license", "")
-        if _is_spdx(licence) and any("icence" in each for each in manifest["disputes"]):
+        if licence and _is_spdx(licence) and any("icence" in each for each in manifest["disputes"]):
             yield f"{where}: weight_license {licence!r} hides that the licence is disputed"
         for file in _files(manifest):
             yield from _faults_of_digest(f"{where}: {file['name']}", file["sha256"])

@@ -26,7 +26,7 @@ from stemlab.errors import (
     ParameterError,
 )
 from stemlab.provisioning import add_model, remove_model, verify_model
-from stemlab.registry import find_model, installed_file, is_installed, lookup, model_names
+from stemlab.registry import find_model, installed_file, is_installed, lookup, own_names
 from stemlab.separation import AudioStemSeparator
 
 ONE_HOT = [[float(row == column) for column in range(4)] for row in range(4)]
@@ -307,6 +307,15 @@ def test_a_built_in_model_takes_no_other_file_whatever_is_typed(assets, download
         ({"name": ".mine", "paths": ["x"]}, "cannot name a model"),
         ({"name": "mine", "paths": ["x", "y"]}, "from one file"),
         ({"name": "mine", "paths": ["x"]}, "needs the full SHA-256"),
+        ({"name": "registry.json", "paths": ["x"], "sha256": ["0" * 64]}, "cannot name a model"),
+        ({"name": "con.tar.gz", "paths": ["x"], "sha256": ["0" * 64]}, "cannot name a model"),
+        ({"name": "tiny", "paths": ""}, "one of the paths is empty"),
+        ({"name": "tiny", "paths": None}, "not paths"),
+        ({"name": "tiny", "paths": [5]}, "not paths"),
+        ({"name": None, "paths": ["x"]}, "not a name"),
+        ({"name": "tiny", "paths": ["x"], "sha256": [None]}, "not a full SHA-256"),
+        ({"name": "mine", "paths": ["x"], "weight_license": "a\x1b[31m"}, "printable"),
+        ({"name": "mine", "paths": ["x"], "weight_license": ""}, "printable"),
     ],
 )
 def test_requests_that_do_not_go_together_are_refused_before_any_work(
@@ -343,7 +352,7 @@ def test_an_own_model_is_added_and_separates_as_demucs_does(
     assert manifest.weight_license == "mine alone"
     assert manifest.segment_policy == ("free" if form == "hdemucs" else "padded")
     assert digest(content) in {each.sha256 for each in manifest.networks[0].files}
-    assert model_names()[-1] == "mine"
+    assert own_names() == ["mine"]
     assert verify_model("mine")
     assert lying_in(store) == {"registry.json", "mine/manifest.json", "mine/mine.safetensors"}
     assert_separates_like("MINE", half(network), rng)
@@ -373,10 +382,10 @@ def test_an_own_model_needs_the_digest_of_its_file(downloads, store, pickled):
     wrong = "0" * 64
     with pytest.raises(ModelRefusedError, match=f"expected SHA-256 {wrong}, got {digest(pickled)}"):
         add_model("mine", [path], sha256=[wrong])
-    with pytest.raises(ModelNotFoundError, match="missing"):
+    with pytest.raises(ModelNotFoundError, match="does not exist"):
         add_model("mine", [downloads / "nowhere.th"], sha256=[wrong])
     assert lying_in(store) == set()
-    assert "mine" not in model_names()
+    assert "mine" not in own_names()
 
 
 def test_an_own_name_is_not_taken_twice(downloads, pickled, hub):
@@ -387,6 +396,77 @@ def test_an_own_name_is_not_taken_twice(downloads, pickled, hub):
     assert add_model("Mine", downloads / "one", sha256=digest(pickled)).name == "mine"
     with pytest.raises(ParameterError, match="taken by another model"):
         add_model("MINE", [downloads / "two"], sha256=[digest(hub)])
+
+
+DAMAGE = {
+    "flipped": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:1000]),
+    "gone": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir(), (path / "x").touch()),
+    "a link": lambda path: (path.unlink(), path.symlink_to(__file__)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_own_model_is_told_and_mended_by_adding_it_again(
+    downloads, store, pickled, capsys, damage
+):
+    (downloads / "one").write_bytes(pickled)
+    add_model("mine", downloads / "one", sha256=digest(pickled))
+    DAMAGE[damage](store / "mine" / "mine.safetensors")
+    assert main(["models", "verify"]) == 4
+    assert "mine" in capsys.readouterr().err
+    with pytest.raises(ModelNotFoundError, match="does not exist"):
+        add_model("mine", downloads / "nowhere", sha256=digest(pickled))
+    add_model("MINE", downloads / "one", sha256=digest(pickled))
+    assert verify_model("mine")
+    assert lying_in(store) == {"registry.json", "mine/manifest.json", "mine/mine.safetensors"}
+
+
+def test_what_else_lies_in_the_models_folder_is_not_touched(
+    assets, downloads, store, pickled, hub, capsys
+):
+    """Somebody may keep other things there, and what is named in --from is theirs."""
+    (store / "mine").mkdir(parents=True)
+    (store / "mine" / "thesis.txt").write_text("years of work", "utf-8")
+    (store / "stems" / ".stemlab-abc.partial").mkdir(parents=True)
+    (store / "tiny").mkdir()
+    (store / "tiny" / "abc-12345678.th").write_bytes(pickled)
+    (downloads / "one").write_bytes(pickled)
+    with pytest.raises(OutputError, match="something else of that name"):
+        add_model("mine", downloads / "one", sha256=digest(pickled))
+    add_model("tiny", store)
+    assert verify_model("tiny")
+    assert (store / "mine" / "thesis.txt").read_text("utf-8") == "years of work"
+    assert (store / "tiny" / "abc-12345678.th").read_bytes() == pickled
+    assert (store / "stems" / ".stemlab-abc.partial").exists()
+
+
+def test_a_damaged_user_registry_is_told_beside_the_built_in_models(store, downloads, capsys):
+    store.mkdir()
+    (store / "registry.json").write_text("{", "utf-8")
+    assert main(["models", "list"]) == 4
+    listed = capsys.readouterr().out
+    assert "htdemucs: Hybrid" in listed
+    assert "Move it away" in listed
+    assert main(["models", "verify"]) == 4
+    captured = capsys.readouterr()
+    assert "stemlab-mini: verified" in captured.out
+    assert "Move it away" in captured.err
+
+
+def test_older_forms_of_torch_say_what_to_do(downloads, tiny_htdemucs):
+    path = downloads / "old.th"
+    torch.save({"x": torch.zeros(1)}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ModelRefusedError, match="save it again"):
+        add_model("mine", path, sha256=digest(path.read_bytes()))
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_the_right_one(assets, downloads, hub):
+    (downloads / "a-folder-link").symlink_to(downloads / "nowhere")
+    (downloads / "z").write_bytes(hub)
+    add_model("tiny", downloads)
+    assert is_installed(find_model("tiny"))
 
 
 def test_weights_that_do_not_say_their_network_are_refused(downloads, tiny_htdemucs):
@@ -415,7 +495,7 @@ def test_models_are_removed_and_can_be_added_again(assets, downloads, store, pic
         remove_model(name)
         with pytest.raises(ModelNotFoundError, match="not installed"):
             remove_model(name)
-    assert model_names() == ["tiny"]
+    assert own_names() == []
     assert lying_in(store) == {"registry.json"}
     add_model("mine", [downloads / "one"], sha256=[digest(pickled)])
     assert verify_model("mine")
@@ -426,7 +506,7 @@ def test_a_damaged_own_model_can_be_removed(downloads, store, pickled):
     add_model("mine", [downloads / "one"], sha256=[digest(pickled)])
     (store / "mine" / "manifest.json").write_text("{", "utf-8")
     remove_model("mine")
-    assert "mine" not in model_names()
+    assert "mine" not in own_names()
     assert lying_in(store) == {"registry.json"}
 
 
@@ -478,7 +558,7 @@ def test_processes_that_add_at_once_all_succeed(downloads, store, pickled, hub):
     ]
     said = [each.communicate(timeout=120)[1].decode() for each in running]
     assert [each.returncode for each in running] == [0, 0, 0], said
-    assert {"a", "b"} <= set(model_names())
+    assert {"a", "b"} <= set(own_names())
     for name in ("a", "b"):
         assert verify_model(name)
     assert lying_in(store) == {
@@ -497,11 +577,11 @@ def test_a_killed_process_leaves_nothing_that_the_next_one_minds(downloads, stor
     process.kill()
     process.wait()
     # What it may have been in the midst of.
-    (store / ".stemlab-abc").mkdir()
-    (store / ".stemlab-abc" / "mine.safetensors").write_bytes(pickled[:1000])
+    (store / ".stemlab-model-abc").mkdir()
+    (store / ".stemlab-model-abc" / "mine.safetensors").write_bytes(pickled[:1000])
     (store / "mine").mkdir(exist_ok=True)
-    (store / "mine" / ".stemlab-x.partial").write_bytes(pickled[:1000])
-    assert "mine" not in model_names()
+    (store / "mine" / "mine.safetensors").write_bytes(pickled[:1000])
+    assert "mine" not in own_names()
     add_model("mine", [downloads / "one"], sha256=[digest(pickled)])
     assert verify_model("mine")
     assert lying_in(store) == {"registry.json", "mine/manifest.json", "mine/mine.safetensors"}

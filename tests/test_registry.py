@@ -15,16 +15,17 @@ from safetensors.torch import load_file, save_file
 from stemlab._assets import asset_dir
 from stemlab._models.loading import build_network, load_network
 from stemlab._models.spec import spec_of_manifest
-from stemlab.errors import ModelNotFoundError, ModelRefusedError
+from stemlab.errors import ModelNotFoundError, ModelRefusedError, ParameterError
 from stemlab.registry import (
     InstalledFile,
+    builtin_names,
     find_model,
     installed_file,
     is_installed,
     list_models,
     lookup,
-    model_names,
     models_dir,
+    own_names,
     read_manifest,
     record_file,
     register_model,
@@ -101,7 +102,7 @@ def test_every_model_that_comes_with_stemlab_is_complete_and_loads():
 
 
 def test_the_registry_holds_the_released_models():
-    assert model_names() == [MINI, *RELEASED]
+    assert builtin_names() == [MINI, *RELEASED]
     for manifest in list_models():
         assert manifest.weight_license
         assert is_installed(manifest) == (manifest.name == MINI)
@@ -192,7 +193,7 @@ def test_an_own_model_cannot_replace_a_built_in_one(folder, store):
         shutil.copytree(folder, store / name)
         edit(store / name, {"title": "not the real one"})
         register_model(name, manifest_digest(store / name))
-    assert model_names() == [MINI, *RELEASED]
+    assert own_names() == []
     assert find_model(MINI).title != "not the real one"
     assert find_model("htdemucs").kind == "released"
 
@@ -201,7 +202,7 @@ def test_a_changed_manifest_of_an_own_model_is_refused_and_hides_no_other(folder
     shutil.copytree(folder, store / "mine")
     register_model("mine", manifest_digest(folder))
     assert find_model("mine").kind == "user"
-    assert model_names()[-1] == "mine"
+    assert own_names() == ["mine"]
     edit(store / "mine", {"title": "another"})
     with pytest.raises(ModelRefusedError, match="expected SHA-256"):
         find_model("mine")
@@ -233,7 +234,7 @@ def test_a_damaged_user_registry_is_refused_and_spares_the_built_in_models(store
 def test_files_with_an_unconfirmed_digest_load_only_with_the_users_word(folder, store):
     """Not because the file lies there; only with a record that its digest was typed."""
     edit(folder, {}, file={"confirmations": 1})
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, kind="released")
     (network,) = manifest.networks
     assert not is_installed(manifest)
     (file,) = network.files
@@ -255,7 +256,7 @@ def test_files_with_an_unconfirmed_digest_load_only_with_the_users_word(folder, 
     ],
 )
 def test_damaged_records_are_refused(folder, record):
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, kind="released")
     (file,) = manifest.networks[0].files
     (folder / file.name).rename(folder / "made.safetensors")
     installed = InstalledFile(folder / "made.safetensors", file.size, file.sha256, file)
@@ -318,11 +319,11 @@ def test_a_changed_manifest_of_a_registered_model_is_refused(folder, tmp_path, m
         ("model", {"sources": ["../drums", "bass", "other", "vocals"]}, "cannot name files"),
         ("model", {"weight_license": ""}, "weight_license"),
         ("model", {"segment_policy": "any"}, "segment_policy"),
-        ("model", {"segment_seconds": float("nan")}, "segment_seconds"),
+        ("model", {"segment_seconds": 0}, "segment_seconds"),
         ("model", {"sample_rate": -1}, "sample_rate"),
         ("model", {"networks": []}, "no network"),
         ("network", {"gains": [1, 1]}, "one per source"),
-        ("network", {"gains": [1, 1, float("nan"), 1]}, "one per source"),
+        ("network", {"gains": [1, 1, -1, 1]}, "one per source"),
         ("network", {"gains": [1, 1, 0, 1]}, "no network has a share in source 2"),
         ("network", {"arguments": []}, "not a table"),
         ("network", {"files": []}, "no files"),
@@ -330,6 +331,12 @@ def test_a_changed_manifest_of_a_registered_model_is_refused(folder, tmp_path, m
         ("file", {"name": "..\\\\mini.safetensors"}, "leaves the model's folder"),
         ("file", {"name": ".."}, "no plain name"),
         ("file", {"name": "nul.safetensors"}, "no plain name"),
+        ("file", {"name": "con.tar.safetensors"}, "no plain name"),
+        ("model", {"title": "red\x1b[31m"}, "title is not a text of printable"),
+        ("model", {"origin": "two\nlines"}, "origin is not a text of printable"),
+        ("model", {"disputes": ["\x1b[2J"]}, "disputes is not a text of printable"),
+        ("model", {"disputes": "one"}, "disputes is not a list"),
+        ("model", {"more": float("nan")}, "NaN is no number"),
         ("file", {"name": "weights.ckpt"}, "neither .safetensors nor"),
         ("file", {"sha256": "8726e21a"}, "not 64 lower-case hex digits"),
         ("file", {"sha256": None}, "not 64 lower-case hex digits"),
@@ -422,6 +429,69 @@ def test_arguments_that_do_not_fit_are_refused(folder, change, message):
     edit(folder, {}, network={"arguments": {**manifest["networks"][0]["arguments"], **change}})
     with pytest.raises(ModelRefusedError, match=message):
         load(read_manifest(folder))
+
+
+def test_a_segment_below_one_hop_is_refused(folder):
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    arguments = {**manifest["networks"][0]["arguments"], "segment": 0.001}
+    edit(folder, {"segment_seconds": 0.001}, network={"arguments": arguments})
+    with pytest.raises(ModelRefusedError, match="less than one hop"):
+        AudioStemSeparator(str(folder))
+
+
+def test_a_record_cannot_replace_what_a_manifest_pins(folder):
+    """Of a folder and of an own model; only a converted pickle of a known model needs one."""
+    (network,) = read_manifest(folder).networks
+    (file,) = network.files
+    other = folder / "other.safetensors"
+    (folder / file.name).rename(other)
+    record_file(folder, InstalledFile(other, file.size, file.sha256, file), confirmed=True)
+    assert load(read_manifest(folder, kind="released"))
+    for kind in ("folder", "user"):
+        with pytest.raises(ModelNotFoundError, match=re.escape(file.name)):
+            load(read_manifest(folder, kind=kind))
+
+
+def test_a_recorded_file_that_is_gone_is_not_installed(folder):
+    (file,) = read_manifest(folder).networks[0].files
+    made = folder / "made.safetensors"
+    (folder / file.name).rename(made)
+    record_file(folder, InstalledFile(made, file.size, file.sha256, file), confirmed=True)
+    manifest = read_manifest(folder, kind="released")
+    assert is_installed(manifest)
+    made.unlink()
+    assert not is_installed(manifest)
+
+
+def test_a_folder_of_the_store_that_is_a_link_is_refused(folder, store):
+    store.mkdir()
+    (store / "mine").symlink_to(folder)
+    register_model("mine", manifest_digest(folder))
+    with pytest.raises(ModelRefusedError, match="is a link"):
+        load(find_model("mine"))
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "./" + "a" * 300, "", " ", "\x00"])
+def test_names_that_no_system_takes_are_not_found(name):
+    with pytest.raises(ModelNotFoundError, match="models list"):
+        find_model(name)
+
+
+@pytest.mark.parametrize("name", [None, 5, b"htdemucs", ["htdemucs"]])
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(ParameterError, match="not a name"):
+        find_model(name)
+
+
+def test_a_path_is_always_a_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert find_model(Path("model")).kind == "folder"
+
+
+def test_an_unknown_home_folder_is_no_bug_of_ours(monkeypatch):
+    monkeypatch.setenv("STEMLAB_MODELS", "~no-such-user/models")
+    assert models_dir().is_absolute()
+    assert len(list_models()) == 6
 
 
 def test_a_manifest_that_contradicts_itself_is_refused(folder):

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from license_expression import get_spdx_licensing
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -122,6 +123,23 @@ def test_installed_packages_are_listed_with_their_version(document: dict[str, An
             assert Version(distribution.version).public == listed[name]["version"], name
             checked += 1
     assert checked > 100
+
+
+def test_licences_are_those_that_the_installed_packages_state(document: dict[str, Any]) -> None:
+    listed = components(document, "library")
+    spdx = get_spdx_licensing()
+    checked = 0
+    for distribution in importlib.metadata.distributions():
+        component = listed.get(canonicalize_name(distribution.name))
+        stated = distribution.metadata["License-Expression"]
+        if component is None or not stated or values(component, "licence-differs"):
+            continue
+        ((recorded,),) = [list(entry.values()) for entry in component["licenses"]]
+        # What a wheel carries of others may stand beside it.
+        recorded = recorded if isinstance(recorded, str) else recorded["id"]
+        assert spdx.contains(recorded, stated), (distribution.name, recorded, stated)
+        checked += 1
+    assert checked > 50
 
 
 def test_models_are_listed_with_digests_licences_and_origins(document: dict[str, Any]) -> None:
@@ -434,7 +452,7 @@ def test_workflow_runs_the_suite_and_the_checks_of_the_supply_chain() -> None:
     pinned = "--constraint supply-chain/constraints.txt"
     assert pinned in commands["windows"]
     assert "python -m pytest" in commands["windows"]
-    assert "pip-audit --requirement" in commands["supply-chain"]
+    assert "pip-audit --strict --requirement" in commands["supply-chain"]
     assert pinned in commands["supply-chain"]
     assert "python supply-chain/inventory.py --check" in commands["supply-chain"]
     used = [step["uses"] for job in jobs.values() for step in job["steps"] if "uses" in step]

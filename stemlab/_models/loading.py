@@ -247,12 +247,13 @@ def build_network(network: NetworkEntry, label: str) -> nn.Module:
             arguments["segment"] = exact_seconds(arguments["segment"])
         with torch.device("meta"):
             module: nn.Module = architecture(**arguments)
-    except MemoryError:
+    except (MemoryError, ImportError, OSError):
         raise
     # Demucs checks its arguments by assert, or not at all: whatever it says means refused.
     except Exception as error:
+        said = str(error).partition("\n")[0] or type(error).__name__
         raise _refusal(
-            label, f"comes with arguments that {network.architecture} does not take ({error})"
+            label, f"comes with arguments that {network.architecture} does not take ({said})"
         ) from error
     return module
 

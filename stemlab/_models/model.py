@@ -12,8 +12,8 @@ from stemlab._models.forward import NetworkRunner
 from stemlab._models.loading import load_network, spec_of_network, state_digest
 from stemlab._models.spec import check_channels, spec_of_manifest
 from stemlab._typing import StrPath
-from stemlab.errors import OutOfMemoryError, ParameterError
-from stemlab.registry import find_model, installed_file, is_folder
+from stemlab.errors import OutOfMemoryError
+from stemlab.registry import asked_for, find_model, installed_file, is_folder
 
 __all__ = ["Model"]
 
@@ -50,11 +50,7 @@ class Model:
             self._networks = dict(enumerate(members))
             self._network = model
         else:
-            if not isinstance(model, (str, os.PathLike)):
-                raise ParameterError(
-                    f"model={model!r} is not a name, a folder or a Demucs network."
-                )
-            name = os.fspath(model)
+            name = asked_for(model)
             self._manifest = find_model(name)
             # A folder is found again from anywhere, a registered name is not a place.
             self.request = os.path.abspath(name) if is_folder(name) else self._manifest.name

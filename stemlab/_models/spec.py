@@ -134,9 +134,17 @@ def _member(manifest: ModelManifest, entry: NetworkEntry) -> MemberSpec:
             f"whole number in [4, {_MOST_STFT_SAMPLES}]. Correct the manifest.",
             path=manifest.folder,
         )
+    segment = exact_seconds(manifest.segment_seconds)
+    if segment * manifest.sample_rate < stft // 4:
+        raise ModelRefusedError(
+            f"the manifest of {manifest.name!r} has a segment of {manifest.segment_seconds:g} s, "
+            f"which is less than one hop of its network ({stft // 4} samples). Correct the "
+            "manifest.",
+            path=manifest.folder,
+        )
     return MemberSpec(
         architecture=entry.architecture,
-        segment_seconds=exact_seconds(manifest.segment_seconds),
+        segment_seconds=segment,
         min_segment_samples=stft // 4,
         pads=entry.architecture == "HTDemucs" and bool(arguments.get("use_train_segment", True)),
         gains=entry.gains or (1.0,) * len(manifest.sources),

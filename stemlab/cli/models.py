@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,12 @@ from stemlab.errors import ModelError, ModelNotFoundError
 from stemlab.registry import (
     ModelManifest,
     NetworkEntry,
+    builtin_names,
     find_model,
     installed_file,
     is_installed,
-    model_names,
     models_dir,
+    own_names,
 )
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_models", "run_add", "run_list", "run_remove", "run_show", "run_verify"]
 
+_OWN_REGISTRY = "your own models"
 _POLICIES = {
     "free": "free: shorter ones work as well, and save time and memory with --no-pad",
     "padded": "padded: a shorter one costs as much and saves nothing; longer ones are refused",
@@ -110,9 +113,9 @@ def run_verify(options: argparse.Namespace) -> int:
     from stemlab.provisioning import verify_model
 
     reports, first_code = [], 0
-    for name in [options.name] if options.name else model_names():
+    for name in [options.name] if options.name else _names():
         try:
-            if not options.name and not is_installed(find_model(name)):
+            if not options.name and not _was_added(name):
                 continue
             verified = verify_model(name)
         except Exception as error:  # noqa: BLE001 - the other models still have their turn
@@ -194,12 +197,29 @@ def describe_models() -> list[dict[str, Any]]:
         Of a model whose record is refused, its name, ``error`` and ``exit_code``.
     """
     models = []
-    for name in model_names():
+    for name in _names():
         try:
+            _was_added(name)
             models.append(_describe(find_model(name)))
         except ModelError as error:
             models.append({"name": name, "error": describe(error), "exit_code": exit_code(error)})
     return models
+
+
+def _names() -> list[str]:
+    """Name all models; where the user's registry is damaged, itself instead of what it names."""
+    try:
+        return [*builtin_names(), *own_names()]
+    except ModelError:
+        return [*builtin_names(), _OWN_REGISTRY]
+
+
+def _was_added(name: str) -> bool:
+    """Whether anything of a model was ever put into the models folder, or comes with stemlab."""
+    if name == _OWN_REGISTRY:
+        own_names()  # It says what is wrong.
+    model = find_model(name)
+    return model.kind != "released" or os.path.lexists(model.folder)
 
 
 def _describe(model: ModelManifest) -> dict[str, Any]:

@@ -143,11 +143,15 @@ def declaration_of_package(facts: dict[str, Any], label: str) -> Declaration | N
             path=label,
         )
     stated = {**dict(zip(parameters, facts["args"], strict=False)), **facts["kwargs"]}
-    return Declaration(
-        architecture,
-        {name: value for name, value in stated.items() if name in parameters},
-        tuple(sorted(stated.keys() - parameters.keys())),
-    )
+    arguments = {name: value for name, value in stated.items() if name in parameters}
+    for name, value in arguments.items():
+        # Whatever is not empty would be true.
+        if isinstance(parameters[name].default, bool) and not isinstance(value, bool):
+            raise ModelRefusedError(
+                f"{label!r} says {name}={value!r} of its network: expected true or false.",
+                path=label,
+            )
+    return Declaration(architecture, arguments, tuple(sorted(stated.keys() - parameters.keys())))
 
 
 def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None:
@@ -176,9 +180,9 @@ def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None
         if "klass" not in metadata:
             return None
         facts = {
-            "klass": metadata["klass"],
-            "args": [_decode(each) for each in json.loads(metadata["args"])],
-            "kwargs": dict(_decode(json.loads(metadata["kwargs"]))),
+            "klass": str(metadata["klass"]),
+            "args": [_decode(each) for each in _json(metadata["args"])],
+            "kwargs": dict(_decode(_json(metadata["kwargs"]))),
         }
     except (
         struct.error,
@@ -193,6 +197,14 @@ def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None
             f"{label!r} is not a valid safetensors file of Demucs ({error}).", path=label
         ) from error
     return declaration_of_package(facts, label)
+
+
+def _json(text: str) -> Any:
+    return json.loads(text, parse_constant=_no_number)
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _decode(value: Any) -> Any:

@@ -6,7 +6,9 @@ redirect or of an error, and what it says is shown without what a terminal would
 
 from __future__ import annotations
 
+import errno
 import ssl
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -264,9 +266,12 @@ def _check_offer(file: WeightFile, response: requests.Response, expected: int) -
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        facts = path.lstat()
     except FileNotFoundError:
         return 0
+    if not stat.S_ISREG(facts.st_mode):
+        raise FileExistsError(errno.EEXIST, "it is no plain file", str(path))
+    return facts.st_size
 
 
 def _innermost(error: Exception) -> Exception:

@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +40,18 @@ def convert(content: bytes, label: str) -> tuple[bytes, dict[str, Any]]:
     ModelRefusedError
         If it holds anything but tensors and plain arguments, or the process came to its limits.
     """
-    script = Path(_unpickle.__file__)
-    with tempfile.TemporaryDirectory() as empty:
-        try:
-            process = subprocess.run(
-                # -P keeps the folders of script and caller from the places it imports from.
-                [sys.executable, "-P", str(script)],
-                input=content,
-                capture_output=True,
-                timeout=TIMEOUT_SECONDS,
-                cwd=empty,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise _refusal(label, f"it took longer than {TIMEOUT_SECONDS} s") from error
+    try:
+        process = subprocess.run(
+            # -P keeps the folders of script and caller from the places it imports from.
+            [sys.executable, "-P", str(Path(_unpickle.__file__))],
+            input=content,
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _refusal(label, f"it took longer than {TIMEOUT_SECONDS} s") from error
     said = process.stderr.decode("utf-8", "replace").strip().splitlines()
     if process.returncode == _unpickle.REFUSED:
         raise _refusal(label, said[-1] if said else "no reason was given")

@@ -7,18 +7,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from stemlab.errors import OutputError
-from stemlab.registry import models_dir
+from stemlab.errors import ModelError, OutputError
+from stemlab.registry import DRAFT_PREFIX, builtin_names, models_dir, own_names
 
 __all__ = ["DOWNLOADS", "locked_store", "remove_tree", "staging_folder"]
 
 DOWNLOADS = ".downloads"
-_STAGED = ".stemlab-"
 _log = logging.getLogger(__name__)
 
 
@@ -45,18 +44,28 @@ def locked_store() -> Iterator[Path]:
         except Timeout:
             _log.warning("waiting for another stemlab that is adding or removing a model")
             lock.acquire()
-    except OSError as error:
+    # The latter where the file system has no locks.
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise OutputError(
-            f"cannot write to the models folder {str(folder)!r}: {error.strerror or error}. "
+            f"cannot write to the models folder {str(folder)!r}: {reason}. "
             "Check its permissions, or set STEMLAB_MODELS to another folder.",
             folder,
         ) from error
     try:
-        for stale in (*folder.glob(f"{_STAGED}*"), *folder.glob(f"*/{_STAGED}*")):
-            remove_tree(stale)
+        for place in (folder, *_model_folders(folder)):
+            for stale in place.glob(f"{DRAFT_PREFIX}*"):
+                remove_tree(stale)
         yield folder
     finally:
         lock.release()
+
+
+def _model_folders(store: Path) -> list[Path]:
+    names = builtin_names()
+    with suppress(ModelError):  # A damaged registry is told by whoever needs it.
+        names += own_names()
+    return [store / name for name in names if not (store / name).is_symlink()]
 
 
 @contextmanager
@@ -79,7 +88,7 @@ def staging_folder(store: Path) -> Iterator[Path]:
         If it cannot be made.
     """
     try:
-        folder = Path(tempfile.mkdtemp(prefix=_STAGED, dir=store))
+        folder = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=store))
     except OSError as error:
         raise OutputError(
             f"cannot write to {str(store)!r}: {error.strerror or error}. Check its permissions.",

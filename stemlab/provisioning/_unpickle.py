@@ -157,7 +157,7 @@ def _parts(loaded: Any) -> tuple[bytes, dict[Any, Any]]:
             raise RefusedError("its weights are packed by DiffQ, which stemlab does not read")
     if not isinstance(state, dict) or not state:
         raise RefusedError("it holds no table of tensors")
-    report = json.dumps(facts).encode()
+    report = json.dumps(facts, allow_nan=False).encode()
     if len(report) > MOST_REPORT_BYTES:
         raise RefusedError(f"its arguments take {len(report)} bytes")
     return report, state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stemlab._models.loading import build_network, parse_network
+from stemlab._models.loading import build_network, load_network, parse_network
 from stemlab._models.spec import check_channels, spec_of_manifest
 from stemlab._typing import StrPath
 from stemlab.errors import (
@@ -33,23 +34,27 @@ from stemlab.provisioning._store import DOWNLOADS, locked_store, remove_tree, st
 from stemlab.registry import (
     MANIFEST_NAME,
     MAX_WEIGHTS_BYTES,
+    PICKLE_SUFFIXES,
+    REGISTRY_NAME,
     SCHEMA,
     InstalledFile,
     ModelManifest,
     NetworkEntry,
     WeightFile,
+    asked_for,
+    builtin_names,
     check_digest,
     check_file_name,
+    check_text,
     find_model,
-    installed_file,
-    is_builtin,
-    model_names,
+    parse_manifest,
     read_bounded,
-    read_manifest,
     read_verified,
     record_file,
     refuse_digest,
+    refuse_link,
     register_model,
+    registered_name,
     write_atomically,
 )
 
@@ -113,26 +118,38 @@ def add_model(
     OutputError
         If the models folder cannot be written to.
     """
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    name = asked_for(name)
+    paths = _paths([paths] if isinstance(paths, (str, os.PathLike)) else paths)
     typed = [_digest(each) for each in ([sha256] if isinstance(sha256, str) else sha256)]
     if download == bool(paths):
         raise ParameterError(
             f"where the files of {name!r} come from is not clear: name files or folders (--from), "
             "or download them (--download), one of the two."
         )
-    if is_builtin(name):
+    if registered_name(name, own=False) is not None:
         return _add_released(find_model(name), paths, typed, weight_license, progress)
     if download:
         raise ParameterError(
             f"name={name!r} is none of the models that can be downloaded "
-            f"({', '.join(each for each in model_names() if is_builtin(each))}). Name the file of "
-            "a model of your own with --from."
+            f"({', '.join(builtin_names())}). Name the file of a model of your own with --from."
         )
-    return _add_own(name, paths, typed, weight_license or _NO_LICENSE, progress)
+    if weight_license is None:
+        weight_license = _NO_LICENSE
+    return _add_own(name, paths, typed, weight_license, progress)
+
+
+def _paths(paths: Sequence[StrPath]) -> list[Path]:
+    try:
+        made = [Path(each) for each in paths]
+    except TypeError as error:
+        raise ParameterError(f"paths={paths!r} are not paths of files or folders.") from error
+    if any(not os.fspath(each) for each in paths):
+        raise ParameterError("one of the paths is empty. Name a file or a folder; '.' is this one.")
+    return made
 
 
 def _digest(typed: str) -> str:
-    digest = typed.strip().lower()
+    digest = str(typed).strip().lower()
     try:
         check_digest(digest)
     except ValueError as error:
@@ -148,7 +165,7 @@ def _digest(typed: str) -> str:
 
 def _add_released(
     manifest: ModelManifest,
-    paths: Sequence[StrPath],
+    paths: Sequence[Path],
     typed: Sequence[str],
     weight_license: str | None,
     progress: ProgressCallback | None,
@@ -197,22 +214,20 @@ class _Find:
 
 def _is_whole(manifest: ModelManifest, network: NetworkEntry) -> bool:
     try:
-        file = installed_file(manifest, network)
-        read_verified(file.path, size=file.size, sha256=file.sha256)
+        load_network(manifest, network)
     except ModelError:
         return False
     return True
 
 
-def _find_all(
-    networks: Sequence[NetworkEntry], model: str, paths: Sequence[StrPath]
-) -> list[_Find]:
+def _find_all(networks: Sequence[NetworkEntry], model: str, paths: Sequence[Path]) -> list[_Find]:
     """Find a file for each network by size and digest; their names do not matter."""
     sizes = {file.size for each in networks for file in each.files}
     by_digest: dict[str, Path] = {}
     others: list[str] = []
     for path in _files(paths):
-        with suppress(OSError):
+        # What cannot be read may not be what is looked for.
+        with suppress(OSError, ModelError):
             size = path.stat().st_size
             if size in sizes:
                 content = read_bounded(path, size, follow_links=True)
@@ -235,22 +250,29 @@ def _find_all(
     return finds
 
 
-def _files(paths: Sequence[StrPath]) -> Iterator[Path]:
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
     looked_at = 0
-    for path in map(Path, paths):
-        if not path.exists():
-            raise ModelNotFoundError(f"{str(path)!r} does not exist. Name a file or a folder.")
-        if not path.is_dir():
+    for path in paths:
+        _check_exists(path)
+        if not os.path.isdir(path):
             yield path
             continue
-        for folder, _, names in os.walk(path):
-            looked_at += len(names)
+        for folder, folders, names in os.walk(path):
+            looked_at += len(folders) + len(names)
             if looked_at > _MOST_FILES_LOOKED_AT:
                 raise ParameterError(
                     f"{str(path)!r} holds more than {_MOST_FILES_LOOKED_AT} files. Name the file, "
                     "or a narrower folder."
                 )
             yield from (Path(folder, each) for each in sorted(names))
+
+
+def _check_exists(path: Path) -> None:
+    # pathlib's own raises where a name is too long or a folder may not be entered.
+    if not os.path.exists(path):
+        raise ModelNotFoundError(
+            f"{str(path)!r} does not exist, or may not be looked at. Name a file or a folder."
+        )
 
 
 def _not_among(network: NetworkEntry, model: str, instead: Sequence[str]) -> ModelError:
@@ -299,13 +321,16 @@ def _install(
         declaration.check(network, label)
     parse_network(network, weights, label)
     target = manifest.folder / f"{Path(file.name).stem}.safetensors"
+    refuse_link(manifest.folder)
+    if not target.is_file():
+        remove_tree(target)  # Whatever else has its name.
     write_atomically(target, weights)
     if file.is_pickle or file.unconfirmed:
         made = InstalledFile(target, len(weights), hashlib.sha256(weights).hexdigest(), file)
         record_file(manifest.folder, made, confirmed=file.unconfirmed)
     # A damaged one of the same network would be preferred to what was added instead of it.
     for other in network.files:
-        if other.name != target.name:
+        if other.name != target.name and not other.is_pickle:
             remove_tree(manifest.folder / other.name)
     remove_tree(part_path(file, downloads))
 
@@ -314,6 +339,12 @@ def _safetensors(
     content: bytes, name: str, label: str, progress: ProgressCallback | None
 ) -> tuple[bytes, Declaration | None]:
     """Convert verified content if it is a pickle, and read what it says of its network."""
+    if Path(name).suffix in PICKLE_SUFFIXES and not content.startswith(_ZIP_MAGIC):
+        raise ModelRefusedError(
+            f"{label!r} is not of the form that torch.save writes since PyTorch 1.6. Load it with "
+            "the program that made it, and save it again.",
+            path=label,
+        )
     if not content.startswith(_ZIP_MAGIC):
         return content, declaration_of_safetensors(content, label)
     if progress is not None:
@@ -327,23 +358,33 @@ def _safetensors(
 
 def _add_own(
     name: str,
-    paths: Sequence[StrPath],
+    paths: Sequence[Path],
     typed: Sequence[str],
     weight_license: str,
     progress: ProgressCallback | None,
 ) -> ModelManifest:
     path = _own_file(name, paths)
+    try:
+        check_text("the licence", weight_license)
+    except ValueError as error:
+        raise ParameterError(f"weight_license={weight_license!r}: {error}.") from error
     if len(typed) != 1:
         raise ParameterError(
             f"a model of your own needs the full SHA-256 of its file, once: got {len(typed)}. "
             "Take it from whoever gave you the file, and type it: --sha256 DIGEST."
         )
+    _check_exists(path)
     with locked_store() as store:
-        taken = next((each for each in model_names() if each.casefold() == name.casefold()), None)
+        taken = registered_name(name)
         if taken is not None:
-            return _same_again(taken, typed[0])
+            manifest = _same_again(taken, typed[0])
+            if all(_is_whole(manifest, each) for each in manifest.networks):
+                return manifest
+            name = taken
         content = read_bounded(path, MAX_WEIGHTS_BYTES, follow_links=True)
-        refuse_digest(path, content, typed[0])
+        refuse_digest(
+            path, content, typed[0], advice="Compare it with what was typed; do not use this file."
+        )
         weights, declaration = _safetensors(content, path.name, str(path), progress)
         if declaration is None:
             raise ModelRefusedError(
@@ -356,46 +397,49 @@ def _add_own(
         if weights is not content:
             files.append(_file_fields(f"{name}.th", content))
         fields = _manifest_fields(name, declaration, files, weight_license, path.name)
+        manifest_content = (json.dumps(fields, indent=2, allow_nan=False) + "\n").encode()
+        _check_own(manifest_content, weights, path)
         with staging_folder(store) as folder:
-            write_atomically(folder / f"{name}.safetensors", weights)
-            manifest_content = (json.dumps(fields, indent=2) + "\n").encode()
+            write_atomically(folder / files[0]["name"], weights)
             write_atomically(folder / MANIFEST_NAME, manifest_content)
-            _check_staged(folder, weights, path)
-            # Left by a process that was killed before it registered it.
-            remove_tree(store / name)
-            _move(folder, store / name)
+            _put(folder, store / name)
         register_model(name, hashlib.sha256(manifest_content).hexdigest())
     return find_model(name)
 
 
-def _own_file(name: str, paths: Sequence[StrPath]) -> Path:
+def _own_file(name: str, paths: Sequence[Path]) -> Path:
     try:
         check_file_name(name)
-        valid = _NAME.fullmatch(name) is not None
+        # The registry of the models folder lies beside the models.
+        valid = _NAME.fullmatch(name) is not None and name.casefold() != REGISTRY_NAME
     except ValueError:
         valid = False
     if not valid:
         raise ParameterError(
             f"name={name!r} cannot name a model: expected 1 to 64 letters, digits, '-', '_' and "
-            "'.', the first a letter or digit."
+            "'.', the first a letter or digit, the last no '.', and no name that a system keeps "
+            "for itself."
         )
-    if len(paths) != 1 or Path(paths[0]).is_dir():
+    if len(paths) != 1 or os.path.isdir(paths[0]):
         raise ParameterError(
-            f"{name!r} is none of the models that stemlab knows "
-            f"({', '.join(each for each in model_names() if is_builtin(each))}), and one of your "
-            "own is added from one file. A folder with a manifest.json needs no adding: name it "
-            "with --model ./FOLDER."
+            f"{name!r} is none of the models that stemlab knows ({', '.join(builtin_names())}), "
+            "and one of your own is added from one file. A folder with a manifest.json needs no "
+            "adding: name it with --model ./FOLDER."
         )
-    return Path(paths[0])
+    return paths[0]
 
 
 def _same_again(name: str, digest: str) -> ModelManifest:
-    manifest = find_model(name)
-    if digest not in {file.sha256 for each in manifest.networks for file in each.files}:
+    """The model that has the name already, if it was made of the same file."""
+    remove = f"Choose another name, or remove that one first: `stemlab models remove {name}`."
+    try:
+        manifest = find_model(name)
+    except ModelError as error:
         raise ParameterError(
-            f"name={name!r} is taken by another model of yours. Choose another name, or remove "
-            f"that one first: `stemlab models remove {name}`."
-        )
+            f"name={name!r} is taken by a model of yours that is damaged. {remove}"
+        ) from error
+    if digest not in {file.sha256 for each in manifest.networks for file in each.files}:
+        raise ParameterError(f"name={name!r} is taken by another model of yours. {remove}")
     return manifest
 
 
@@ -443,20 +487,25 @@ def _manifest_fields(
     }
 
 
-def _check_staged(folder: Path, weights: bytes, path: Path) -> None:
+def _check_own(manifest_content: bytes, weights: bytes, path: Path) -> None:
     """Read the manifest that was made, and build the network, as every later use will."""
-    manifest = read_manifest(folder)
-    spec = spec_of_manifest(manifest)
-    check_channels(spec)
+    manifest = parse_manifest(path, manifest_content, kind="user", folder=path.parent)
+    check_channels(spec_of_manifest(manifest))
     parse_network(manifest.networks[0], weights, str(path))
 
 
-def _move(folder: Path, target: Path) -> None:
+def _put(folder: Path, target: Path) -> None:
+    """Move a model to its place, where at most the same model may be, or what was left of it."""
+    ours = {each.name for each in folder.iterdir()}
     try:
+        there = {each.name for each in target.iterdir()} if os.path.lexists(target) else set()
+        if not there <= ours:
+            raise FileExistsError(errno.EEXIST, "something else of that name is there")
+        remove_tree(target)
         os.replace(folder, target)
     except OSError as error:
         raise OutputError(
-            f"{str(target)!r} cannot be written: {error.strerror or error}. Check the permissions "
-            "of its folder.",
+            f"{str(target)!r} cannot be written: {error.strerror or error}. Choose another name, "
+            "or look at what is there.",
             target,
         ) from error

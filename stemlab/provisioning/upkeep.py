@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stemlab._models.loading import load_network
+from stemlab._typing import StrPath
 from stemlab.errors import ModelNotFoundError, ModelRefusedError, OutputError, ParameterError
 from stemlab.provisioning._download import part_path
 from stemlab.provisioning._store import DOWNLOADS, locked_store, remove_tree
 from stemlab.registry import (
+    DRAFT_PREFIX,
     InstalledFile,
+    asked_for,
     find_model,
     forget_model,
-    is_builtin,
     is_folder,
-    model_names,
+    models_dir,
+    registered_name,
 )
 
 __all__ = ["VerifiedModel", "remove_model", "verify_model"]
@@ -30,6 +33,7 @@ class VerifiedModel:
     Parameters
     ----------
     name : str
+        As it is registered; of a folder, as it was asked for.
     files : tuple of InstalledFile
         One for each network.
     parameters : int
@@ -41,14 +45,14 @@ class VerifiedModel:
     parameters: int
 
 
-def verify_model(name: str) -> VerifiedModel:
+def verify_model(name: StrPath) -> VerifiedModel:
     """Read every file of a model and check it just as loading does.
 
     Nothing is remembered: the next use of the model checks again.
 
     Parameters
     ----------
-    name : str
+    name : str or path
         Registered name or folder.
 
     Returns
@@ -79,7 +83,9 @@ def verify_model(name: str) -> VerifiedModel:
             expected=manifest.parameters,
             actual=parameters,
         )
-    return VerifiedModel(manifest.name, tuple(files), parameters)
+    # A folder may call itself what it likes.
+    called = str(name) if manifest.kind == "folder" else manifest.name
+    return VerifiedModel(called, tuple(files), parameters)
 
 
 def remove_model(name: str) -> None:
@@ -99,24 +105,25 @@ def remove_model(name: str) -> None:
     OutputError
         If a file cannot be removed.
     """
+    name = asked_for(name)
     if is_folder(name):
         raise ParameterError(f"name={name!r} is a folder of yours, which stemlab does not remove.")
     missing = ModelNotFoundError(
         f"model {name!r} is not installed. `stemlab models list` shows what is."
     )
-    known = next((each for each in model_names() if each.casefold() == name.casefold()), None)
+    known = registered_name(name)
     if known is None:
         raise missing
-    own, files = not is_builtin(known), []
+    own, files = registered_name(known, own=False) is None, []
     if not own:
         manifest = find_model(known)
         if manifest.kind == "bundled":
             raise ParameterError(f"{known!r} comes with stemlab and cannot be removed.")
         files = [file for each in manifest.networks for file in each.files]
+    begun = [part_path(each, models_dir() / DOWNLOADS) for each in files]
+    if not own and not any(map(os.path.lexists, [models_dir() / known, *begun])):
+        raise missing
     with locked_store() as store:
-        begun = [part_path(each, store / DOWNLOADS) for each in files]
-        if not own and not any(map(os.path.lexists, [store / known, *begun])):
-            raise missing
         if own:
             forget_model(known)
         _remove_at_once(store / known, store)
@@ -130,7 +137,7 @@ def _remove_at_once(folder: Path, store: Path) -> None:
         return
     try:
         # `locked_store` clears it away if this process is killed before it does.
-        aside = Path(tempfile.mkdtemp(prefix=".stemlab-", dir=store))
+        aside = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=store))
         os.replace(folder, aside / folder.name)
     except OSError as error:
         raise OutputError(

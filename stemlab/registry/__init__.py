@@ -11,11 +11,26 @@ gets bytes that were already checked.
 folder, `files` reads and writes.
 """
 
-from stemlab.registry.files import read_bounded, read_verified, refuse_digest, write_atomically
-from stemlab.registry.lookup import find_model, is_builtin, is_folder, list_models, model_names
+from stemlab.registry.files import (
+    DRAFT_PREFIX,
+    read_bounded,
+    read_verified,
+    refuse_digest,
+    write_atomically,
+)
+from stemlab.registry.lookup import (
+    asked_for,
+    builtin_names,
+    find_model,
+    is_folder,
+    list_models,
+    own_names,
+    registered_name,
+)
 from stemlab.registry.manifests import (
     MANIFEST_NAME,
     MAX_WEIGHTS_BYTES,
+    PICKLE_SUFFIXES,
     SCHEMA,
     ModelManifest,
     NetworkEntry,
@@ -23,45 +38,57 @@ from stemlab.registry.manifests import (
     check_digest,
     check_file_name,
     check_sources,
+    check_text,
     exact_seconds,
+    parse_manifest,
     read_manifest,
 )
 from stemlab.registry.store import (
+    REGISTRY_NAME,
     InstalledFile,
     forget_model,
     installed_file,
     is_installed,
     models_dir,
     record_file,
+    refuse_link,
     register_model,
 )
 
 __all__ = [
+    "DRAFT_PREFIX",
     "MANIFEST_NAME",
     "MAX_WEIGHTS_BYTES",
+    "PICKLE_SUFFIXES",
+    "REGISTRY_NAME",
     "SCHEMA",
     "InstalledFile",
     "ModelManifest",
     "NetworkEntry",
     "WeightFile",
+    "asked_for",
+    "builtin_names",
     "check_digest",
     "check_file_name",
     "check_sources",
+    "check_text",
     "exact_seconds",
     "find_model",
     "forget_model",
     "installed_file",
-    "is_builtin",
     "is_folder",
     "is_installed",
     "list_models",
-    "model_names",
     "models_dir",
+    "own_names",
+    "parse_manifest",
     "read_bounded",
     "read_manifest",
     "read_verified",
     "record_file",
     "refuse_digest",
+    "refuse_link",
     "register_model",
+    "registered_name",
     "write_atomically",
 ]

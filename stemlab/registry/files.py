@@ -13,7 +13,20 @@ from typing import Any
 
 from stemlab.errors import ModelNotFoundError, ModelRefusedError, OutputError
 
-__all__ = ["parse_json", "read_bounded", "read_verified", "refuse_digest", "write_atomically"]
+__all__ = [
+    "DRAFT_PREFIX",
+    "parse_json",
+    "read_bounded",
+    "read_verified",
+    "refuse_digest",
+    "write_atomically",
+]
+
+
+# Of all that is written beside its place and moved there when it is whole. What a killed process
+# left of it is cleared away, so no other part of stemlab may use it.
+DRAFT_PREFIX = ".stemlab-model-"
+_AGAIN = "Install the model again; do not use this file."
 
 
 def read_bounded(path: Path, at_most: int, *, follow_links: bool = False) -> bytes:
@@ -118,7 +131,7 @@ def read_verified(path: Path, *, size: int, sha256: str, follow_links: bool = Fa
     return content
 
 
-def refuse_digest(path: Path, content: bytes, expected: str) -> None:
+def refuse_digest(path: Path, content: bytes, expected: str, *, advice: str = _AGAIN) -> None:
     """Refuse content whose SHA-256 is not the expected one.
 
     Parameters
@@ -127,6 +140,8 @@ def refuse_digest(path: Path, content: bytes, expected: str) -> None:
         Where it was read.
     content : bytes
     expected : str, 64 hex digits
+    advice : str, optional
+        The next step.
 
     Raises
     ------
@@ -137,20 +152,18 @@ def refuse_digest(path: Path, content: bytes, expected: str) -> None:
     if actual != expected:
         raise ModelRefusedError(
             f"{str(path)!r} is not the recorded file, or was damaged: expected SHA-256 "
-            f"{expected}, got {actual}. Install the model again; do not use this file.",
+            f"{expected}, got {actual}. {advice}",
             path=path,
             expected=expected,
             actual=actual,
         )
 
 
-def parse_json(path: Path, content: bytes) -> dict[str, Any]:
+def parse_json(content: bytes) -> dict[str, Any]:
     """Parse a table.
 
     Parameters
     ----------
-    path : Path
-        Where it was read.
     content : bytes
 
     Returns
@@ -159,20 +172,20 @@ def parse_json(path: Path, content: bytes) -> dict[str, Any]:
 
     Raises
     ------
-    ModelRefusedError
+    ValueError
         If it is no JSON, or no table.
     """
     try:
-        fields = json.loads(content)
+        fields = json.loads(content, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise ModelRefusedError(
-            f"{str(path)!r} is not JSON: {error}. Install the model again.", path=path
-        ) from error
+        raise ValueError(f"it is not JSON ({error})") from error
     if not isinstance(fields, dict):
-        raise ModelRefusedError(
-            f"{str(path)!r} is not a JSON table. Install the model again.", path=path
-        )
+        raise ValueError("it is not a JSON table")
     return fields
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -193,7 +206,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=".stemlab-", suffix=".partial", delete=False
+            dir=path.parent, prefix=DRAFT_PREFIX, suffix=".partial", delete=False
         ) as file:
             draft = Path(file.name)
             file.write(content)

@@ -4,34 +4,81 @@ from __future__ import annotations
 
 import difflib
 import logging
-from pathlib import Path
+import os
 from typing import Any
 
 from stemlab._assets import asset_dir
-from stemlab.errors import ModelError, ModelNotFoundError
+from stemlab._typing import StrPath
+from stemlab.errors import ModelError, ModelNotFoundError, ModelRefusedError, ParameterError
 from stemlab.registry.manifests import MANIFEST_NAME, ModelManifest, read_manifest
 from stemlab.registry.store import models_dir, read_registry
 
-__all__ = ["find_model", "is_builtin", "is_folder", "list_models", "model_names"]
+__all__ = [
+    "asked_for",
+    "builtin_names",
+    "find_model",
+    "is_folder",
+    "list_models",
+    "own_names",
+    "registered_name",
+]
 
 _log = logging.getLogger(__name__)
 
 
-def model_names() -> list[str]:
-    """Name all registered models.
+def builtin_names() -> list[str]:
+    """Name the models that stemlab knows.
 
     Returns
     -------
     names : list of str
-        Those that stemlab knows, then those that the user added.
 
     Raises
     ------
     ModelRefusedError
-        If a registry is damaged.
+        If the registry is damaged.
     """
-    users = [name for name in read_registry(models_dir()) if not is_builtin(name)]
-    return [*_builtin(), *users]
+    return list(_builtin())
+
+
+def own_names() -> list[str]:
+    """Name the models that the user added, but for those that a built-in one hides.
+
+    Returns
+    -------
+    names : list of str
+
+    Raises
+    ------
+    ModelRefusedError
+        If the user's registry is damaged.
+    """
+    builtin = _builtin()
+    return [name for name in read_registry(models_dir()) if _same_name(name, builtin) is None]
+
+
+def registered_name(name: str, *, own: bool = True) -> str | None:
+    """Find a name as it is registered, in whatever case it was asked for.
+
+    Names that differ by case alone would be one folder on many systems.
+
+    Parameters
+    ----------
+    name : str
+    own : bool, optional
+        Whether the user's registry is looked into as well, after the built-in one.
+
+    Returns
+    -------
+    registered : str or None
+
+    Raises
+    ------
+    ModelRefusedError
+        If a registry that was looked into is damaged.
+    """
+    found = _same_name(name, _builtin())
+    return _same_name(name, read_registry(models_dir())) if found is None and own else found
 
 
 def list_models() -> list[ModelManifest]:
@@ -48,23 +95,24 @@ def list_models() -> list[ModelManifest]:
     ModelRefusedError
         If the registry is damaged, or a manifest that comes with stemlab.
     """
-    models = []
-    for name in model_names():
-        try:
-            models.append(find_model(name))
-        except ModelError as error:
-            if is_builtin(name):
-                raise
-            _log.warning("%s", error)
+    models = [find_model(name) for name in builtin_names()]
+    try:
+        for name in own_names():
+            try:
+                models.append(find_model(name))
+            except ModelError as error:
+                _log.warning("%s", error)
+    except ModelRefusedError as error:
+        _log.warning("%s", error)
     return models
 
 
-def find_model(name: str) -> ModelManifest:
+def find_model(name: StrPath) -> ModelManifest:
     """Find a model by its registered name, or in a folder of the user's.
 
     Parameters
     ----------
-    name : str
+    name : str or path
         A registered name, in any case; or the path of a folder that holds a ``manifest.json``,
         written with a separator (``./my-model``) so that no folder can stand in for a registered
         name.
@@ -76,12 +124,15 @@ def find_model(name: str) -> ModelManifest:
 
     Raises
     ------
+    ParameterError
+        If it is no name at all.
     ModelNotFoundError
         If there is neither.
     ModelRefusedError
         If the manifest is damaged or does not match the registry.
     """
-    if is_folder(name) and Path(name).is_dir():
+    name = asked_for(name)
+    if is_folder(name) and os.path.isdir(name):
         return read_manifest(name)
     builtin = _builtin()
     found = _same_name(name, builtin)
@@ -102,18 +153,30 @@ def find_model(name: str) -> ModelManifest:
     raise _not_found(name, [*builtin, *users])
 
 
-def is_builtin(name: str) -> bool:
-    """Tell whether a name is one of those that come with stemlab, which nothing can replace.
+def asked_for(model: StrPath) -> str:
+    """Take the name or folder of a model as text.
 
     Parameters
     ----------
-    name : str
+    model : str or path
 
     Returns
     -------
-    builtin : bool
+    name : str
+        A path that is not written as text is always that of a folder.
+
+    Raises
+    ------
+    ParameterError
+        If it is neither.
     """
-    return _same_name(name, _builtin()) is not None
+    if isinstance(model, str):
+        return model
+    if isinstance(model, os.PathLike):
+        path = os.fspath(model)
+        if isinstance(path, str):
+            return path if is_folder(path) else os.path.join(os.curdir, path)
+    raise ParameterError(f"model={model!r} is not a name, a folder or a Demucs network.")
 
 
 def is_folder(name: str) -> bool:
@@ -135,12 +198,11 @@ def _builtin() -> dict[str, dict[str, Any]]:
 
 
 def _same_name(name: str, known: dict[str, dict[str, Any]]) -> str | None:
-    """Names that differ by case alone would be one folder on many systems."""
     return next((each for each in known if each.casefold() == name.casefold()), None)
 
 
 def _not_found(name: str, known: list[str]) -> ModelNotFoundError:
-    hint = f" To use the folder of that name, write './{name}'." if Path(name).is_dir() else ""
+    hint = f" To use the folder of that name, write './{name}'." if os.path.isdir(name) else ""
     close = difflib.get_close_matches(name, known, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
     return ModelNotFoundError(

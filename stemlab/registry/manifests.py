@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ __all__ = [
     "MANIFEST_NAME",
     "MAX_TABLE_BYTES",
     "MAX_WEIGHTS_BYTES",
+    "PICKLE_SUFFIXES",
     "SCHEMA",
     "ModelManifest",
     "NetworkEntry",
@@ -28,8 +29,10 @@ __all__ = [
     "check_digest",
     "check_file_name",
     "check_sources",
+    "check_text",
     "exact_seconds",
     "invalid",
+    "parse_manifest",
     "read_manifest",
 ]
 
@@ -192,13 +195,40 @@ def read_manifest(
     content = read_bounded(path, MAX_TABLE_BYTES)
     if sha256 is not None:
         refuse_digest(path, content, sha256)
-    fields = parse_json(path, content)
+    return parse_manifest(path, content, kind=kind, folder=folder if files_in is None else files_in)
+
+
+def parse_manifest(
+    path: Path,
+    content: bytes,
+    *,
+    kind: Literal["bundled", "released", "user", "folder"],
+    folder: StrPath,
+) -> ModelManifest:
+    """Check the content of a manifest.
+
+    Parameters
+    ----------
+    path : Path
+        How errors name it.
+    content : bytes
+    kind : {"bundled", "released", "user", "folder"}
+    folder : path
+        Of the weights.
+
+    Returns
+    -------
+    manifest : ModelManifest
+
+    Raises
+    ------
+    ModelRefusedError
+        If it is not valid.
+    """
     with invalid(path, "model manifest", "Compare it with models/stemlab-mini/manifest.json."):
+        fields = parse_json(content)
         return _manifest(
-            Path(folder if files_in is None else files_in),
-            fields,
-            kind=kind,
-            sha256=hashlib.sha256(content).hexdigest(),
+            Path(folder), fields, kind=kind, sha256=hashlib.sha256(content).hexdigest()
         )
 
 
@@ -294,6 +324,26 @@ def check_digest(digest: Any) -> None:
     )
 
 
+def check_text(key: str, value: Any) -> None:
+    """Refuse what cannot be shown: a terminal obeys some characters instead.
+
+    Parameters
+    ----------
+    key : str
+        How the error names it.
+    value : object
+
+    Raises
+    ------
+    ValueError
+        If it is no text of printable characters.
+    """
+    _expect(
+        isinstance(value, str) and bool(value.strip()) and value.isprintable(),
+        f"{key} is not a text of printable characters",
+    )
+
+
 def check_file_name(name: Any) -> None:
     """Refuse a name that is not that of a file in the same folder, on any system.
 
@@ -311,8 +361,8 @@ def check_file_name(name: Any) -> None:
     _expect(
         _FILE_NAME.fullmatch(name) is not None
         and not name.endswith(".")
-        and PurePath(name).stem.upper() not in _RESERVED,
-        f"{name!r} is no plain name of letters, digits, '.', '-' and '_'",
+        and name.partition(".")[0].upper() not in _RESERVED,
+        f"{name!r} is no plain name of letters, digits, '.', '-' and '_' that every system allows",
     )
 
 
@@ -416,17 +466,16 @@ def _is_word(value: Any) -> bool:
 
 def _text(fields: dict[str, Any], key: str) -> str:
     value = fields[key]
-    _expect(isinstance(value, str) and bool(value), f"{key} is not a text")
+    check_text(key, value)
     text: str = value
     return text
 
 
 def _texts(fields: dict[str, Any], key: str) -> tuple[str, ...]:
     values = fields[key]
-    _expect(
-        isinstance(values, list) and all(isinstance(each, str) for each in values),
-        f"{key} is not a list of texts",
-    )
+    _expect(isinstance(values, list), f"{key} is not a list")
+    for each in values:
+        check_text(key, each)
     return tuple(values)
 
 

@@ -28,6 +28,7 @@ from stemlab.registry.manifests import (
 )
 
 __all__ = [
+    "REGISTRY_NAME",
     "InstalledFile",
     "forget_model",
     "installed_file",
@@ -35,9 +36,11 @@ __all__ = [
     "models_dir",
     "read_registry",
     "record_file",
+    "refuse_link",
     "register_model",
 ]
 
+REGISTRY_NAME = "registry.json"
 RECORDS_NAME = "installed.json"
 
 
@@ -82,7 +85,7 @@ def models_dir() -> Path:
     """
     configured = os.environ.get("STEMLAB_MODELS")
     if configured:
-        return Path(configured).expanduser().absolute()
+        return Path(os.path.abspath(os.path.expanduser(configured)))
     return platformdirs.user_data_path("stemlab", appauthor=False) / "models"
 
 
@@ -107,15 +110,23 @@ def installed_file(manifest: ModelManifest, network: NetworkEntry) -> InstalledF
         If the record of what was added is damaged.
     """
     folder = manifest.folder
+    if manifest.kind != "folder":
+        refuse_link(folder)
     for source in network.files:
         path = folder / source.name
         if not (source.is_pickle or source.unconfirmed) and os.path.lexists(path):
             return InstalledFile(path, source.size, source.sha256, source)
-    records = {each.source_sha256: each for each in _read_records(folder)}
-    for source in network.files:
-        record = records.get(source.sha256)
-        if record is not None and (record.confirmed or not source.unconfirmed):
-            return InstalledFile(folder / record.file, record.bytes, record.sha256, source)
+    # Only of these is the digest of what is loaded not pinned by the manifest.
+    records = _read_records(folder) if manifest.kind == "released" else []
+    for record in records:
+        for source in network.files:
+            path = folder / record.file
+            if (
+                record.source_sha256 == source.sha256
+                and (record.confirmed or not source.unconfirmed)
+                and os.path.lexists(path)
+            ):
+                return InstalledFile(path, record.bytes, record.sha256, source)
     if manifest.kind == "folder":
         raise ModelNotFoundError(
             f"{str(folder / network.files[0].name)!r} is missing. Put the file there; pickles are "
@@ -127,6 +138,26 @@ def installed_file(manifest: ModelManifest, network: NetworkEntry) -> InstalledF
         f"{str(folder)!r}. Add it with `stemlab models add {manifest.name} --from FILE_OR_FOLDER`"
         + (" or `--download`." if network.files[0].url else ".")
     )
+
+
+def refuse_link(folder: Path) -> None:
+    """Refuse a model's folder that is a link to another place.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    ModelRefusedError
+        If it is.
+    """
+    if folder.is_symlink():
+        raise ModelRefusedError(
+            f"{str(folder)!r} is a link, which leaves the models folder. Remove it; to keep models "
+            "elsewhere, set STEMLAB_MODELS.",
+            path=folder,
+        )
 
 
 def is_installed(manifest: ModelManifest) -> bool:
@@ -216,10 +247,15 @@ def read_registry(folder: Path, *, required: bool = False) -> dict[str, dict[str
     ModelRefusedError
         If it is damaged.
     """
-    path = folder / "registry.json"
+    path = folder / REGISTRY_NAME
     if not required and not os.path.lexists(path):
         return {}
-    with invalid(path, "registry", "Restore it, or install stemlab again."):
+    advice = (
+        "Install stemlab again."
+        if required
+        else "Move it away, and add the models of your own again."
+    )
+    with invalid(path, "registry", advice):
         models: dict[str, dict[str, Any]] = _read(path)["models"]
         for name, entry in models.items():
             check_file_name(name)
@@ -245,7 +281,7 @@ def register_model(name: str, manifest_sha256: str) -> None:
     """
     models = read_registry(models_dir())
     models[name] = {"manifest_sha256": manifest_sha256}
-    _write(models_dir() / "registry.json", {"models": models})
+    _write(models_dir() / REGISTRY_NAME, {"models": models})
 
 
 def forget_model(name: str) -> None:
@@ -264,11 +300,11 @@ def forget_model(name: str) -> None:
     """
     models = read_registry(models_dir())
     if models.pop(name, None) is not None:
-        _write(models_dir() / "registry.json", {"models": models})
+        _write(models_dir() / REGISTRY_NAME, {"models": models})
 
 
 def _read(path: Path) -> dict[str, Any]:
-    fields = parse_json(path, read_bounded(path, MAX_TABLE_BYTES))
+    fields = parse_json(read_bounded(path, MAX_TABLE_BYTES))
     if fields.get("schema") != SCHEMA:
         raise ModelRefusedError(
             f"{str(path)!r} has schema {fields.get('schema')!r}, expected {SCHEMA}. It belongs to "
