@@ -260,7 +260,7 @@ def shipped():
 
 def test_the_shipped_figures_are_of_the_shipped_weights(shipped):
     (network,) = json.loads((MINI / "manifest.json").read_bytes())["networks"]
-    assert shipped["model"]["sha256"] == network["sha256"], "run make evaluate"
+    assert shipped["model"]["sha256"] == network["files"][0]["sha256"], "run make evaluate"
 
 
 def test_no_figure_in_the_card_is_typed_by_hand(training, shipped):
