@@ -192,6 +192,17 @@ def test_says_what_the_model_is_and_under_which_licence(panel: SeparationPanel) 
     assert f"Weights: {registered.weight_license}," in shown(panel)
 
 
+def test_offers_the_models_that_are_installed(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is not, or is damaged, would only fail later."""
+    monkeypatch.setenv("STEMLAB_MODELS", str(tmp_path))
+    (tmp_path / "htdemucs").symlink_to(model)
+    made = SeparationPanel(tmp_path, model=model)
+    assert list(find(made, ipywidgets.Dropdown, "Model").options) == ["stemlab-mini", model]
+    made.close()
+
+
 def test_wrong_choices_are_refused_at_once(panel: SeparationPanel, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="model='other' is not offered here"):
         panel.model = "other"

@@ -6,7 +6,6 @@ The name of a class in a file is only ever looked up here; what is built comes f
 from __future__ import annotations
 
 import inspect
-import json
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,7 +13,7 @@ from typing import Any
 
 from stemlab._models.loading import ARCHITECTURES
 from stemlab.errors import ModelRefusedError
-from stemlab.registry import NetworkEntry, exact_seconds
+from stemlab.registry import NetworkEntry, exact_seconds, strict_json
 
 __all__ = ["Declaration", "declaration_of_package", "declaration_of_safetensors"]
 
@@ -176,20 +175,19 @@ def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None
     """
     try:
         (length,) = struct.unpack_from("<Q", content)
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        metadata = strict_json(content[8 : 8 + length]).get("__metadata__", {})
         if "klass" not in metadata:
             return None
         facts = {
             "klass": str(metadata["klass"]),
-            "args": [_decode(each) for each in _json(metadata["args"])],
-            "kwargs": dict(_decode(_json(metadata["kwargs"]))),
+            "args": [_decode(each) for each in strict_json(metadata["args"])],
+            "kwargs": dict(_decode(strict_json(metadata["kwargs"]))),
         }
     except (
         struct.error,
         ArithmeticError,
         AttributeError,
         KeyError,
-        RecursionError,
         TypeError,
         ValueError,
     ) as error:
@@ -197,14 +195,6 @@ def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None
             f"{label!r} is not a valid safetensors file of Demucs ({error}).", path=label
         ) from error
     return declaration_of_package(facts, label)
-
-
-def _json(text: str) -> Any:
-    return json.loads(text, parse_constant=_no_number)
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _decode(value: Any) -> Any:

@@ -16,6 +16,7 @@ from stemlab.registry.files import (
     read_bounded,
     read_verified,
     refuse_digest,
+    strict_json,
     write_atomically,
 )
 from stemlab.registry.lookup import (
@@ -90,5 +91,6 @@ __all__ = [
     "refuse_link",
     "register_model",
     "registered_name",
+    "strict_json",
     "write_atomically",
 ]

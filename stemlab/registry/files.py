@@ -19,6 +19,7 @@ __all__ = [
     "read_bounded",
     "read_verified",
     "refuse_digest",
+    "strict_json",
     "write_atomically",
 ]
 
@@ -175,17 +176,36 @@ def parse_json(content: bytes) -> dict[str, Any]:
     ValueError
         If it is no JSON, or no table.
     """
-    try:
-        fields = json.loads(content, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is not JSON ({error})") from error
+    fields = strict_json(content)
     if not isinstance(fields, dict):
         raise ValueError("it is not a JSON table")
     return fields
 
 
+def strict_json(text: str | bytes) -> Any:
+    """Parse JSON as its standard has it: without NaN and infinity, and not endlessly deep.
+
+    Parameters
+    ----------
+    text : str or bytes
+
+    Returns
+    -------
+    value : object
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not JSON ({error})") from error
+
+
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is no number")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

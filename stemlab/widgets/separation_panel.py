@@ -7,6 +7,7 @@ import tempfile
 import threading
 from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +19,13 @@ import traitlets
 from stemlab import audio
 from stemlab._assets import demo_song_dir
 from stemlab._typing import AudioArray, StrPath
-from stemlab.errors import OutputError, ParameterError, SeparationError, StemlabError
+from stemlab.errors import (
+    ModelError,
+    OutputError,
+    ParameterError,
+    SeparationError,
+    StemlabError,
+)
 from stemlab.plots import plot_waveforms
 from stemlab.registry import ModelManifest, find_model, is_installed, list_models
 from stemlab.separation import (
@@ -408,7 +415,12 @@ def _offered_songs(folder: Path) -> list[tuple[str, str]]:
 
 
 def _offered_models(model: str) -> Mapping[str, ModelManifest]:
-    registered = {each.name: each for each in list_models() if is_installed(each)}
+    registered = {}
+    for each in list_models():
+        # One that is damaged is told by `stemlab models verify`, and hides no other.
+        with suppress(ModelError):
+            if is_installed(each):
+                registered[each.name] = each
     return registered if model in registered else {**registered, model: find_model(model)}
 
 
