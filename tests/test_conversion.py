@@ -576,6 +576,16 @@ def test_malformed_safetensors_are_refused(tiny_entry, name):
         parse_network(tiny_entry, HEADERS[name], "abc.safetensors")
 
 
+@pytest.mark.parametrize("name", HEADERS)
+def test_malformed_safetensors_are_not_added(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("STEMLAB_MODELS", str(tmp_path / "store"))
+    path = tmp_path / "abc.safetensors"
+    path.write_bytes(HEADERS[name])
+    with pytest.raises(ModelRefusedError):
+        add_model("mine", path, sha256=recorded("", HEADERS[name])["sha256"])
+    assert {each.name for each in (tmp_path / "store").rglob("*")} == {".lock"}
+
+
 def test_damage_to_safetensors_is_refused_or_harmless(tiny_entry, tiny_htdemucs, rng):
     """As if the digest were right: what the parser itself makes of it."""
     good = save({name: each.half() for name, each in tiny_htdemucs.state_dict().items()})

@@ -88,7 +88,9 @@ def run_show(options: argparse.Namespace) -> int:
             lines += [f"    file      {file['name']}, {file['bytes']} bytes"]
             lines += [f"      SHA-256 {file['sha256']}"]
             if file["confirmations"] is not None:
-                lines += [f"      stated alike by {file['confirmations']} independent projects"]
+                projects = file["confirmations"]
+                alike = "one project only" if projects == 1 else f"{projects} independent projects"
+                lines += [f"      stated by {alike}"]
             if file["url"]:
                 lines += [f"      from    {file['url']}"]
         if network["installed"]:
