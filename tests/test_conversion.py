@@ -15,6 +15,8 @@ import pickle
 import struct
 import subprocess
 import sys
+import threading
+import time
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from demucs.apply import apply_model
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from model_files import hub_file, package, recorded
@@ -33,10 +36,11 @@ from safetensors.torch import save
 from stemlab._models.loading import build_network, parse_network
 from stemlab.cli import main
 from stemlab.errors import ModelRefusedError
-from stemlab.provisioning import _pickles, add_model
+from stemlab.provisioning import _pickles, _unpickle, add_model
 from stemlab.provisioning._declared import declaration_of_package, declaration_of_safetensors
 from stemlab.provisioning._pickles import convert
 from stemlab.registry import NetworkEntry
+from stemlab.separation import AudioStemSeparator
 
 MOST_BYTES = 1_500_000_000
 TENSOR = torch.arange(4.0)
@@ -46,8 +50,16 @@ import base64, io, json, os, sys, torch
 from types import SimpleNamespace
 from stemlab.provisioning import _unpickle
 
+ACTS = ("os.exec", "os.fork", "os.posix_spawn", "os.remove", "os.rename", "os.system", "shutil",
+        "socket", "subprocess")
+
+def watch(event, arguments):
+    if event.startswith(ACTS) or (event == "open" and set(str(arguments[1])) & set("wax+")):
+        os.write(2, f"it acts: {event}".encode())
+        os._exit(98)
+
 for line in sys.stdin:
-    name, content = json.loads(line)
+    name, content, _unpickle.CPU_SECONDS = json.loads(line)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -56,6 +68,7 @@ for line in sys.stdin:
             os.dup2(writer, 2)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.stdin = SimpleNamespace(buffer=io.BytesIO(base64.b64decode(content)))
+            sys.addaudithook(watch)
             code = _unpickle.main()
             sys.stderr.flush()
         finally:
@@ -149,6 +162,67 @@ def laughs() -> bytes:
     for level in range(1, 11):
         program += b"]q" + bytes([level]) + b"(" + (b"h" + bytes([level - 1])) * 10 + b"e"
     return archive(program + b".")
+
+
+def laughing_arguments() -> bytes:
+    """The same, where the lists have to be written out."""
+    program = b"(]q\x00"
+    for level in range(1, 31):
+        program += b"]q" + bytes([level]) + b"(" + (b"h" + bytes([level - 1])) * 10 + b"e"
+    return package_program(program + b"t")
+
+
+def package_program(arguments: bytes) -> bytes:
+    """A Demucs package whose keyword is what a program leaves behind."""
+
+    def text(word: str) -> bytes:
+        return b"X" + struct.pack("<I", len(word)) + word.encode()
+
+    program = b"\x80\x02}(" + text("klass") + b"cdemucs.htdemucs\nHTDemucs\n" + text("args") + b")"
+    program += text("kwargs") + b"}" + text("x") + arguments + b"s" + text("state") + b"}u."
+    return archive(program)
+
+
+def legacy(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+def nested_tensor() -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return saved({"x": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])})
+
+
+def quantized_tensor() -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return saved({"x": torch.quantize_per_tensor(TENSOR, 0.1, 0, torch.qint8)})
+
+
+def with_record(content: bytes, name: str, value: bytes) -> bytes:
+    """The archive with one record more, or another one."""
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        records = {each.partition("/")[2]: file.read(each) for each in file.namelist()}
+    return archive(**{"program": records.pop("data.pkl"), **records, name: value})
+
+
+def endless_size(content: bytes) -> bytes:
+    """Say of the first record, as an archive beyond 4 GB does, that it holds 2 ** 62 bytes."""
+    start = content.find(b"PK\x01\x02")
+    end = content.find(b"PK\x05\x06")
+    name, extra = struct.unpack_from("<HH", content, start + 28)
+    cut = start + 46 + name
+    field = struct.pack("<HHQ", 1, 8, 1 << 62)
+    entry = bytearray(content[start:cut] + field + content[cut + extra :])
+    entry[24:28] = b"\xff" * 4
+    entry[30:32] = struct.pack("<H", len(field))
+    grown = len(field) - extra
+    ending = end - start + grown
+    (directory,) = struct.unpack_from("<I", content, end + 12)
+    entry[ending + 12 : ending + 16] = struct.pack("<I", directory + grown)
+    return content[:start] + bytes(entry)
 
 
 def deflated() -> bytes:
@@ -275,6 +349,32 @@ def hostile(canary: str) -> dict[str, bytes]:
         "numbers as keywords": demucs_package(kwargs={"x": {1: 2}}),
         "no table of keywords": demucs_package(kwargs=7),
         "no list of arguments": demucs_package(args=7),
+        "a text of arguments": demucs_package(args="abc"),
+        "a set of arguments": demucs_package(args={1, 2}),
+        "pairs of keywords": demucs_package(kwargs=[("channels", 8)]),
+        "laughing arguments": laughing_arguments(),
+        "arguments that hold themselves": package_program(b"]q\x00h\x00a"),
+        "deep arguments": package_program(b"]" * 100_000 + b"a" * 99_999),
+        "a nested tensor": nested_tensor(),
+        "a quantized tensor": quantized_tensor(),
+        "100,000 tensors": saved(dict.fromkeys(map(str, range(100_000)), TENSOR)),
+        "a gigabyte in one piece": named("builtins", "bytearray", 1 << 30),
+        "a terabyte of numbers": named("torch", "Tensor", 1 << 38),
+        "more memory in pieces": demucs_package(
+            training_args=[Call(bytearray, 100_000_000) for _ in range(20)]
+        ),
+        # What PyTorch does with a long name in its error takes as long as its length squared.
+        "a long name": named("x" * 2_000_000, "y"),
+        "a name that moves the cursor": named("a\x1b[2Jb", "y\x07"),
+        "the older format": legacy({"x": TENSOR}),
+        "the older format, acting": legacy(Call(os.system, touch)),
+        "a program for TorchScript": with_record(good, "constants.pkl", b"."),
+        "another order of bytes": with_record(good, "byteorder", b"middle"),
+        "another version": with_record(good, "version", b"999999\n"),
+        "a longer record": with_record(good, "data/0", bytes(20)),
+        "a shorter record": with_record(good, "data/0", bytes(12)),
+        "a size beyond 4 GB": endless_size(pickled({})),
+        "something before it": b"x" + good,
     }
     rng = np.random.default_rng(11)
     for index in range(60):
@@ -285,9 +385,16 @@ def hostile(canary: str) -> dict[str, bytes]:
     return attacks
 
 
+# Chinese takes `punycode` minutes, and nothing forbids a pickle to ask for it.
+BUSY = named("_codecs", "encode", "".join(map(chr, range(0x4E00, 0x9E00))), "punycode")
+
+
 def convert_each(attacks: dict[str, bytes]) -> dict[str, tuple[int, str, int, float]]:
     """Exit code, words, memory in bytes and seconds of the converter, for each."""
-    lines = [json.dumps([name, base64.b64encode(each).decode()]) for name, each in attacks.items()]
+    lines = [
+        json.dumps([name, base64.b64encode(each).decode(), 1 if each is BUSY else 20])
+        for name, each in attacks.items()
+    ]
     done = subprocess.run(
         [sys.executable, "-c", _PARENT],
         input="\n".join(lines),
@@ -308,7 +415,7 @@ def canary(tmp_path_factory):
 def outcomes(canary):
     if not hasattr(os, "fork"):
         pytest.skip("no processes are forked here")
-    return convert_each(hostile(str(canary)))
+    return convert_each({**hostile(str(canary)), "busy": BUSY})
 
 
 ATTACKS = [name for name in hostile("nowhere") if not name.startswith("damage")]
@@ -331,6 +438,29 @@ def test_damaged_packages_are_refused_or_harmless(outcomes, canary):
     assert set(codes) <= {0, 3}, damaged
     assert codes.count(3) > 10
     assert not canary.exists()
+
+
+def test_a_busy_pickle_comes_to_the_limit_of_its_time(outcomes):
+    code, said, _, seconds = outcomes["busy"]
+    assert code < 0, said
+    assert 0.5 < seconds < 3
+
+
+def test_what_a_pickle_hangs_on_its_tensors_is_not_called():
+    """PyTorch sets whatever attributes a pickle names, on tensors and on tables."""
+
+    def never(*_: object) -> None:
+        pytest.fail("it was called")
+
+    tensor, state = TENSOR.clone(), OrderedDict()
+    for name in ("clone", "contiguous", "detach", "numel", "element_size"):
+        setattr(tensor, name, never)
+    state["x"] = tensor
+    for name in ("items", "keys", "values"):
+        setattr(state, name, never)
+    made = _unpickle._tensors(torch, state, 16)
+    assert torch.equal(made["x"], TENSOR)
+    assert vars(made["x"]) == {}
 
 
 def test_a_refusal_names_what_was_tried(outcomes):
@@ -400,6 +530,49 @@ def test_a_process_that_does_not_come_back_is_a_refusal(tmp_path, monkeypatch, p
         convert(b"x", "abc.th")
 
 
+def test_what_the_process_says_cannot_move_the_cursor_or_fill_the_screen(tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    script.write_text("raise SystemExit('\\x1b[2J\\x9b' + 'x' * 1_000_000)", "utf-8")
+    monkeypatch.setattr(_pickles._unpickle, "__file__", str(script))
+    with pytest.raises(ModelRefusedError, match=r"\?\[2J\?xxx") as refusal:
+        convert(b"x", "abc.th")
+    assert str(refusal.value).isprintable()
+    assert len(str(refusal.value)) < 600
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits of other processes are not told")
+def test_a_process_that_is_killed_at_its_work_is_a_refusal(tmp_path, monkeypatch):
+    import resource
+    import signal
+
+    monkeypatch.setenv("STEMLAB_MODELS", str(tmp_path / "store"))
+    path = tmp_path / "busy.th"
+    path.write_bytes(BUSY)
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Recorded(subprocess.Popen):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    def kill_at_work() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            # It limits itself once it has all it needs, just before it opens the file.
+            if started and resource.prlimit(started[0].pid, resource.RLIMIT_FSIZE) == (0, 0):
+                os.kill(started[0].pid, signal.SIGKILL)
+                return
+            time.sleep(0.05)
+
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    killer = threading.Thread(target=kill_at_work)
+    killer.start()
+    with pytest.raises(ModelRefusedError, match="ended with code -9, at one of its limits"):
+        add_model("busy", [path], sha256=[recorded("", BUSY)["sha256"]])
+    killer.join()
+    assert {each.name for each in (tmp_path / "store").rglob("*")} == {".lock"}
+
+
 def test_the_command_refuses_a_hostile_pickle_in_one_line(tmp_path, monkeypatch, capsys):
     store, canary = tmp_path / "store", tmp_path / "sang"
     monkeypatch.setenv("STEMLAB_MODELS", str(store))
@@ -430,19 +603,23 @@ def test_a_hostile_pickle_is_not_even_read_with_another_digest(tmp_path, monkeyp
 # --- what is converted
 
 
-@pytest.mark.parametrize("half", [True, False], ids=["half", "full"])
-def test_weights_are_not_changed(tiny_htdemucs, half):
+@pytest.mark.parametrize(
+    ("name", "half"),
+    [("tiny_htdemucs", True), ("tiny_htdemucs", False), ("tiny_hdemucs", True)],
+    ids=["HTDemucs in half", "HTDemucs in full", "HDemucs in half"],
+)
+def test_weights_are_not_changed(request, name, half):
+    network = request.getfixturevalue(name)
     state = {
-        name: each.half() if half else each.clone()
-        for name, each in tiny_htdemucs.state_dict().items()
+        name: each.half() if half else each.clone() for name, each in network.state_dict().items()
     }
-    content = package(tiny_htdemucs, state=state)
+    content = package(network, state=state)
     weights, facts = convert(content, "abc.th")
     converted = load_safetensors(weights)
     assert converted.keys() == state.keys()
     assert all(torch.equal(converted[name], each) for name, each in state.items())
     assert all(converted[name].dtype == each.dtype for name, each in state.items())
-    assert facts["klass"] == "demucs.htdemucs.HTDemucs"
+    assert facts["klass"] == f"{type(network).__module__}.{type(network).__qualname__}"
     assert convert(content, "abc.th")[0] == weights
 
 
@@ -452,6 +629,30 @@ def test_weights_are_not_changed(tiny_htdemucs, half):
 def test_fractions_are_read_as_any_python_writes_them(fraction):
     _, facts = convert(demucs_package(kwargs={"segment": fraction}), "abc.th")
     assert facts["kwargs"] == {"segment": 7.8}
+
+
+def test_a_package_of_an_older_demucs_separates_as_the_network_it_was_made_of(
+    tmp_path, monkeypatch, tiny_hdemucs, rng
+):
+    """In full precision, with arguments by position, an exact segment and one no longer known."""
+    monkeypatch.setenv("STEMLAB_MODELS", str(tmp_path / "store"))
+    (sources,), options = tiny_hdemucs._init_args_kwargs
+    kwargs = {**options, "segment": Fraction(1), "num_subbands": 1}
+    state = {name: each.clone() for name, each in tiny_hdemucs.state_dict().items()}
+    content = package(tiny_hdemucs, args=(sources, 2), kwargs=kwargs, state=state)
+    path = tmp_path / "old.th"
+    path.write_bytes(content)
+    manifest = add_model("old", [path], sha256=[recorded("", content)["sha256"]])
+    assert "num_subbands" in manifest.disputes[0]
+    mixture = rng.uniform(-0.3, 0.3, (2, 70_000)).astype(np.float32)
+    level = torch.from_numpy(mixture).mean(0)
+    mean, deviation = level.mean(), level.std() + 1e-8
+    normalised = (torch.from_numpy(mixture) - mean) / deviation
+    expected = apply_model(tiny_hdemucs, normalised[None], shifts=0)[0] * deviation + mean
+    stems = AudioStemSeparator("old", device="cpu").separate_audio(mixture, 44_100)
+    for name, each in zip(sources, expected.numpy(), strict=True):
+        np.testing.assert_allclose(stems[name], each, atol=1e-5, rtol=0)
+        assert np.abs(stems[name]).max() > 0.01
 
 
 def test_a_plain_state_is_converted():
@@ -482,6 +683,57 @@ def test_arguments_are_understood_as_demucs_does(network, klass):
 def test_too_many_arguments_are_refused():
     facts = {"klass": "demucs.htdemucs.HTDemucs", "args": [1] * 200, "kwargs": {}}
     with pytest.raises(ModelRefusedError, match="more arguments"):
+        declaration_of_package(facts, "abc.th")
+
+
+def deep_list(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+STATED = {
+    "a segment that takes hours to read": {"segment": "1e999999999"},
+    "a segment as text": {"segment": "1/3"},
+    "a segment of many digits": {"segment": 10**400},
+    "a segment that is no number": {"segment": float("nan")},
+    "many bands": {"multi_freqs": [each / 100_000 for each in range(1, 20_001)]},
+    "a list in a list": {"multi_freqs": [[0.5]]},
+    "lists beyond what can be shown": {"multi_freqs": deep_list(100_000)},
+    "a table": {"channels": {"a": 1}},
+    "a long text": {"t_emb": "x" * 100_000},
+    "a text that moves the cursor": {"t_emb": "\x1b[2J"},
+    "endless channels": {"channels": 10**300},
+    "endless growth": {"growth": 1e300},
+    "no learning rate": {"t_lr": float("inf")},
+    "sources in a text": {"sources": "ab"},
+    "sources in a table": {"sources": {"a": 1}},
+    "sources that are paths": {"sources": ["../drums", "bass"]},
+    "no sources": {"sources": []},
+    "a name that moves the cursor": {"x\x1b[2J": 1},
+    "a name of two lines": {"x\ny": 1},
+    "a long name": {"x" * 100_000: 1},
+    "an empty name": {"": 1},
+    "half a character": {"x\ud800": 1},
+    "many names": {f"x{each}": 1 for each in range(10_000)},
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_arguments_that_no_network_has_are_refused_at_once_and_in_few_words(name):
+    facts = {"klass": "demucs.htdemucs.HTDemucs", "args": [], "kwargs": STATED[name]}
+    before = time.monotonic()
+    with pytest.raises(ModelRefusedError) as refusal:
+        declaration_of_package(facts, "abc.th")
+    assert time.monotonic() - before < 1
+    assert len(str(refusal.value)) < 300
+    assert str(refusal.value).isprintable()
+
+
+def test_an_argument_is_not_said_twice():
+    facts = {"klass": "demucs.htdemucs.HTDemucs", "args": [["a"]], "kwargs": {"sources": ["b"]}}
+    with pytest.raises(ModelRefusedError, match="says twice what sources is"):
         declaration_of_package(facts, "abc.th")
 
 
@@ -554,6 +806,11 @@ HEADERS = {
     "a gap": with_header({"x": tensor_entry(), "y": tensor_entry(begin=12, end=20)}, bytes(20)),
     "backwards": with_header({"x": tensor_entry(begin=8, end=0)}, bytes(8)),
     "a shape that overflows": with_header({"x": tensor_entry([1 << 40, 1 << 40])}, bytes(8)),
+    "a shape beyond 64 bits": with_header({"x": tensor_entry([0, (1 << 64) - 1], end=0)}),
+    "a name that moves the cursor": with_header(
+        {"\x1b[2J": tensor_entry(begin=8, end=0)}, bytes(8)
+    ),
+    "a long name": with_header({"x" * 1_000_000: tensor_entry()}, bytes(8)),
     "a negative shape": with_header({"x": tensor_entry([-2])}, bytes(8)),
     "a shape of texts": with_header({"x": tensor_entry(["a"])}, bytes(8)),
     "an unknown type": with_header({"x": tensor_entry(dtype="F1")}, bytes(8)),
@@ -572,8 +829,25 @@ def tiny_entry(tiny_htdemucs):
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_malformed_safetensors_are_refused(tiny_entry, name):
-    with pytest.raises(ModelRefusedError, match="not a valid safetensors|does not fit"):
+    with pytest.raises(ModelRefusedError, match="not a valid safetensors|does not fit") as refusal:
         parse_network(tiny_entry, HEADERS[name], "abc.safetensors")
+    assert str(refusal.value).isprintable()
+    assert len(str(refusal.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"segment": "1e999999999"},
+        {"segment": "1.0"},
+        {"multi_freqs": [each / 100_000 for each in range(1, 20_001)]},
+        {"dconv_depth": -1_000_000_000},
+    ],
+    ids=["a segment that takes hours to read", "a segment as text", "many bands", "depth"],
+)
+def test_arguments_of_a_manifest_that_would_take_hours_are_refused(arguments):
+    with pytest.raises(ModelRefusedError, match="arguments that HTDemucs does not take"):
+        build_network(entry(**arguments), "abc.safetensors")
 
 
 @pytest.mark.parametrize("name", HEADERS)
@@ -656,6 +930,71 @@ def test_files_that_say_nonsense_of_their_network_are_refused(
     path.write_bytes(content)
     with pytest.raises(ModelRefusedError):
         add_model("mine", [path], sha256=[recorded("", content)["sha256"]])
+    assert {each.name for each in (tmp_path / "store").rglob("*")} == {".lock"}
+
+
+HUB = {"klass": "demucs.htdemucs.HTDemucs", "args": "[]", "kwargs": "{}"}
+MALFORMED = {
+    "no table": with_header(b"[1]"),
+    "a text": with_header(b'"klass"'),
+    "metadata in a list": with_header({"__metadata__": ["klass"]}),
+    "metadata in a text": with_header({"__metadata__": "klass"}),
+    "metadata of nothing": with_header({"__metadata__": None}),
+    "a list as class": with_header({"__metadata__": {**HUB, "klass": ["x"]}}),
+    "a table as class": with_header({"__metadata__": {**HUB, "klass": {"x": 1}}}),
+    "a long class": with_header({"__metadata__": {**HUB, "klass": "x" * 1_000_000}}),
+    "a class that moves the cursor": with_header({"__metadata__": {**HUB, "klass": "\x1b[2J"}}),
+    "no arguments": with_header({"__metadata__": {**HUB, "args": "null"}}),
+    "arguments in a table": with_header({"__metadata__": {**HUB, "args": '{"sources": 1}'}}),
+    "arguments in a text": with_header({"__metadata__": {**HUB, "args": '"abc"'}}),
+    "keywords in pairs": with_header({"__metadata__": {**HUB, "kwargs": '[["depth", 3]]'}}),
+    **{
+        f"tables, {depth} deep": with_header(
+            {"__metadata__": {**HUB, "kwargs": '{"sources":' * depth + "1" + "}" * depth}}
+        )
+        for depth in (100, 480, 600, 900, 990, 100_000)
+    },
+    "a long fraction": with_header(
+        {
+            "__metadata__": {
+                **HUB,
+                "kwargs": json.dumps(
+                    {"segment": {"_type": "fraction", "numerator": 10**4000, "denominator": 7}}
+                ),
+            }
+        }
+    ),
+    "millions of lists": with_header(b'{"a":[' + b"[]," * 3_000_000 + b"[]]}"),
+    "a header of eight exabytes": with_header(HUB, length=1 << 63),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_metadata_is_refused_at_once_and_in_few_words(name):
+    before = time.monotonic()
+    with pytest.raises(ModelRefusedError) as refusal:
+        declaration_of_safetensors(MALFORMED[name], "abc.safetensors")
+    assert time.monotonic() - before < 1
+    assert len(str(refusal.value)) < 300
+    assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize("form", ["th", "safetensors"])
+def test_the_command_refuses_a_segment_that_takes_hours_to_read(
+    tmp_path, monkeypatch, capsys, tiny_htdemucs, form
+):
+    monkeypatch.setenv("STEMLAB_MODELS", str(tmp_path / "store"))
+    kwargs = {**tiny_htdemucs._init_args_kwargs[1], "segment": "1e999999999"}
+    content = package(tiny_htdemucs, kwargs=kwargs)
+    if form == "safetensors":
+        content = hub_file(tiny_htdemucs, kwargs=json.dumps(kwargs))
+    path = tmp_path / f"abc.{form}"
+    path.write_bytes(content)
+    digest = recorded("", content)["sha256"]
+    assert main(["models", "add", "mine", "--from", str(path), "--sha256", digest]) == 4
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "expected a number of seconds" in said
     assert {each.name for each in (tmp_path / "store").rglob("*")} == {".lock"}
 
 

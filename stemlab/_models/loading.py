@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,7 @@ __all__ = [
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 # Building a network takes time by these, even where no weight is made.
-_MOST = {"depth": 12, "t_layers": 64, "dconv_depth": 16, "sources": 64}
+_MOST = {"depth": 12, "t_layers": 64, "dconv_depth": 16, "sources": 64, "multi_freqs": 16}
 
 
 def _torchaudio_hdemucs() -> type[nn.Module]:
@@ -198,7 +199,14 @@ def parse_network(network: NetworkEntry, content: bytes, label: str) -> nn.Modul
     """
     try:
         state = parse_safetensors(content)
-    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
+    except (
+        KeyError,
+        OverflowError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,  # A shape beyond 64 bits, where another length of it is 0.
+        ValueError,
+    ) as error:
         raise _refusal(label, f"is not a valid safetensors file ({error})") from error
     module = build_network(network, label)
     _check_state(network, module, state, label)
@@ -240,12 +248,16 @@ def build_network(network: NetworkEntry, label: str) -> nn.Module:
         raise _refusal(label, f"comes with unknown arguments ({', '.join(sorted(unknown))})")
     try:
         for name, most in _MOST.items():
-            size = arguments.get(name, 0)
-            if (len(size) if name == "sources" else size) > most:
+            size = arguments.get(name) or 0
+            if (len(size) if isinstance(size, (list, tuple)) else abs(size)) > most:
                 raise ValueError(f"{name} is larger than {most}")
         if "segment" in arguments:
+            # Read as a number, a text like "1e999999999" takes hours.
+            if not isinstance(arguments["segment"], (int, float)):
+                raise ValueError("segment is no number")
             arguments["segment"] = exact_seconds(arguments["segment"])
-        with torch.device("meta"):
+        with warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")
             module: nn.Module = architecture(**arguments)
     except (MemoryError, ImportError, OSError):
         raise
@@ -284,6 +296,8 @@ def _check_state(
 
 
 def _refusal(label: str, what: str) -> ModelRefusedError:
+    # It may hold names from the file: long ones, or such as move the cursor of a terminal.
+    said = "".join(each if each.isprintable() else "?" for each in what[:400])
     return ModelRefusedError(
-        f"{label!r} {what}. Install the model again, or correct its manifest.", path=label
+        f"{label!r} {said}. Install the model again, or correct its manifest.", path=label
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from stemlab._models.loading import ARCHITECTURES
 from stemlab.errors import ModelRefusedError
-from stemlab.registry import NetworkEntry, exact_seconds, strict_json
+from stemlab.registry import NetworkEntry, check_sources, exact_seconds, strict_json
 
 __all__ = ["Declaration", "declaration_of_package", "declaration_of_safetensors"]
 
@@ -36,6 +36,10 @@ _WITHOUT_EFFECT = {
     "t_sparsity",
     "t_weight_decay",
 }
+# Far beyond any network there is. A file that says more could keep a machine busy for hours.
+_MOST_HEADER_BYTES = 1 << 22
+_MOST_ITEMS = _MOST_LETTERS = 64
+_LARGEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -128,29 +132,66 @@ def declaration_of_package(facts: dict[str, Any], label: str) -> Declaration | N
     """
     if not facts:
         return None
-    if facts["klass"] not in _ARCHITECTURES:
+    klass, args, kwargs = facts["klass"], facts["args"], facts["kwargs"]
+    if klass not in _ARCHITECTURES:
         raise ModelRefusedError(
-            f"{label!r} is for {facts['klass']!r}; allowed are {', '.join(_ARCHITECTURES)}.",
+            f"{label!r} is for {klass[:80]!r}; allowed are {', '.join(_ARCHITECTURES)}.",
             path=label,
         )
-    architecture = _ARCHITECTURES[facts["klass"]]
+    architecture = _ARCHITECTURES[klass]
     parameters = _parameters(architecture)
-    if len(facts["args"]) > len(parameters):
-        raise ModelRefusedError(
-            f"{label!r} has more arguments than {architecture} takes: {len(facts['args'])}, "
-            f"expected at most {len(parameters)}.",
-            path=label,
-        )
-    stated = {**dict(zip(parameters, facts["args"], strict=False)), **facts["kwargs"]}
+    named = dict(zip(parameters, args, strict=False))
+    stated = {**named, **kwargs}
     arguments = {name: value for name, value in stated.items() if name in parameters}
-    for name, value in arguments.items():
-        # Whatever is not empty would be true.
-        if isinstance(parameters[name].default, bool) and not isinstance(value, bool):
-            raise ModelRefusedError(
-                f"{label!r} says {name}={value!r} of its network: expected true or false.",
-                path=label,
-            )
-    return Declaration(architecture, arguments, tuple(sorted(stated.keys() - parameters.keys())))
+    dropped = tuple(sorted(stated.keys() - parameters.keys()))
+    strange = {
+        name: expected
+        for name, value in arguments.items()
+        if (expected := _expected(name, value, parameters[name].default)) is not None
+    }
+    wrong = None
+    if len(args) > len(parameters) or len(dropped) > _MOST_ITEMS:
+        wrong = f"has more arguments than {architecture} takes: {len(args) + len(kwargs)}"
+    elif named.keys() & kwargs.keys():
+        wrong = f"says twice what {min(named.keys() & kwargs.keys())} is"
+    elif not all(each.isidentifier() and len(each) <= _MOST_LETTERS for each in dropped):
+        wrong = "has arguments whose names are none"
+    elif strange:
+        name = min(strange)
+        wrong = f"says {name}={_shown(arguments[name])}: expected {strange[name]}"
+    if wrong is not None:
+        raise ModelRefusedError(
+            f"{label!r} {wrong}. Demucs makes no such file: do not use it.", path=label
+        )
+    if "sources" in arguments:
+        check_sources(arguments["sources"])
+    return Declaration(architecture, arguments, dropped)
+
+
+def _expected(name: str, value: Any, default: Any) -> str | None:
+    """What an argument should be, if it is something else; merely to read some takes hours."""
+    if isinstance(default, bool) and not isinstance(value, bool):
+        return "true or false"  # Whatever is not empty would be true.
+    if name == "segment" and not isinstance(value, (int, float)):
+        return "a number of seconds"
+    if name == "sources" and not isinstance(value, list):
+        return "a list of names"
+    values = value if isinstance(value, list) else [value]
+    if len(values) > _MOST_ITEMS or not all(map(_is_plain, values)):
+        return "a number, a short text, or a short list of these"
+    return None
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        return f"{type(value).__name__} of {len(value)}"
+    return repr(value)[:80]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _MOST_LETTERS and value.isprintable()
+    return value is None or (isinstance(value, (int, float)) and abs(value) <= _LARGEST)
 
 
 def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None:
@@ -175,25 +216,27 @@ def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None
     """
     try:
         (length,) = struct.unpack_from("<Q", content)
+        if length > _MOST_HEADER_BYTES:
+            raise ValueError(f"its header claims {length} bytes")
         metadata = strict_json(content[8 : 8 + length]).get("__metadata__", {})
         if "klass" not in metadata:
             return None
-        facts = {
-            "klass": str(metadata["klass"]),
-            "args": [_decode(each) for each in strict_json(metadata["args"])],
-            "kwargs": dict(_decode(strict_json(metadata["kwargs"]))),
-        }
+        args, kwargs = (_decode(strict_json(metadata[each])) for each in ("args", "kwargs"))
+        if not isinstance(args, list) or not isinstance(kwargs, dict):
+            raise TypeError("its arguments are no list and no table")
     except (
         struct.error,
         ArithmeticError,
         AttributeError,
         KeyError,
+        RecursionError,
         TypeError,
         ValueError,
     ) as error:
         raise ModelRefusedError(
             f"{label!r} is not a valid safetensors file of Demucs ({error}).", path=label
         ) from error
+    facts = {"klass": str(metadata["klass"]), "args": args, "kwargs": kwargs}
     return declaration_of_package(facts, label)
 
 
@@ -203,6 +246,8 @@ def _decode(value: Any) -> Any:
         if value.get("_type") == "fraction":
             return float(Fraction(int(value["numerator"]), int(value["denominator"])))
         return {name: _decode(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_decode(each) for each in value]
     return value
 
 

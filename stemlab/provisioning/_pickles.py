@@ -67,8 +67,10 @@ def convert(content: bytes, label: str) -> tuple[bytes, dict[str, Any]]:
 
 
 def _refusal(label: str, reason: str) -> ModelRefusedError:
+    # What a file made a process say may hold what moves the cursor of a terminal.
+    printable = "".join(each if each.isprintable() else "?" for each in reason[:400])
     return ModelRefusedError(
-        f"{label!r} cannot be converted: {reason}. Nothing was added. Use another file, best a "
+        f"{label!r} cannot be converted: {printable}. Nothing was added. Use another file, best a "
         ".safetensors one.",
         path=label,
     )

@@ -18,15 +18,19 @@ import struct
 import sys
 import warnings
 import zipfile
+from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from typing import Any, NoReturn
 
 REFUSED = 3
-CPU_SECONDS = 300
+CPU_SECONDS = 120
 # Besides the file itself, which is held up to five times over.
 SPARE_BYTES = 1 << 29
+# Of all but the numbers of the tensors; the networks of Demucs take some 50 kB.
+MOST_PROGRAM_BYTES = 1 << 20
 MOST_REPORT_BYTES = 1 << 18
+MOST_ARGUMENTS = 1000
 
 
 class RefusedError(Exception):
@@ -112,9 +116,15 @@ def _load(torch: Any, content: bytes) -> Any:
         if not content.startswith(b"PK\x03\x04"):  # Else torch would try its older formats.
             raise zipfile.BadZipFile
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            claimed = sum(each.file_size for each in archive.infolist())
+            records = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
         raise RefusedError("it is not of the form that torch.save writes") from error
+    claimed = sum(each.file_size for each in records)
+    program = sum(each.file_size for each in records if "/data/" not in each.filename)
+    if program > MOST_PROGRAM_BYTES:
+        raise RefusedError(f"it has {program} bytes besides its tensors")
+    if any(each.filename.endswith("/constants.pkl") for each in records):
+        raise RefusedError("it is a program for TorchScript")
     if claimed > len(content):
         raise RefusedError(f"it claims {claimed} bytes in a file of {len(content)}")
     allowed = [(each, name) for name, each in ALLOWED.items()]
@@ -122,7 +132,7 @@ def _load(torch: Any, content: bytes) -> Any:
         with torch.serialization.safe_globals(allowed):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        named = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
         reason = f"it names {named[1]}, which is not allowed" if named else _one_line(error)
         raise RefusedError(f"its pickle is refused: {reason}") from error
 
@@ -149,9 +159,11 @@ def _parts(loaded: Any) -> tuple[bytes, dict[Any, Any]]:
             raise RefusedError("its class is no network that stemlab knows")
         facts = {
             "klass": names[klass],
-            "args": _plain(list(loaded["args"])),
-            "kwargs": _plain(dict(loaded["kwargs"])),
+            "args": _plain(loaded["args"], room := iter(range(MOST_ARGUMENTS))),
+            "kwargs": _plain(loaded["kwargs"], room),
         }
+        if not isinstance(facts["args"], list) or not isinstance(facts["kwargs"], dict):
+            raise RefusedError("its arguments are no list and no table")
         state = loaded["state"]
         if isinstance(state, dict) and "__quantized" in state:
             raise RefusedError("its weights are packed by DiffQ, which stemlab does not read")
@@ -163,35 +175,42 @@ def _parts(loaded: Any) -> tuple[bytes, dict[Any, Any]]:
     return report, state
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, room: Iterator[int]) -> Any:
+    """Copy plain values; lists that hold each other over and over come to the end of the room."""
+    if next(room, None) is None:
+        raise RefusedError(f"its arguments hold more than {MOST_ARGUMENTS} values")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Fraction):
         return float(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_plain(each, room) for each in value]
     if isinstance(value, dict) and all(isinstance(each, str) for each in value):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: _plain(each, room) for name, each in dict.items(value)}
     raise RefusedError(f"its arguments hold a {type(value).__name__}")
 
 
 def _tensors(torch: Any, state: dict[Any, Any], most_bytes: int) -> dict[str, Any]:
     floats = (torch.float16, torch.bfloat16, torch.float32)
-    total = 0
-    for name, tensor in state.items():
+    tensors, total = {}, 0
+    # A pickle can hang functions on a table or a tensor, in place of `items` or `numel`: those of
+    # the class are called, and what `detach` returns has none of them.
+    for name, value in dict.items(state):
         if not isinstance(name, str):
             raise RefusedError(f"{str(name)[:80]} is the name of a tensor, but no text")
-        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-            raise RefusedError(f"{name[:80]!r} is a {type(tensor).__name__}, no tensor")
-        if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        if type(value) not in (torch.Tensor, torch.nn.Parameter):
+            raise RefusedError(f"{name[:80]!r} is a {type(value).__name__}, no tensor")
+        tensor = torch.Tensor.detach(value)
+        if tensor.layout is not torch.strided or tensor.is_nested or tensor.device.type != "cpu":
             raise RefusedError(f"{name[:80]!r} is no plain tensor")
         if tensor.dtype not in floats:
             raise RefusedError(f"{name[:80]!r} holds {tensor.dtype}, no 16- or 32-bit floats")
         total += tensor.numel() * tensor.element_size()
-    if total > most_bytes:
-        raise RefusedError(f"its tensors claim {total} bytes in a file of {most_bytes}")
-    # Copies, because safetensors takes no tensors that share memory.
-    return {name: each.detach().clone().contiguous() for name, each in state.items()}
+        if total > most_bytes:
+            raise RefusedError(f"its tensors claim {total} bytes in a file of {most_bytes}")
+        # A copy, because safetensors takes no tensors that share memory.
+        tensors[name] = tensor.clone().contiguous()
+    return tensors
 
 
 if __name__ == "__main__":
