@@ -29,6 +29,7 @@ from stemlab.registry import (
     check_sources,
     exact_seconds,
     installed_file,
+    printable,
     read_verified,
 )
 
@@ -296,8 +297,8 @@ def _check_state(
 
 
 def _refusal(label: str, what: str) -> ModelRefusedError:
-    # It may hold names from the file: long ones, or such as move the cursor of a terminal.
-    said = "".join(each if each.isprintable() else "?" for each in what[:400])
+    # It may hold names from the file.
     return ModelRefusedError(
-        f"{label!r} {said}. Install the model again, or correct its manifest.", path=label
+        f"{label!r} {printable(what)}. Install the model again, or correct its manifest.",
+        path=label,
     )

@@ -117,7 +117,7 @@ def run_verify(options: argparse.Namespace) -> int:
     reports, first_code = [], 0
     for name in [options.name] if options.name else _names():
         try:
-            if not options.name and not _was_added(name):
+            if not options.name and not _was_added(_find(name)):
                 continue
             verified = verify_model(name)
         except Exception as error:  # noqa: BLE001 - the other models still have their turn
@@ -201,8 +201,7 @@ def describe_models() -> list[dict[str, Any]]:
     models = []
     for name in _names():
         try:
-            _was_added(name)
-            models.append(_describe(find_model(name)))
+            models.append(_describe(_find(name)))
         except ModelError as error:
             models.append({"name": name, "error": describe(error), "exit_code": exit_code(error)})
     return models
@@ -216,11 +215,15 @@ def _names() -> list[str]:
         return [*builtin_names(), _OWN_REGISTRY]
 
 
-def _was_added(name: str) -> bool:
-    """Whether anything of a model was ever put into the models folder, or comes with stemlab."""
+def _find(name: str) -> ModelManifest:
+    """Find one of `_names`."""
     if name == _OWN_REGISTRY:
         own_names()  # It says what is wrong.
-    model = find_model(name)
+    return find_model(name)
+
+
+def _was_added(model: ModelManifest) -> bool:
+    """Whether anything of a model was ever put into the models folder, or comes with stemlab."""
     return model.kind != "released" or os.path.lexists(model.folder)
 
 

@@ -23,7 +23,7 @@ from urllib3.exceptions import HTTPError
 from stemlab._version import __version__
 from stemlab.errors import DownloadError, ModelRefusedError, OutputError
 from stemlab.provisioning._store import remove_tree
-from stemlab.registry import WeightFile, read_verified
+from stemlab.registry import WeightFile, printable, read_verified
 
 __all__ = ["FileProgress", "ProgressCallback", "fetch", "part_path"]
 
@@ -286,5 +286,4 @@ def _innermost(error: Exception) -> Exception:
 
 def _plain(words: object) -> str:
     """What a server said may be long, and may be commands to the terminal."""
-    text = str(words)[:_MOST_WORDS].rstrip(". \r\n")
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return printable(str(words)[:_MOST_WORDS].rstrip(". \r\n"))

@@ -12,6 +12,7 @@ from typing import Any
 
 from stemlab.errors import ModelRefusedError
 from stemlab.provisioning import _unpickle
+from stemlab.registry import printable
 
 __all__ = ["convert"]
 
@@ -67,10 +68,8 @@ def convert(content: bytes, label: str) -> tuple[bytes, dict[str, Any]]:
 
 
 def _refusal(label: str, reason: str) -> ModelRefusedError:
-    # What a file made a process say may hold what moves the cursor of a terminal.
-    printable = "".join(each if each.isprintable() else "?" for each in reason[:400])
     return ModelRefusedError(
-        f"{label!r} cannot be converted: {printable}. Nothing was added. Use another file, best a "
-        ".safetensors one.",
+        f"{label!r} cannot be converted: {printable(reason)}. Nothing was added. Use another file, "
+        "best a .safetensors one.",
         path=label,
     )

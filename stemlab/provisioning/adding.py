@@ -339,13 +339,13 @@ def _safetensors(
     content: bytes, name: str, label: str, progress: ProgressCallback | None
 ) -> tuple[bytes, Declaration | None]:
     """Convert verified content if it is a pickle, and read what it says of its network."""
-    if Path(name).suffix in PICKLE_SUFFIXES and not content.startswith(_ZIP_MAGIC):
-        raise ModelRefusedError(
-            f"{label!r} is not of the form that torch.save writes since PyTorch 1.6. Load it with "
-            "the program that made it, and save it again.",
-            path=label,
-        )
     if not content.startswith(_ZIP_MAGIC):
+        if Path(name).suffix in PICKLE_SUFFIXES:
+            raise ModelRefusedError(
+                f"{label!r} is not of the form that torch.save writes since PyTorch 1.6. Load it "
+                "with the program that made it, and save it again.",
+                path=label,
+            )
         return content, declaration_of_safetensors(content, label)
     if progress is not None:
         progress(FileProgress("convert", name, 0, len(content)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,8 @@ from stemlab._models.loading import load_network
 from stemlab._typing import StrPath
 from stemlab.errors import ModelNotFoundError, ModelRefusedError, OutputError, ParameterError
 from stemlab.provisioning._download import part_path
-from stemlab.provisioning._store import DOWNLOADS, locked_store, remove_tree
+from stemlab.provisioning._store import DOWNLOADS, locked_store, remove_tree, staging_folder
 from stemlab.registry import (
-    DRAFT_PREFIX,
     InstalledFile,
     asked_for,
     find_model,
@@ -135,13 +133,12 @@ def _remove_at_once(folder: Path, store: Path) -> None:
     """Out of its place in one step, so that nobody finds half of it."""
     if not os.path.lexists(folder):
         return
-    try:
-        # `locked_store` clears it away if this process is killed before it does.
-        aside = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=store))
-        os.replace(folder, aside / folder.name)
-    except OSError as error:
-        raise OutputError(
-            f"{str(folder)!r} cannot be removed: {error.strerror or error}. Check its permissions.",
-            folder,
-        ) from error
-    remove_tree(aside)
+    with staging_folder(store) as aside:
+        try:
+            os.replace(folder, aside / folder.name)
+        except OSError as error:
+            raise OutputError(
+                f"{str(folder)!r} cannot be removed: {error.strerror or error}. Check its "
+                "permissions.",
+                folder,
+            ) from error

@@ -42,6 +42,7 @@ from stemlab.registry.manifests import (
     check_text,
     exact_seconds,
     parse_manifest,
+    printable,
     read_manifest,
 )
 from stemlab.registry.store import (
@@ -83,6 +84,7 @@ __all__ = [
     "models_dir",
     "own_names",
     "parse_manifest",
+    "printable",
     "read_bounded",
     "read_manifest",
     "read_verified",

@@ -33,6 +33,7 @@ __all__ = [
     "exact_seconds",
     "invalid",
     "parse_manifest",
+    "printable",
     "read_manifest",
 ]
 
@@ -342,6 +343,23 @@ def check_text(key: str, value: Any) -> None:
         isinstance(value, str) and bool(value.strip()) and value.isprintable(),
         f"{key} is not a text of printable characters",
     )
+
+
+def printable(text: str, *, at_most: int = 400) -> str:
+    """Make what a stranger's file or server said fit to be shown: short, and no command.
+
+    Parameters
+    ----------
+    text : str
+    at_most : int, optional
+        Characters that are kept.
+
+    Returns
+    -------
+    shown : str
+        With "?" for what a terminal would obey.
+    """
+    return "".join(each if each.isprintable() else "?" for each in text[:at_most])
 
 
 def check_file_name(name: Any) -> None:
