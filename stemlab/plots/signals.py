@@ -1,4 +1,4 @@
-"""Pictures of recordings: matplotlib Axes in and out, without pyplot and its global state.
+"""Waveforms and spectrograms of recordings.
 
 Signals of any length are reduced to what a screen can show before anything is drawn.
 """
