@@ -7,11 +7,11 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from stemlab.errors import ModelNotFoundError, ModelRefusedError, OutputError
+from stemlab import _disk
+from stemlab.errors import ModelNotFoundError, ModelRefusedError
 
 __all__ = [
     "DRAFT_PREFIX",
@@ -222,23 +222,6 @@ def write_atomically(path: Path, content: bytes) -> None:
     OutputError
         If it cannot be written; an earlier file is then left as it was.
     """
-    draft: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=DRAFT_PREFIX, suffix=".partial", delete=False
-        ) as file:
-            draft = Path(file.name)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        raise OutputError(
-            f"{str(path)!r} cannot be written: {error.strerror or error}. Check the permissions "
-            "and the free space of its folder, or set STEMLAB_MODELS to another one.",
-            path,
-        ) from error
-    finally:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
+    _disk.write_atomically(
+        path, content, prefix=DRAFT_PREFIX, advice=", or set STEMLAB_MODELS to another one"
+    )

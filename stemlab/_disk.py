@@ -1,0 +1,73 @@
+"""Where stemlab keeps what it can make again, and how a file is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+from stemlab.errors import OutputError
+
+__all__ = ["cache_dir", "write_atomically"]
+
+
+def cache_dir() -> Path:
+    """Folder of measurements that can be made again.
+
+    Returns
+    -------
+    folder : Path
+        ``$STEMLAB_CACHE``, or a folder of stemlab's own where the platform keeps such data. It
+        may not exist yet.
+    """
+    configured = os.environ.get("STEMLAB_CACHE")
+    if configured:
+        return Path(os.path.abspath(os.path.expanduser(configured)))
+    return platformdirs.user_cache_path("stemlab", appauthor=False)
+
+
+def write_atomically(
+    path: Path, content: bytes, *, prefix: str = ".stemlab-", advice: str = "", sync: bool = True
+) -> None:
+    """Write a file that appears whole or not at all, replacing an earlier one.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder is made where it is missing.
+    content : bytes
+    prefix : str, optional
+        Of the hidden file that is written first, in the same folder.
+    advice : str, optional
+        What else the reader of an error can do.
+    sync : bool, optional
+        Whether to wait until the disk has it, so that not even a power cut leaves an empty file.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written; an earlier file is then left as it was.
+    """
+    draft: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=prefix, suffix=".partial", delete=False
+        ) as file:
+            draft = Path(file.name)
+            file.write(content)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        raise OutputError(
+            f"{str(path)!r} cannot be written: {error.strerror or error}. Check the permissions "
+            f"and the free space of its folder{advice}.",
+            path,
+        ) from error
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
