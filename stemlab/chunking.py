@@ -282,6 +282,21 @@ class ChunkPlan:
             input_start = position - missing // 2
             yield Chunk(position, stop, input_start, input_start + missing + stop - position)
 
+    @cached_property
+    def boundaries(self) -> npt.NDArray[np.int64]:
+        """Where chunks begin and end inside the recording, shape (boundaries,), in order.
+
+        Of all passes, each position once; empty where one chunk holds the whole recording.
+        """
+        edges = [edge for start in self.starts for edge in self._edges(start)]
+        found = np.unique(np.array(edges, np.int64))
+        return found[(found > 0) & (found < self.samples)]
+
+    def _edges(self, start: int) -> Iterator[int]:
+        for chunk in self.chunks(start):
+            yield chunk.start
+            yield chunk.stop
+
     def _chunk_count(self, start: int) -> int:
         return -(-(self.samples - start) // self.hop_samples)
 

@@ -14,6 +14,7 @@ __all__ = [
     "free_cache",
     "is_out_of_memory",
     "peak_device_bytes",
+    "reset_peak",
     "resolve_device",
 ]
 
@@ -121,8 +122,20 @@ def free_cache(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+def reset_peak(device: torch.device) -> None:
+    """Start to count the peak of a device's memory anew.
+
+    Parameters
+    ----------
+    device : torch.device
+    """
+    free_cache(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_device_bytes(device: torch.device) -> int | None:
-    """Highest memory that tensors took on a device since the process started.
+    """Highest memory that tensors took on a device since the process started, or `reset_peak`.
 
     Parameters
     ----------
@@ -131,6 +144,9 @@ def peak_device_bytes(device: torch.device) -> int | None:
     Returns
     -------
     peak : int or None, in bytes
-        None where the device keeps no such count (CPU, MPS).
+        On MPS, which keeps no peak, what its allocator holds now: it gives nothing back until it
+        is told to. None on the CPU, which keeps no such count.
     """
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return torch.mps.driver_allocated_memory() if device.type == "mps" else None

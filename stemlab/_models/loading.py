@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -36,12 +37,14 @@ from stemlab.registry import (
 __all__ = [
     "ARCHITECTURES",
     "build_network",
+    "known_code_digest",
     "load_network",
     "parse_network",
     "spec_of_network",
     "state_digest",
 ]
 
+_PLAIN = (bool, int, float, str, Fraction, list, tuple, type(None))
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 # Building a network takes time by these, even where no weight is made.
 _MOST = {"depth": 12, "t_layers": 64, "dconv_depth": 16, "sources": 64, "multi_freqs": 16}
@@ -148,7 +151,8 @@ def spec_of_network(network: nn.Module) -> tuple[ModelSpec, list[nn.Module]]:
 
 def _member(network: HTDemucs | HDemucs, gains: tuple[float, ...]) -> MemberSpec:
     return MemberSpec(
-        architecture=type(network).__name__,
+        # Of a class derived from it as well: the plan follows from what the network is.
+        architecture="HTDemucs" if isinstance(network, HTDemucs) else "HDemucs",
         segment_seconds=network.segment,
         min_segment_samples=int(network.hop_length),
         pads=bool(getattr(network, "use_train_segment", False)),
@@ -172,6 +176,35 @@ def state_digest(network: nn.Module) -> str:
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         digest.update(values.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def known_code_digest(network: nn.Module) -> str | None:
+    """SHA-256 that stands for all that a ready network computes, if its code is known.
+
+    Parameters
+    ----------
+    network : nn.Module
+
+    Returns
+    -------
+    digest : str, 64 hex digits, or None
+        Over `state_digest`, the classes of its modules and their plain settings. None if a class
+        is not one of PyTorch or Demucs, or a module was patched: then its state does not tell
+        what it computes.
+    """
+    digest = hashlib.sha256(state_digest(network).encode())
+    for name, module in network.named_modules():
+        kind = type(module)
+        hooks = (module._forward_hooks, module._forward_pre_hooks)
+        patched = any(callable(getattr(kind, each, None)) for each in vars(module))
+        if kind.__module__.partition(".")[0] not in ("torch", "demucs") or patched or any(hooks):
+            return None
+        plain = {key: each for key, each in vars(module).items() if isinstance(each, _PLAIN)}
+        digest.update(
+            f"{name} {kind.__module__}.{kind.__qualname__} {sorted(plain.items())}\n".encode()
+        )
+        digest.update(repr(getattr(module, "_init_args_kwargs", "")).encode())
     return digest.hexdigest()
 
 

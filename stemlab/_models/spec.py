@@ -41,6 +41,11 @@ class MemberSpec:
     pads: bool
     gains: tuple[float, ...]
 
+    @property
+    def max_segment_seconds(self) -> float | Fraction | None:
+        """The longest segment that is accepted: a transformer's own; None without a limit."""
+        return self.segment_seconds if self.architecture == "HTDemucs" else None
+
 
 @dataclass(frozen=True)
 class ModelSpec:

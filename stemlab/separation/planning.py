@@ -34,7 +34,8 @@ def check_segment(spec: ModelSpec, settings: SeparationSettings) -> None:
     samples = int(spec.sample_rate * seconds)
     for member in spec.members:
         trained = float(member.segment_seconds)
-        if member.architecture == "HTDemucs" and samples > _trained_samples(spec, member):
+        longest = member.max_segment_seconds
+        if longest is not None and samples > int(spec.sample_rate * longest):
             raise ParameterError(
                 f"segment_seconds={seconds:g} is longer than the {trained:g} s of {spec.name}'s "
                 "own segment, which is the most its transformer takes. "

@@ -12,6 +12,7 @@ from torch import nn
 from stemlab import audio as audio_io
 from stemlab._models.devices import resolve_device
 from stemlab._models.model import Model
+from stemlab._models.spec import ModelSpec
 from stemlab._typing import AudioArray, StrPath
 from stemlab.chunking import ChunkPlan
 from stemlab.separation._files import job_settings, run_to_files
@@ -77,9 +78,22 @@ class AudioStemSeparator:
         return f"AudioStemSeparator({self.name!r}, device={self.device!r})"
 
     @property
+    def spec(self) -> ModelSpec:
+        """What is known of the model without its weights: its networks and their segments."""
+        return self._model.spec
+
+    @property
     def name(self) -> str:
         """Name of the model."""
         return self._model.spec.name
+
+    @property
+    def request(self) -> str | None:
+        """What asks for the same model again: a registered name or the path of a folder.
+
+        None for a ready network.
+        """
+        return self._model.request
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -1,13 +1,15 @@
-"""How close a stem is to the true source, in dB."""
+"""Energy of what is wanted over energy of what is not, over a whole recording, in dB."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 from stemlab.errors import ParameterError
 
-__all__ = ["sdr", "si_sdr"]
+__all__ = ["consistency", "pair", "sdr", "si_sdr"]
 
 
 def sdr(reference: npt.ArrayLike, estimate: npt.ArrayLike) -> float:
@@ -43,7 +45,7 @@ def sdr(reference: npt.ArrayLike, estimate: npt.ArrayLike) -> float:
     >>> round(sdr(reference, 0.9 * reference), 2)
     20.0
     """
-    true, found = _pair(reference, estimate)
+    true, found = pair(reference, estimate)
     energy = _energy(true)
     return _ratio_db(energy, _energy(true - found)) if energy else float("nan")
 
@@ -85,7 +87,7 @@ def si_sdr(reference: npt.ArrayLike, estimate: npt.ArrayLike) -> float:
     >>> round(si_sdr(reference, 7 * (reference + 0.1 * noise)), 2)
     20.0
     """
-    true, found = _pair(reference, estimate)
+    true, found = pair(reference, estimate)
     energy = _energy(true)
     if energy == 0:
         return float("nan")
@@ -93,9 +95,60 @@ def si_sdr(reference: npt.ArrayLike, estimate: npt.ArrayLike) -> float:
     return _ratio_db(_energy(target), _energy(found - target))
 
 
-def _pair(
+def consistency(mixture: npt.ArrayLike, stems: Iterable[npt.ArrayLike]) -> float:
+    """Level of what the sum of the stems leaves over of the mixture.
+
+    Stems that were made apart need not add up; what is missing or too much cannot be heard in
+    one of them alone.
+
+    Parameters
+    ----------
+    mixture : array, shape (channels, samples) or (samples,)
+    stems : iterable of array, each of the same shape
+        All of them; with one left out, the figure is that of the one.
+
+    Returns
+    -------
+    consistency : float, in dB
+        Energy of the mixture minus the stems over that of the mixture: lower is better, ``-inf``
+        if nothing is left over, ``nan`` where the mixture is silent.
+
+    Raises
+    ------
+    ParameterError
+        If the shapes differ or there is nothing to compare.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mixture = np.ones((2, 100))
+    >>> consistency(mixture, [0.5 * mixture, 0.4 * mixture]).__round__(2)
+    -20.0
+    """
+    total: npt.NDArray[np.float64] = sum(
+        (np.asarray(each, np.float64) for each in stems), np.zeros(np.shape(mixture))
+    )
+    return -sdr(mixture, total)
+
+
+def pair(
     reference: npt.ArrayLike, estimate: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Take a reference and an estimate as arrays of one shape.
+
+    Parameters
+    ----------
+    reference, estimate : array, shape (channels, samples) or (samples,)
+
+    Returns
+    -------
+    reference, estimate : ndarray, float64
+
+    Raises
+    ------
+    ParameterError
+        If the shapes differ or there is nothing to compare.
+    """
     true = np.asarray(reference, np.float64)
     found = np.asarray(estimate, np.float64)
     if true.shape != found.shape or true.ndim not in (1, 2) or true.size == 0:

@@ -1,0 +1,138 @@
+"""BSSEval v4, as museval computes it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+
+from stemlab.errors import MissingDependencyError, ParameterError
+
+__all__ = ["BssEval", "bss_eval", "check_bss_eval"]
+
+
+@dataclass(frozen=True)
+class BssEval:
+    """BSSEval v4 of one source, each the median over frames of one second.
+
+    Parameters
+    ----------
+    sdr_db, isr_db, sir_db, sar_db : float, in dB
+        Distortion as a whole, and its parts: wrong place between the loudspeakers, other
+        sources, artefacts. ``nan`` where the source is silent throughout.
+    """
+
+    sdr_db: float
+    isr_db: float
+    sir_db: float
+    sar_db: float
+
+
+def check_bss_eval() -> None:
+    """Refuse to work towards a BSSEval that cannot be computed here.
+
+    Raises
+    ------
+    MissingDependencyError
+        If museval is not installed.
+    """
+    _museval_metrics()
+
+
+def bss_eval(
+    references: Mapping[str, npt.ArrayLike],
+    estimates: Mapping[str, npt.ArrayLike],
+    sample_rate: int,
+) -> dict[str, BssEval]:
+    """Compare stems with the true sources by BSSEval v4. Takes seconds per second of audio.
+
+    Parameters
+    ----------
+    references : mapping of str to array, each shape (channels, samples) or (samples,)
+        The true sources. Silent ones are left out of the analysis and get ``nan``: museval would
+        give ``nan`` to all.
+    estimates : mapping of str to array, each of the same shape
+        The stems, of the same sources at least.
+    sample_rate : int, > 0, in Hz
+        Frames are one second long and do not overlap.
+
+    Returns
+    -------
+    figures : dict of str to BssEval
+
+    Raises
+    ------
+    MissingDependencyError
+        If museval is not installed.
+    ParameterError
+        If a source has no stem, or the shapes differ.
+
+    Notes
+    -----
+    The figures are those of ``museval.evaluate(..., mode="v4")``, with its usual median over
+    frames; frames in which a source or a stem is silent do not count. museval fits filters from
+    the true sources to the stems. Where these have nothing above some frequency, as after a lossy
+    codec, the filters are arbitrary there and SIR and SAR mean little.
+
+    References
+    ----------
+    F.-R. Stöter, A. Liutkus, N. Ito, "The 2018 Signal Separation Evaluation Campaign",
+    LVA/ICA 2018, doi:10.1007/978-3-319-93764-9_28.
+    """
+    metrics = _museval_metrics()
+    missing = [each for each in references if each not in estimates]
+    if missing:
+        raise ParameterError(f"estimates has no {missing[0]!r}; pass a stem for each reference.")
+    heard = {name: _samples_first(each) for name, each in references.items() if np.any(each)}
+    found = {name: _samples_first(estimates[name]) for name in heard}
+    shapes = {each.shape for each in (*heard.values(), *found.values())}
+    if len(shapes) > 1:
+        raise ParameterError(
+            f"references and estimates have the shapes {sorted(shapes)}: pass one."
+        )
+    figures = {name: BssEval(*4 * [float("nan")]) for name in references}
+    if heard:
+        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+            # Of frames without sound, and of all of them.
+            warnings.simplefilter("ignore")
+            *frames, _ = metrics.bss_eval(
+                np.stack([*heard.values()]),
+                np.stack([*found.values()]),
+                window=sample_rate,
+                hop=sample_rate,
+                compute_permutation=False,
+            )
+            medians = np.nanmedian(frames, axis=2)
+        for position, name in enumerate(heard):
+            figures[name] = BssEval(*map(float, medians[:, position]))
+    return figures
+
+
+def _samples_first(signal: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    return np.atleast_2d(np.asarray(signal, np.float64)).T
+
+
+@cache
+def _museval_metrics() -> ModuleType:
+    """Load the one module that is needed: the whole package wants ffmpeg, to read data sets."""
+    package = importlib.util.find_spec("museval")
+    if package is None or package.origin is None:
+        raise MissingDependencyError(
+            "BSSEval needs museval, which is not installed. `pip install 'stemlab[bsseval]'`, or "
+            "leave it out: SDR and SI-SDR need nothing."
+        )
+    place = Path(package.origin).with_name("metrics.py")
+    spec = importlib.util.spec_from_file_location("stemlab._museval_metrics", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,213 @@
+"""The models of a sweep: how each is asked for, told apart and made again in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from stemlab._models.loading import known_code_digest
+from stemlab._typing import StrPath
+from stemlab.errors import ModelRefusedError, ParameterError
+from stemlab.registry import find_model
+from stemlab.separation import AudioStemSeparator
+
+__all__ = ["ModelSource", "SweepModel", "make_separator", "model_sources"]
+
+Factory = Callable[[], nn.Module]
+SweepModel = StrPath | nn.Module | Factory
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model of a sweep.
+
+    Parameters
+    ----------
+    name : str
+        In the table.
+    request : str or None
+        Registered name or folder; None for a network of the caller's.
+    factory : str or None
+        ``module:function`` that makes a network of the caller's.
+    network : nn.Module or None
+        That network, in this process.
+    sha256 : str, 64 hex digits
+        Digest that a process which makes it again must find.
+    identity : str or None
+        What its results are stored under; None if nothing tells what it computes.
+    stems : tuple of str
+        What it separates.
+    pads_by_default : bool
+        Whether short segments are padded where nobody says.
+    """
+
+    name: str
+    request: str | None
+    factory: str | None
+    network: nn.Module | None
+    sha256: str
+    identity: str | None
+    stems: tuple[str, ...]
+    pads_by_default: bool
+
+    def portable(self, why: str) -> ModelSource:
+        """Give what another process can make the model of.
+
+        Parameters
+        ----------
+        why : str
+            What takes it to another process, for the message.
+
+        Returns
+        -------
+        source : ModelSource
+
+        Raises
+        ------
+        ParameterError
+            If it is a network that nothing can make again.
+        """
+        if self.request is None and self.factory is None:
+            raise ParameterError(
+                f"model={self.name!r} is a network in the memory of this process, and {why} works "
+                "in others. Pass a function that makes it, without arguments, from a module that "
+                "can be imported there (not from a notebook or script), or a registered model."
+            )
+        return replace(self, network=None)
+
+
+def model_sources(
+    models: SweepModel | Iterable[SweepModel] | Mapping[str, SweepModel],
+    *,
+    network_version: str | None = None,
+) -> list[ModelSource]:
+    """Find the models of a sweep; their weights are not loaded.
+
+    Parameters
+    ----------
+    models : str, path, Demucs network, function that makes one, or several of these
+        A mapping gives them names of the caller's.
+    network_version : str, optional
+        Vouches for the code of networks of the caller's own class: the results of such a network
+        are stored, and used again until this changes or its weights do.
+
+    Returns
+    -------
+    sources : list of ModelSource
+
+    Raises
+    ------
+    ParameterError
+        If there is none, or two have one name.
+    ModelNotFoundError, ModelRefusedError
+        If there is no such model, or it failed a check.
+    """
+    if isinstance(models, Mapping):
+        named = [(str(name), each) for name, each in models.items()]
+    elif isinstance(models, Iterable) and not isinstance(models, (str, nn.Module)):
+        named = [("", each) for each in models]
+    else:
+        named = [("", models)]
+    sources = [_source(name, each, network_version) for name, each in named]
+    names = [each.name for each in sources]
+    if not names or len(set(names)) < len(names):
+        raise ParameterError(
+            f"models={names!r} is empty or has a name twice. Pass different models, or a mapping "
+            "that names them."
+        )
+    return sources
+
+
+def _source(name: str, model: SweepModel, version: str | None) -> ModelSource:
+    factory = None
+    if not isinstance(model, nn.Module) and callable(model):
+        factory = _importable(model)
+        name = name or str(getattr(model, "__name__", "network"))
+        model = model()
+        if not isinstance(model, nn.Module):
+            raise ParameterError(
+                f"the function for model={name!r} gave a {type(model).__name__}, not a network."
+            )
+    # Describing a model takes no device.
+    separator = AudioStemSeparator(model, device="cpu")
+    name = name or separator.name
+    sha256, stems = separator.model_sha256, separator.sources
+    if not isinstance(model, nn.Module):
+        pads = find_model(model).segment_policy != "free"
+        return ModelSource(name, separator.request, None, None, sha256, sha256, stems, pads)
+    identity = known_code_digest(model)
+    if identity is None and version is not None:
+        identity = f"{sha256} {name} {version}"
+    return ModelSource(name, None, factory, model, sha256, identity, stems, pads_by_default=True)
+
+
+# A process gets setting after setting of one model.
+@lru_cache(maxsize=2)
+def make_separator(source: ModelSource, device: str, batch_size: int) -> AudioStemSeparator:
+    """Make the separator of a model, verified to be the one of the sweep.
+
+    Parameters
+    ----------
+    source : ModelSource
+    device : str
+    batch_size : int
+
+    Returns
+    -------
+    separator : AudioStemSeparator
+
+    Raises
+    ------
+    ModelNotFoundError, ModelRefusedError
+        If the model is not here, or not the same.
+    ParameterError
+        If the device is not available.
+    """
+    model: Any = source.network if source.request is None else source.request
+    if model is None:
+        assert source.factory is not None
+        model = _call(source.factory)
+    separator = AudioStemSeparator(model, device=device, batch_size=batch_size)
+    if separator.model_sha256 != source.sha256:
+        raise ModelRefusedError(
+            f"model {source.name!r} is not that of the sweep in this process: expected SHA-256 "
+            f"{source.sha256}, got {separator.model_sha256}. Install the same model everywhere; "
+            "a function must make the same network each time (seed its random numbers).",
+            expected=source.sha256,
+            actual=separator.model_sha256,
+        )
+    return separator
+
+
+def _importable(factory: Any) -> str | None:
+    """``module:function`` of a function that another process finds by that name."""
+    module, name = getattr(factory, "__module__", None), getattr(factory, "__qualname__", "")
+    if not module or module == "__main__":
+        return None
+    try:
+        found = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError):
+        return None
+    return f"{module}:{name}" if found is factory else None
+
+
+def _call(factory: str) -> nn.Module:
+    module, _, name = factory.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ModelRefusedError(
+            f"the function {factory} that makes the network cannot be imported in this process "
+            f"({error}). Install its module where the workers run."
+        ) from error
+    network: nn.Module = found()
+    return network

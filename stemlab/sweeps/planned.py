@@ -1,0 +1,651 @@
+"""A sweep as an object: what it will do, what that would cost, and doing it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from stemlab._typing import StrPath
+from stemlab.audio import read_file, resampled_length
+from stemlab.chunking import ChunkPlan
+from stemlab.cost import CostEstimate, CostModel, calibrate
+from stemlab.errors import ParameterError
+from stemlab.metrics.bsseval import check_bss_eval
+from stemlab.runs import package_versions
+from stemlab.separation import AudioStemSeparator, SeparationSettings
+from stemlab.sweeps.measuring import Material, Task
+from stemlab.sweeps.models import ModelSource, SweepModel, model_sources
+from stemlab.sweeps.recordings import References, SweepAudio, load_audio, load_references
+from stemlab.sweeps.running import (
+    Done,
+    Job,
+    SeparateFunction,
+    Stopped,
+    SweepProgress,
+    Teller,
+    run_here,
+    run_on,
+)
+from stemlab.sweeps.settings import (
+    Measures,
+    SweepGrid,
+    SweepSetting,
+    computation_of,
+    digest_of,
+    long_context_settings,
+    settings_of,
+)
+from stemlab.sweeps.store import SweepStore
+from stemlab.sweeps.table import make_table
+
+__all__ = ["Sweep", "SweepEstimate", "plan_sweep", "sweep"]
+
+# A process that imports PyTorch, loads a model and warms it up, where each setting has its own.
+_PROCESS_SECONDS = 6.0
+
+
+@dataclass(frozen=True)
+class SweepEstimate:
+    """What is left to do of a sweep, before it is done.
+
+    Parameters
+    ----------
+    settings : int
+        Of the grid.
+    computations : int
+        Different ones among them.
+    stored : int
+        Of these, how many were measured before.
+    seconds : float
+        Time that the others take one after another on this machine, the long-context runs
+        included.
+    peak_memory_bytes : int or None
+        The highest of a setting; None where it is not known.
+    """
+
+    settings: int
+    computations: int
+    stored: int
+    seconds: float
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A setting with its job, or why it has none."""
+
+    setting: SweepSetting
+    plans: tuple[ChunkPlan, ...]
+    computation: str
+    job: Job | None
+    error: str
+
+
+class Sweep:
+    """A sweep that was planned and checked. Made by `plan_sweep`.
+
+    Nothing is separated before `run`. Each result is stored as soon as it is there, so a run that
+    was ended, in whatever way, goes on where it was.
+
+    Attributes
+    ----------
+    device : str
+        Where the settings run.
+    """
+
+    def __init__(
+        self,
+        audio: SweepAudio,
+        sources: Sequence[ModelSource],
+        grid: SweepGrid,
+        measures: Measures,
+        *,
+        stems: Sequence[str] | None,
+        device: str,
+        batch_size: int,
+        store: SweepStore | None,
+    ) -> None:
+        self._audio = audio
+        self._sources = {each.name: each for each in sources}
+        self._grid = grid
+        self._measures = measures
+        self._batch_size = batch_size
+        self._store = store
+        self._versions = package_versions()
+        self._separators = {
+            name: _separator(each, device, batch_size) for name, each in self._sources.items()
+        }
+        self._long_settings = {
+            name: long_context_settings(grid, each, stems)
+            for name, each in self._separators.items()
+        }
+        self.device = next(iter(self._separators.values())).device
+        if measures.memory and self.device == "cpu":
+            for each in sources:
+                each.portable("measuring memory on the CPU")
+        self._rows = [row for each in sources for row in self._rows_of(each, stems)]
+        if all(each.job is None for each in self._rows):
+            raise ParameterError(f"no setting of the sweep is possible. {self._rows[0].error}")
+        # Several settings may come to one computation. The cheapest first, model by model.
+        jobs = {each.job.key: each.job for each in self._rows if each.job is not None}
+        order = list(self._sources)
+        self._jobs = sorted(
+            jobs.values(), key=lambda each: (order.index(each.task.source.name), each.weight)
+        )
+        self._records: dict[str, dict[str, Any]] = {}
+        self._errors: dict[str, str] = {}
+        self._find_stored()
+
+    def __repr__(self) -> str:
+        return (
+            f"Sweep({self._audio.name!r}, settings={len(self._rows)}, "
+            f"computations={len(self._jobs)})"
+        )
+
+    @property
+    def settings(self) -> list[SweepSetting]:
+        """All settings, in the order of the table."""
+        return [each.setting for each in self._rows]
+
+    def plans(self, setting: SweepSetting) -> tuple[ChunkPlan, ...]:
+        """Tell what a setting computes.
+
+        Parameters
+        ----------
+        setting : SweepSetting
+
+        Returns
+        -------
+        plans : tuple of ChunkPlan
+            One per network; empty for a setting that is not possible.
+
+        Raises
+        ------
+        ParameterError
+            If it is not one of `settings`.
+        """
+        return self._row(setting).plans
+
+    def kept_stems(self, setting: SweepSetting) -> dict[str, Path]:
+        """Find the stems of a setting that were kept for listening.
+
+        Parameters
+        ----------
+        setting : SweepSetting
+
+        Returns
+        -------
+        stems : dict of str to Path
+            Empty where none are kept.
+
+        Raises
+        ------
+        ParameterError
+            If it is not one of `settings`.
+        """
+        job = self._row(setting).job
+        return {} if job is None or self._store is None else self._store.kept(job.key)
+
+    def estimate(self) -> SweepEstimate:
+        """Estimate what is left to do; calibrates each model, which takes seconds.
+
+        Returns
+        -------
+        estimate : SweepEstimate
+
+        Raises
+        ------
+        ModelError, OutOfMemoryError
+            If a model cannot be loaded.
+        """
+        jobs = self._pending()
+        seconds, peaks = 0.0, []
+        for name in dict.fromkeys(each.task.source.name for each in jobs):
+            model = calibrate(self._separators[name])
+            if self._measures.agreement and not self._kept_long_run(name):
+                seconds += self._cost(model, name, self._long_settings[name]).seconds
+            for job in jobs:
+                if job.task.source.name == name:
+                    cost = self._cost(model, name, job.task.settings)
+                    seconds += self._measures.repeats * cost.seconds
+                    seconds += _PROCESS_SECONDS if job.task.alone else 0.0
+                    peaks.append(cost.peak_memory_bytes)
+        return SweepEstimate(
+            len(self._rows),
+            len(self._jobs),
+            len(self._jobs) - len(jobs),
+            seconds,
+            max((each for each in peaks if each is not None), default=None),
+        )
+
+    def run(
+        self,
+        *,
+        executor: Executor | None = None,
+        progress: Callable[[SweepProgress], None] | None = None,
+    ) -> pd.DataFrame:
+        """Measure what was not measured before.
+
+        Parameters
+        ----------
+        executor : concurrent.futures.Executor, optional
+            Runs the settings in threads, processes or on other machines, for instance
+            ``dask.distributed.Client(...).get_executor()``. Default: one after another, here.
+        progress : callable, optional
+            Called with a `SweepProgress`; raising an exception there ends the sweep, and what is
+            done is kept.
+
+        Returns
+        -------
+        results : DataFrame
+            That of `table`.
+
+        Raises
+        ------
+        ParameterError
+            If a model cannot reach the processes of the executor.
+        OutputError
+            If results cannot be stored.
+        ModelError, OutOfMemoryError, SeparationError
+            If a model cannot be loaded, or its long-context run fails. Where one setting fails,
+            its row says why, and the others go on.
+        """
+        jobs = self._pending()
+        if jobs and self._store is not None:
+            self._store.check_writable()
+        tell = Teller(len(self._jobs), jobs, progress)
+        ended = (
+            run_here(jobs, self._audio, self._separators, self._material, tell)
+            if executor is None
+            else run_on(executor, jobs, self._audio, self._material, tell)
+        )
+        try:
+            for each in ended:
+                self._finish(each)
+        except Stopped as stopped:
+            raise stopped.cause from None
+        finally:
+            ended.close()
+        return self.table()
+
+    def table(self) -> pd.DataFrame:
+        """Make the table of what is measured so far.
+
+        Returns
+        -------
+        results : DataFrame
+            One row per setting and source, with the columns of `stemlab.sweeps.COLUMNS`;
+            ``attrs["manifest"]`` says how it was made. Settings that were not measured yet are
+            left out.
+        """
+        rows = []
+        for each in self._rows:
+            key = each.job.key if each.job else ""
+            record, error = self._records.get(key), each.error or self._errors.get(key, "")
+            if record is not None or error:
+                plan = _describe(each.plans, each.computation) if each.job else {}
+                rows.append((asdict(each.setting), plan, record, error))
+        return make_table(rows, self._manifest())
+
+    # ------------------------------------------------------------ the plan
+
+    def _rows_of(self, source: ModelSource, stems: Sequence[str] | None) -> Iterator[_Row]:
+        settings = settings_of(
+            self._grid,
+            self._separators[source.name],
+            source.name,
+            stems,
+            pads_by_default=source.pads_by_default,
+        )
+        for setting, asked in settings.items():
+            try:
+                plans = self._plan(source.name, asked)
+            except ParameterError as error:
+                yield _Row(setting, (), "", None, str(error))
+                continue
+            computation = computation_of(plans)
+            key = digest_of(self._what_matters(source, asked, computation))
+            task = Task(
+                source,
+                asked,
+                self._separators[source.name].device,
+                self._batch_size,
+                self._measures,
+            )
+            weight = sum(each.computed_samples for each in plans)
+            yield _Row(setting, plans, computation, Job(key, task, weight, str(setting)), "")
+
+    def _row(self, setting: SweepSetting) -> _Row:
+        for row in self._rows:
+            if row.setting == setting:
+                return row
+        raise ParameterError(f"setting={setting} is not one of this sweep's {len(self._rows)}.")
+
+    def _plan(self, name: str, settings: SeparationSettings) -> tuple[ChunkPlan, ...]:
+        rate = self._separators[name].sample_rate
+        samples = resampled_length(self._audio.mixture.shape[1], self._audio.sample_rate, rate)
+        return self._separators[name].plan(samples, settings)
+
+    def _cost(self, model: CostModel, name: str, settings: SeparationSettings) -> CostEstimate:
+        return model.estimate(self._plan(name, settings))
+
+    # ------------------------------------------------------------ what results depend on
+
+    def _what_matters(
+        self, source: ModelSource, settings: SeparationSettings, computation: str
+    ) -> dict[str, Any]:
+        """All that the figures of a computation depend on."""
+        return {
+            "audio": self._audio.facts,
+            # Of a network whose code nobody vouches for, nothing may be found again.
+            "model": source.identity or str(uuid.uuid4()),
+            "computation": computation,
+            "sources": settings.sources,
+            "long_run": self._long_key(source) if self._measures.agreement else None,
+            # Keeping stems changes no figure.
+            "measures": asdict(replace(self._measures, keep_audio=False)),
+            "device": self._separators[source.name].device,
+            "batch_size": self._batch_size,
+            "threads": torch.get_num_threads(),
+            "machine": [platform.node(), platform.machine(), os.cpu_count()],
+            "versions": self._versions,
+        }
+
+    def _long_key(self, source: ModelSource) -> str:
+        settings = self._long_settings[source.name]
+        return digest_of(
+            {
+                "long run of": source.identity or source.sha256,
+                "computation": computation_of(self._plan(source.name, settings)),
+                "sources": settings.sources,
+                "audio": self._audio.facts,
+                "versions": self._versions,
+            }
+        )
+
+    def _manifest(self) -> dict[str, Any]:
+        audio = self._audio
+        long_runs = self._long_settings if self._measures.agreement else {}
+        return {
+            "made_by": "stemlab sweep",
+            "created": _now(),
+            "song": audio.name,
+            "seconds": round(audio.seconds, 6),
+            "start_seconds": round(audio.start / audio.sample_rate, 6),
+            "recording_seconds": round(audio.total / audio.sample_rate, 6),
+            **audio.facts,
+            "models": {name: each.sha256 for name, each in self._sources.items()},
+            "grid": asdict(self._grid),
+            "measures": asdict(self._measures),
+            "long_run": {name: asdict(each) for name, each in long_runs.items()},
+            "device": self.device,
+            "batch_size": self._batch_size,
+            "threads": torch.get_num_threads(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+            "versions": self._versions,
+        }
+
+    # ------------------------------------------------------------ what was done, and doing it
+
+    def _pending(self) -> list[Job]:
+        done = self._records.keys() | self._errors.keys()
+        return [each for each in self._jobs if each.key not in done]
+
+    def _find_stored(self) -> None:
+        for job in self._jobs if self._store is not None else ():
+            assert self._store is not None
+            record = self._store.find(job.key)
+            silent = self._measures.keep_audio and not self._store.kept(job.key)
+            if record is not None and not silent:
+                self._records[job.key] = record
+
+    def _finish(self, done: Done) -> None:
+        job, outcome = done.job, done.outcome
+        if outcome is None or outcome.figures is None:
+            self._errors[job.key] = done.error
+            return
+        record = {
+            **outcome.figures,
+            "seconds": self._audio.seconds,
+            "timed_alone": done.alone,
+            "device": job.task.device,
+            "settings": asdict(job.task.settings),
+            "model": job.task.source.name,
+            "created": _now(),
+        }
+        self._records[job.key] = record
+        if self._store is not None:
+            if outcome.stems:
+                self._store.keep(job.key, outcome.stems, self._audio.sample_rate)
+            if job.task.source.identity is not None:
+                self._store.add(job.key, record)
+
+    def _material(self, name: str, run: SeparateFunction) -> Material:
+        """What the settings of a model share; its long-context run is made where it is missing."""
+        if not self._measures.agreement:
+            return Material(digest_of(self._audio.facts), self._audio)
+        source = self._sources[name]
+        key = self._long_key(source)
+        kept = self._kept_long_run(name)
+        stems = {each: read_file(path)[0] for each, path in kept.items()}
+        if not stems:
+            stems = run(self._long_settings[name])
+            if self._store is not None and source.identity is not None:
+                self._store.keep(key, stems, self._audio.sample_rate)
+        return Material(key, self._audio, stems)
+
+    def _kept_long_run(self, name: str) -> dict[str, Path]:
+        source = self._sources[name]
+        if self._store is None or source.identity is None:
+            return {}
+        return self._store.kept(self._long_key(source))
+
+
+def _separator(source: ModelSource, device: str, batch_size: int) -> AudioStemSeparator:
+    asked: Any = source.request if source.network is None else source.network
+    separator = AudioStemSeparator(asked, device=device, batch_size=batch_size)
+    separator.check(SeparationSettings())
+    return separator
+
+
+def _describe(plans: Sequence[ChunkPlan], computation: str) -> dict[str, Any]:
+    """The columns that follow from the plans of a setting."""
+    computed = sum(each.computed_samples for each in plans)
+    wasted = sum(each.wasted_share * each.computed_samples for each in plans)
+    lengths = [
+        (each.network_samples or each.input_samples or min(each.segment_samples, each.samples))
+        / each.sample_rate
+        for each in plans
+    ]
+    return {
+        "calls": sum(each.calls for each in plans),
+        "network_seconds": max(lengths),
+        "wasted_share": wasted / computed,
+        "computation": computation[:12],
+        "note": " ".join(dict.fromkeys(note for each in plans for note in each.notes)),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def plan_sweep(
+    audio: StrPath | npt.ArrayLike,
+    model: SweepModel = "stemlab-mini",
+    *,
+    sample_rate: int | None = None,
+    models: Iterable[SweepModel] | Mapping[str, SweepModel] | None = None,
+    segments: Sequence[float] | None = None,
+    overlaps: Sequence[float] = (0.0, 0.1, 0.25, 0.5),
+    shifts: Sequence[int] = (0,),
+    padded: Sequence[bool] | None = None,
+    seed: int = 0,
+    references: References | None = None,
+    sources: Sequence[str] | None = None,
+    excerpt_seconds: float | None = 30.0,
+    excerpt_start_seconds: float | None = None,
+    memory: bool = False,
+    repeats: int = 1,
+    agreement: bool = True,
+    bsseval: bool = False,
+    keep_audio: bool = False,
+    device: str = "auto",
+    batch_size: int = 1,
+    network_version: str | None = None,
+    store: SweepStore | bool = True,
+) -> Sweep:
+    """Plan a sweep over settings of the separation; nothing is separated yet.
+
+    Parameters
+    ----------
+    audio : path or array, shape (channels, samples) or (samples,)
+        The recording.
+    model : str, path, Demucs network or function that makes one, default "stemlab-mini"
+        A function without arguments, from a module that can be imported, reaches other processes;
+        a network in memory does not.
+    sample_rate : int, in Hz, optional
+        Needed for an array.
+    models : several of these, optional
+        In place of `model`; a mapping names them.
+    segments : sequence of float, > 0, optional
+        In seconds. Default: each model's own, a half and a quarter of it.
+    overlaps : sequence of float, in [0, 1), default (0, 0.1, 0.25, 0.5)
+    shifts : sequence of int, in [0, 100], default (0,)
+    padded : sequence of bool, optional
+        Whether an HTDemucs pads short segments to its training length. Default: False for a model
+        that was trained for shorter ones, True for the others.
+    seed : int, >= 0, default 0
+        Decides the shifts.
+    references : folder, or mapping of str to path or array, optional
+        True stems, named like the sources, as long as the recording.
+    sources : sequence of str, optional
+        Only these stems. Default: all.
+    excerpt_seconds : float, > 0, or None, default 30
+        How much of the recording is used; None for all of it.
+    excerpt_start_seconds : float, >= 0, optional
+        Default: the excerpt lies in the middle.
+    memory, repeats, agreement, bsseval, keep_audio : optional
+        What is measured, see `Measures`.
+    device : str, default "auto"
+    batch_size : int, in [1, 64], default 1
+        As for `AudioStemSeparator`.
+    network_version : str, optional
+        Vouches for the code of a network of your own class: with it, results of that network are
+        stored and found again until it, or the weights, change. Results of Demucs' own classes
+        always are.
+    store : SweepStore or bool, default True
+        Where results are kept, and those of earlier sweeps found; False for nowhere.
+
+    Returns
+    -------
+    sweep : Sweep
+
+    Raises
+    ------
+    ParameterError
+        If a value is outside its range, or no setting is possible for any model.
+    AudioError
+        If the recording or a true stem cannot be used.
+    ModelNotFoundError, ModelRefusedError
+        If a model is not there, or failed a check.
+    MissingDependencyError
+        If `bsseval` is asked for and museval is not installed.
+    """
+    grid = SweepGrid(segments, overlaps, shifts, padded, seed)
+    measures = Measures(memory, repeats, agreement, bsseval, keep_audio)
+    if bsseval and references is None:
+        raise ParameterError("bsseval=True needs true stems. Pass references as well.")
+    if bsseval:
+        check_bss_eval()
+    if models is not None and model != "stemlab-mini":
+        raise ParameterError("model and models were both given. Pass one of them.")
+    found = model_sources(model if models is None else models, network_version=network_version)
+    stems = None if sources is None else SeparationSettings(sources=sources).sources
+    planned = load_audio(
+        audio,
+        sample_rate,
+        excerpt_seconds=excerpt_seconds,
+        excerpt_start_seconds=excerpt_start_seconds,
+    )
+    if references is not None:
+        offered = dict.fromkeys(name for each in found for name in each.stems)
+        planned = replace(planned, references=load_references(references, planned, [*offered]))
+    kept = SweepStore() if store is True else store or None
+    return Sweep(
+        planned,
+        found,
+        grid,
+        measures,
+        stems=stems,
+        device=device,
+        batch_size=batch_size,
+        store=kept,
+    )
+
+
+def sweep(
+    audio: StrPath | npt.ArrayLike,
+    model: SweepModel = "stemlab-mini",
+    *,
+    executor: Executor | None = None,
+    progress: Callable[[SweepProgress], None] | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Measure what each setting of the separation costs and what it buys.
+
+    Every combination of the values is a setting. What was measured before is not measured again;
+    settings that come to the same computation are run once; one that fails becomes a row with
+    its error.
+
+    Parameters
+    ----------
+    audio : path or array, shape (channels, samples) or (samples,)
+        The recording; of a long one, the 30 s in its middle unless `excerpt_seconds` says
+        otherwise.
+    model : str, path, Demucs network or function that makes one, default "stemlab-mini"
+    executor : concurrent.futures.Executor, optional
+        Runs the settings in threads, processes or on other machines, see `Sweep.run`.
+    progress : callable, optional
+        Called with a `SweepProgress`; raising an exception there ends the sweep, and what is done
+        is kept.
+    **options : optional
+        ``sample_rate``, ``models``, ``segments``, ``overlaps``, ``shifts``, ``padded``, ``seed``,
+        ``references``, ``sources``, ``excerpt_seconds``, ``excerpt_start_seconds``, ``memory``,
+        ``repeats``, ``agreement``, ``bsseval``, ``keep_audio``, ``device``, ``batch_size``,
+        ``network_version`` and ``store``, as in `plan_sweep`.
+
+    Returns
+    -------
+    results : DataFrame
+        One row per setting and source; `stemlab.sweeps.COLUMNS` says what each column means.
+
+    Raises
+    ------
+    ParameterError, AudioError, ModelError, MissingDependencyError
+        If what is asked for does not work for any setting, see `plan_sweep`.
+    OutOfMemoryError, SeparationError
+        If the long-context run fails.
+    OutputError
+        If results cannot be stored.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, 44_100))
+    >>> results = sweep(noise, sample_rate=44_100, segments=[0.5], overlaps=[0, 0.5], store=False)
+    >>> results.groupby("overlap")["calls"].first().to_dict()
+    {0.0: 2, 0.5: 4}
+    """
+    return plan_sweep(audio, model, **options).run(executor=executor, progress=progress)

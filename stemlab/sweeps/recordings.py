@@ -1,0 +1,256 @@
+"""The recording of a sweep and its true stems, cut to the excerpt that is used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from stemlab import audio as audio_io
+from stemlab._typing import AudioArray, StrPath
+from stemlab.audio.arrays import check_rate
+from stemlab.errors import AudioError, ParameterError
+
+__all__ = ["References", "SweepAudio", "load_audio", "load_references"]
+
+References = StrPath | Mapping[str, StrPath | npt.ArrayLike]
+
+
+@dataclass(frozen=True)
+class SweepAudio:
+    """The excerpt of a recording that every setting separates.
+
+    Parameters
+    ----------
+    name : str
+        Of the file without its folder, or "array".
+    mixture : ndarray, shape (channels, samples), float32
+    sample_rate : int, in Hz
+    start : int
+        Sample of the recording at which the excerpt begins.
+    total : int
+        Samples of the whole recording.
+    references : mapping of str to ndarray, each shape (channels, samples), float32
+        True stems of the excerpt; empty where there are none.
+    """
+
+    name: str
+    mixture: AudioArray
+    sample_rate: int
+    start: int
+    total: int
+    references: Mapping[str, AudioArray] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the excerpt."""
+        return float(self.mixture.shape[1] / self.sample_rate)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Digests of the samples, and the rate."""
+        return {
+            "sample_rate": self.sample_rate,
+            "mixture_sha256": _digest(self.mixture),
+            "references_sha256": {name: _digest(each) for name, each in self.references.items()},
+        }
+
+
+def load_audio(
+    audio: StrPath | npt.ArrayLike,
+    sample_rate: int | None,
+    *,
+    excerpt_seconds: float | None,
+    excerpt_start_seconds: float | None,
+) -> SweepAudio:
+    """Take a recording and cut the excerpt out of it.
+
+    Parameters
+    ----------
+    audio : path or array, shape (channels, samples)
+    sample_rate : int, in Hz, or None
+        Of an array; a file states its own.
+    excerpt_seconds : float, > 0, or None
+        None for the whole recording, as for one that is shorter.
+    excerpt_start_seconds : float, >= 0, or None
+        None for the excerpt in the middle.
+
+    Returns
+    -------
+    audio : SweepAudio
+        Without references.
+
+    Raises
+    ------
+    ParameterError
+        If a value is outside its range.
+    AudioError
+        If the recording cannot be read or used.
+    """
+    _check_excerpt(excerpt_seconds, excerpt_start_seconds)
+    if _is_path(audio):
+        if sample_rate is not None:
+            raise ParameterError(
+                f"sample_rate={sample_rate!r} goes with an array. A file states its own; leave it "
+                "out."
+            )
+        info = audio_io.read_info(audio)
+        if info.channels > 2:
+            raise AudioError(
+                f"{str(audio)!r} has {info.channels} channels. Mix it down to stereo first.",
+                info.path,
+            )
+        total = _count(audio)
+        rate, name = info.sample_rate, Path(audio).name
+        start, stop = _excerpt(total, rate, excerpt_seconds, excerpt_start_seconds)
+        return SweepAudio(name, _read(audio, start, stop), rate, start, total)
+    if sample_rate is None:
+        raise ParameterError("sample_rate is missing. Pass the rate of the array in Hz.")
+    mixture, rate = audio_io.as_audio(audio), check_rate("sample_rate", sample_rate)
+    total = mixture.shape[1]
+    start, stop = _excerpt(total, rate, excerpt_seconds, excerpt_start_seconds)
+    # A copy: the caller's array may change while settings run.
+    return SweepAudio("array", mixture[:, start:stop].copy(), rate, start, total)
+
+
+def load_references(
+    references: References, audio: SweepAudio, sources: Sequence[str]
+) -> dict[str, AudioArray]:
+    """Take the true stems of the excerpt.
+
+    Parameters
+    ----------
+    references : folder, or mapping of str to path or array
+        A folder holds a file for each source, named like it (``vocals.wav``), in any format.
+    audio : SweepAudio
+    sources : sequence of str
+        What the models make; other references are left alone.
+
+    Returns
+    -------
+    references : dict of str to ndarray, each shape (channels, samples), float32
+        Of those sources that have one.
+
+    Raises
+    ------
+    AudioError
+        If one cannot be read, or its rate, channels or length are not the recording's.
+    ParameterError
+        If there is none of these sources.
+    """
+    if isinstance(references, Mapping):
+        given: dict[str, Any] = {name: references[name] for name in sources if name in references}
+        where = f"references has {', '.join(map(str, references)) or 'nothing'}"
+    else:
+        # The first of a name, as a folder may hold the same stem in two formats.
+        files = {each.stem.casefold(): each for each in reversed(_list(Path(references)))}
+        given = {name: files[name.casefold()] for name in sources if name.casefold() in files}
+        where = f"{str(references)!r} holds {', '.join(sorted(files)) or 'no audio file'}"
+    if not given:
+        raise ParameterError(
+            f"{where}, and the models make {', '.join(sources)}. Name the true stems like these, "
+            f"for instance {sources[0]}.wav."
+        )
+    return {name: _reference(name, each, audio) for name, each in given.items()}
+
+
+def _list(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ParameterError(
+            f"references={str(folder)!r} is not a folder. Pass the folder of the true stems, or a "
+            "mapping of source to file."
+        )
+    return audio_io.find_recordings(folder)
+
+
+def _reference(name: str, reference: Any, audio: SweepAudio) -> AudioArray:
+    start, stop = audio.start, audio.start + audio.mixture.shape[1]
+    shown = f"the true stem of {name!r}"
+    if _is_path(reference):
+        rate = audio_io.read_info(reference).sample_rate
+        total = _count(reference)
+        excerpt = _read(reference, start, min(stop, total)) if start < total else None
+        shown += f", {str(reference)!r},"
+    else:
+        whole = audio_io.as_audio(reference, name=f"references[{name!r}]")
+        rate, total, excerpt = audio.sample_rate, whole.shape[1], whole[:, start:stop].copy()
+    found = (rate, total, 0 if excerpt is None else excerpt.shape[0])
+    expected = (audio.sample_rate, audio.total, audio.mixture.shape[0])
+    if found != expected or excerpt is None:
+        raise AudioError(
+            f"{shown} does not fit the recording: it has {_shape(*found)}, the recording "
+            f"{_shape(*expected)}. Export both alike; a lossy format may change the length."
+        )
+    return excerpt
+
+
+def _shape(rate: int, samples: int, channels: int) -> str:
+    return f"{samples} samples at {rate} Hz in {channels} channel(s)"
+
+
+def _is_path(thing: object) -> TypeGuard[StrPath]:
+    return isinstance(thing, (str, os.PathLike))
+
+
+def _count(path: StrPath) -> int:
+    """Samples of a file: of a compressed one, only decoding tells."""
+    return sum(block.shape[1] for block in audio_io.stream_file(path))
+
+
+def _read(path: StrPath, start: int, stop: int) -> AudioArray:
+    """Read a range; what lies before it is decoded and dropped."""
+    parts = list(_range(audio_io.stream_file(path), start, stop))
+    return np.concatenate(parts, axis=1)
+
+
+def _range(blocks: Iterable[AudioArray], start: int, stop: int) -> Iterator[AudioArray]:
+    position = 0
+    for block in blocks:
+        first, last = max(start - position, 0), min(stop - position, block.shape[1])
+        if first < last:
+            yield block[:, first:last]
+        position += block.shape[1]
+        if position >= stop:
+            break
+
+
+def _check_excerpt(seconds: float | None, start_seconds: float | None) -> None:
+    for name, value, allowed in (
+        ("excerpt_seconds", seconds, "above 0"),
+        ("excerpt_start_seconds", start_seconds, "of at least 0"),
+    ):
+        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        least = np.nextafter(0, 1) if allowed == "above 0" else 0
+        if value is not None and not (number and least <= value < float("inf")):
+            raise ParameterError(
+                f"{name}={value!r} is not a number of seconds {allowed}. Leave it out for the "
+                "default."
+            )
+
+
+def _excerpt(
+    total: int, rate: int, seconds: float | None, start_seconds: float | None
+) -> tuple[int, int]:
+    if not total:
+        raise AudioError("the recording holds no samples. Choose another one.")
+    length = total if seconds is None else min(max(int(seconds * rate), 1), total)
+    start = (total - length) // 2 if start_seconds is None else int(start_seconds * rate)
+    if start >= total:
+        raise ParameterError(
+            f"excerpt_start_seconds={start_seconds:g} lies behind the end of the recording, which "
+            f"has {total / rate:.1f} s. Pass less."
+        )
+    return start, min(start + length, total)
+
+
+def _digest(audio: AudioArray) -> str:
+    digest = hashlib.sha256(f"{audio.shape}\n".encode())
+    digest.update(np.ascontiguousarray(audio, "<f4").tobytes())
+    return digest.hexdigest()

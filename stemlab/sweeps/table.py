@@ -1,0 +1,255 @@
+"""The table of a sweep: its columns, and how it is written and read with all that made it."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+from stemlab._disk import write_atomically
+from stemlab._typing import StrPath
+from stemlab.errors import OutputError, ParameterError
+
+__all__ = ["COLUMNS", "SETTING_COLUMNS", "make_table", "read_sweep", "write_sweep"]
+
+SETTING_COLUMNS = ("model", "segment_seconds", "overlap", "shifts", "padded")
+
+COLUMNS = MappingProxyType(
+    {
+        "model": "name of the model",
+        "segment_seconds": "segment asked for, in s; the model's own where none was",
+        "overlap": "fraction of a segment shared with the next, in [0, 1)",
+        "shifts": "number of random time shifts averaged; 0 without",
+        "padded": "whether the model pads short segments to its training length",
+        "source": "the stem; empty in the one row of a setting that failed",
+        "calls": "calls of the network",
+        "network_seconds": "audio that a call computes, padding included, in s",
+        "wasted_share": "share of what is computed that is padding, context or overlap, in [0, 1)",
+        "wall_seconds": "processing time in s, model loaded and warm: median of the repeats",
+        "wall_seconds_min": "its least",
+        "wall_seconds_max": "its most",
+        "repeats": "how often the setting was run",
+        "rtf": "wall_seconds over the duration of the excerpt: lower is faster",
+        "timed_alone": "False where other settings of the sweep were under way beside it",
+        "peak_memory_bytes": "highest memory of that setting alone; empty if not asked for",
+        "sdr_db": "SDR against the true stem, whole excerpt, in dB; empty if that is silent",
+        "sdr_gain_db": "its gain over taking the mixture for the stem, in dB",
+        "si_sdr_db": "scale-invariant SDR against the true stem, in dB",
+        "si_sdr_gain_db": "its gain over the mixture, in dB",
+        "bss_sdr_db": "SDR of BSSEval v4, median over frames of 1 s, in dB; if asked for",
+        "bss_isr_db": "ISR of BSSEval v4, in dB",
+        "bss_sir_db": "SIR of BSSEval v4, in dB",
+        "bss_sar_db": "SAR of BSSEval v4, in dB",
+        "agreement_db": "SDR against a long-context run of the same model, in dB",
+        "seam_db": "how far the error stands out at segment boundaries, mean, in dB: 0 is not",
+        "seams": "number of segment boundaries",
+        "worst_seam_db": "the same at the worst boundary, in dB",
+        "worst_seam_seconds": "where that is, in s from the start of the excerpt",
+        "consistency_db": "level of the mixture minus all stems, relative to the mixture, in dB",
+        "device": "where the network ran",
+        "computation": "equal for settings that come to the same computation, which is run once",
+        "note": "what the user should know of the setting",
+        "error": "why the setting failed; empty otherwise",
+    }
+)
+"""Name and meaning of each column, in order."""
+
+_TEXTS = ("model", "source", "device", "computation", "note", "error")
+_BY_SOURCE = (
+    *("sdr_db", "sdr_gain_db", "si_sdr_db", "si_sdr_gain_db"),
+    *("bss_sdr_db", "bss_isr_db", "bss_sir_db", "bss_sar_db"),
+    *("agreement_db", "seam_db"),
+)
+_COMMENT = "# "
+
+
+def make_table(
+    settings: Sequence[tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None, str]],
+    manifest: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Make the table of a sweep.
+
+    Parameters
+    ----------
+    settings : sequence of tuple
+        Of each setting its columns, those of its plan, its record (None if it failed) and why it
+        failed.
+    manifest : mapping
+        Becomes ``attrs["manifest"]``.
+
+    Returns
+    -------
+    results : DataFrame
+        With the columns of `COLUMNS`, one row per setting and source.
+    """
+    rows = [row for each in settings for row in _rows(*each)]
+    results = pd.DataFrame(rows, columns=list(COLUMNS))
+    results.attrs["manifest"] = dict(manifest)
+    return _typed(results)
+
+
+def _rows(
+    setting: dict[str, Any], plan: dict[str, Any], record: dict[str, Any] | None, error: str
+) -> Iterator[dict[str, Any]]:
+    shared = {**setting, **plan, "error": error}
+    if record is None:
+        yield {**shared, "source": None, "timed_alone": False}
+        return
+    walls = sorted(record["wall_seconds"])
+    middle = len(walls) // 2
+    median = walls[middle] if len(walls) % 2 else (walls[middle - 1] + walls[middle]) / 2
+    shared |= {
+        "wall_seconds": median,
+        "wall_seconds_min": walls[0],
+        "wall_seconds_max": walls[-1],
+        "repeats": len(walls),
+        "rtf": median / record["seconds"],
+        **{name: record[name] for name in ("timed_alone", "peak_memory_bytes")},
+        **{name: record[name] for name in ("seams", "consistency_db", "device")},
+    }
+    for source, figures in record["sources"].items():
+        worst = figures["worst_seams"][:1]
+        yield {
+            **shared,
+            "source": source,
+            **{name: figures[name] for name in _BY_SOURCE if name in figures},
+            "worst_seam_seconds": worst[0][0] if worst else None,
+            "worst_seam_db": worst[0][1] if worst else None,
+        }
+
+
+def _typed(results: pd.DataFrame) -> pd.DataFrame:
+    """Give each column one type, whatever is missing in it."""
+    for name in results.columns:
+        if name in _TEXTS:
+            texts = results[name].astype(object)
+            fill = None if name == "source" else ""
+            results[name] = texts.where(texts.notna(), fill)
+        elif name in ("padded", "timed_alone"):
+            results[name] = results[name].astype(bool)
+        elif name == "shifts":
+            results[name] = results[name].astype("int64")
+        else:
+            results[name] = results[name].astype("float64")
+    return results
+
+
+def write_sweep(results: pd.DataFrame, path: StrPath) -> None:
+    """Write the table of a sweep, with the manifest that tells how it was made.
+
+    Parameters
+    ----------
+    results : DataFrame
+        As `sweep` returns it.
+    path : path
+        Ends in ``.csv`` (the manifest is a first line that starts with ``#``; for pandas,
+        ``comment="#"``) or ``.json``. Replaced if it is there.
+
+    Raises
+    ------
+    ParameterError
+        If it ends in something else.
+    OutputError
+        If it cannot be written. An earlier file is then left as it was.
+    """
+    path = Path(path)
+    check_table_path(path)
+    manifest = json.dumps(results.attrs.get("manifest", {}))
+    if path.suffix.lower() == ".csv":
+        # pandas would take the rest of a line for a comment.
+        table = results.map(
+            lambda each: each.replace("#", "no.") if isinstance(each, str) else each
+        )
+        content = f"{_COMMENT}{manifest}\n{table.to_csv(index=False, lineterminator=chr(10))}"
+    else:
+        rows = [
+            {name: _plain(value) for name, value in row.items()}
+            for row in results.to_dict(orient="records")
+        ]
+        columns = {name: COLUMNS.get(str(name), "") for name in results.columns}
+        content = json.dumps(
+            {"manifest": json.loads(manifest), "columns": columns, "rows": rows}, indent=1
+        )
+    write_atomically(path, content.encode(), advice=", or choose another file")
+
+
+def check_table_path(path: StrPath) -> None:
+    """Refuse a name that says no format, before anything is measured for it.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    ParameterError
+        If it does not end in ``.csv`` or ``.json``.
+    OutputError
+        If it is a folder.
+    """
+    if Path(path).suffix.lower() not in (".csv", ".json"):
+        raise ParameterError(
+            f"{str(path)!r} does not end in .csv or .json, which says how to write the table. "
+            "Name for instance results.csv."
+        )
+    if Path(path).is_dir():
+        raise OutputError(f"{str(path)!r} is a folder. Name a file.", path=Path(path))
+
+
+def read_sweep(path: StrPath) -> pd.DataFrame:
+    """Read a table that `write_sweep` wrote.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    results : DataFrame
+        With ``attrs["manifest"]``.
+
+    Raises
+    ------
+    ParameterError
+        If it cannot be read, or is no such table.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode()
+        if path.suffix.lower() == ".json":
+            fields = json.loads(text)
+            results = pd.DataFrame(fields["rows"], columns=list(fields["columns"]))
+            results = results.replace({"inf": math.inf, "-inf": -math.inf}).infer_objects()
+            manifest = fields["manifest"]
+        else:
+            first, _, table = text.partition("\n")
+            manifest = json.loads(first.removeprefix(_COMMENT))
+            results = pd.read_csv(io.StringIO(table), keep_default_na=False, na_values=[""])
+        if list(results.columns) != list(COLUMNS) or not isinstance(manifest, dict):
+            raise ValueError("its columns are others")
+        results = _typed(results)
+    except OSError as error:
+        raise ParameterError(
+            f"{str(path)!r} cannot be read: {error.strerror}. Pass what `stemlab sweep "
+            "--out` wrote."
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ParameterError(
+            f"{str(path)!r} is not the table of a sweep ({error}). Pass what `stemlab sweep --out` "
+            "wrote."
+        ) from error
+    results.attrs["manifest"] = manifest
+    return results
+
+
+def _plain(value: Any) -> Any:
+    """A value as the JSON standard has it."""
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else str(value)
