@@ -42,7 +42,17 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"stemlab {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_separate, _add_demo, _add_replay, _add_models, _add_info):
+    for add in (
+        _add_separate,
+        _add_demo,
+        _add_replay,
+        _add_plan,
+        _add_sweep,
+        _add_figures,
+        _add_cache,
+        _add_models,
+        _add_info,
+    ):
         add(commands)
     return parser
 
@@ -85,12 +95,10 @@ def _add_device(parser: argparse.ArgumentParser, default: str | None) -> None:
     )
 
 
-def _add_separate(commands: _Commands[_Parser]) -> None:
-    parser = _command(commands, "separate", "separate", "Separate songs into stems.")
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """What decides how a song is separated."""
     add = parser.add_argument
-    add("songs", nargs="+", metavar="SONG_OR_FOLDER", help="audio files, or folders of them")
-    add("--out", default="stems", metavar="DIR", help="target folder (default: stems)")
-    add("--model", default="stemlab-mini", metavar="M", help="name, or folder with a manifest")
+    _add_model(parser)
     add("--segment", type=float, metavar="S", help="seconds (default: the model's own)")
     add("--overlap", type=float, default=0.25, metavar="F", help="in [0, 1) (default: 0.25)")
     add("--shifts", type=int, default=0, metavar="N", help="random time shifts averaged (0)")
@@ -101,9 +109,31 @@ def _add_separate(commands: _Commands[_Parser]) -> None:
         help="do not pad short segments to the model's training length: saves time and memory, "
         "changes the output",
     )
-    add("--batch-size", type=int, default=1, metavar="N", help="segments per call (1)")
+    _add_where(parser)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", default="stemlab-mini", metavar="M", help="name, or folder with a manifest"
+    )
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--batch-size", type=int, default=1, metavar="N", help="segments per call (1)"
+    )
     _add_device(parser, "auto")
-    add("--sources", metavar="A,B", help="only these stems, for instance vocals,drums")
+    parser.add_argument(
+        "--sources", metavar="A,B", help="only these stems, for instance vocals,drums"
+    )
+
+
+def _add_separate(commands: _Commands[_Parser]) -> None:
+    parser = _command(commands, "separate", "separate", "Separate songs into stems.")
+    add = parser.add_argument
+    add("songs", nargs="+", metavar="SONG_OR_FOLDER", help="audio files, or folders of them")
+    add("--out", default="stems", metavar="DIR", help="target folder (default: stems)")
+    _add_settings(parser)
     add("--two-stems", metavar="STEM", help="write this stem and no_STEM, the rest of the mixture")
     add("--format", default="wav", metavar="F", help="wav, flac, mp3 or ogg (default: wav)")
     add("--bits", type=int, metavar="N", help="16, 24, or 32 for float WAV (the default)")
@@ -138,6 +168,118 @@ def _add_replay(commands: _Commands[_Parser]) -> None:
     parser.add_argument("manifest", metavar="RUN_JSON", help="run.json, or its folder")
     parser.add_argument("--input", metavar="SONG", help="the recording, if it was moved")
     _add_device(parser, None)
+
+
+def _add_plan(commands: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands, "plan", "plan", "Say what a separation would compute and cost, without it."
+    )
+    parser.add_argument("song", metavar="SONG", help="audio file")
+    _add_settings(parser)
+
+
+def _add_sweep(commands: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands, "sweep", "sweep", "Measure what each setting costs and buys, and recommend one."
+    )
+    add = parser.add_argument
+    add("song", metavar="SONG", help="audio file")
+    _add_model(parser)
+    add("--models", metavar="A,B", help="several models, in place of --model")
+    add(
+        "--segments",
+        type=_numbers(float),
+        metavar="S,S",
+        help="in seconds, for instance 1,2,4,7.8 (default: the model's own, 1/2 and 1/4 of it)",
+    )
+    add(
+        "--overlaps",
+        type=_numbers(float),
+        default=[0.0, 0.1, 0.25, 0.5],
+        metavar="F,F",
+        help="each in [0, 1) (default: 0,0.1,0.25,0.5)",
+    )
+    add("--shifts", type=_numbers(int), default=[0], metavar="N,N", help="time shifts (0)")
+    add("--seed", type=int, default=0, metavar="N", help="decides the shifts (0)")
+    add(
+        "--pad",
+        choices=("yes", "no", "both"),
+        help="pad short segments to the model's training length (default: as the model was made)",
+    )
+    add("--references", metavar="DIR", help="folder of the true stems, named like the sources")
+    add(
+        "--excerpt",
+        type=_seconds_or_all,
+        default=30.0,
+        metavar="S",
+        help="seconds of the song that are used, or 'all' (30)",
+    )
+    add("--start", type=float, metavar="S", help="where they begin (default: in the middle)")
+    add("--memory", action="store_true", help="measure each setting's peak memory: slower")
+    add("--repeats", type=int, default=1, metavar="N", help="runs of each setting (1)")
+    add("--bsseval", action="store_true", help="BSSEval v4 too: seconds per second of audio")
+    add("--no-agreement", action="store_true", help="no long-context run to compare with")
+    add("--keep-audio", action="store_true", help="keep the stems of each setting for listening")
+    _add_where(parser)
+    add("--scheduler", metavar="ADDRESS", help="run on a Dask cluster, such as tcp://host:8786")
+    add("--out", metavar="FILE", help="write the table as .csv or .json")
+    add("--figures", metavar="DIR", help="draw the results into this folder")
+    add("--memory-limit", metavar="SIZE", help="recommend within this, such as 2GB")
+    add("--max-rtf", type=float, metavar="X", help="recommend within this, s per second of audio")
+    add(
+        "--tolerance",
+        type=float,
+        default=0.1,
+        metavar="DB",
+        help="SDR that may be given up for speed (0.1)",
+    )
+    add("--no-store", action="store_true", help="neither use nor keep stored results")
+    add("--yes", action="store_true", help="do not ask before a long sweep")
+
+
+def _add_figures(commands: _Commands[_Parser]) -> None:
+    parser = _command(commands, "figures", "figures", "Draw the results of a sweep from its file.")
+    parser.add_argument("results", metavar="RESULTS", help="what `stemlab sweep --out` wrote")
+    parser.add_argument(
+        "--out", default="figures", metavar="DIR", help="target folder (default: figures)"
+    )
+
+
+def _add_cache(commands: _Commands[_Parser]) -> None:
+    summary = "See and clear what sweeps have stored."
+    parser = commands.add_parser(
+        "cache", help=summary, description=summary, epilog=_EXIT_CODES, allow_abbrev=False
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _command(actions, "show", "cache", "Say what is stored, and where.", function="run_show")
+    clear = _command(actions, "clear", "cache", "Remove what is stored.", function="run_clear")
+    only = clear.add_mutually_exclusive_group()
+    only.add_argument("--audio", action="store_true", help="only the stems kept for listening")
+    only.add_argument("--results", action="store_true", help="only the figures")
+
+
+def _numbers(kind: type[float] | type[int]) -> Callable[[str], list[float]]:
+    """Read numbers that are separated by commas."""
+
+    def read(text: str) -> list[float]:
+        try:
+            return [kind(each) for each in text.split(",")]
+        except ValueError:
+            what = "whole numbers" if kind is int else "numbers"
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a list of {what} separated by commas"
+            ) from None
+
+    return read
+
+
+def _seconds_or_all(text: str) -> float | None:
+    if text == "all":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither seconds nor 'all'") from None
 
 
 def _add_models(commands: _Commands[_Parser]) -> None:

@@ -26,7 +26,7 @@ from stemlab.separation import (
     SeparationSettings,
 )
 
-__all__ = ["progress_bar", "run"]
+__all__ = ["progress_bar", "run", "settings_of"]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,14 +46,7 @@ def run(options: argparse.Namespace) -> int:
         If what was asked for does not work for any song.
     """
     # Everything that concerns all songs is refused before the first is touched.
-    settings = SeparationSettings(
-        segment_seconds=options.segment,
-        overlap=options.overlap,
-        shifts=options.shifts,
-        seed=options.seed,
-        sources=None if options.sources is None else options.sources.split(","),
-        pad_to_training_segment=not options.no_pad,
-    )
+    settings = settings_of(options)
     output = OutputSettings(
         format=options.format,
         bits=options.bits,
@@ -78,6 +71,32 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"songs": reports}, indent=2))
     return first_code
+
+
+def settings_of(options: argparse.Namespace) -> SeparationSettings:
+    """Take the settings that were typed.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    settings : SeparationSettings
+
+    Raises
+    ------
+    ParameterError
+        If a value is outside its range.
+    """
+    return SeparationSettings(
+        segment_seconds=options.segment,
+        overlap=options.overlap,
+        shifts=options.shifts,
+        seed=options.seed,
+        sources=None if options.sources is None else options.sources.split(","),
+        pad_to_training_segment=not options.no_pad,
+    )
 
 
 def _expand(song: str) -> list[Path]:

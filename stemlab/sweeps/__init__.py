@@ -1,9 +1,9 @@
 """Sweeps: what every setting of the separation costs, and what it buys.
 
-`planned` is what a caller uses. `settings` makes the grid, `models` and `recordings` take what it is
-tried on, `running` goes through it, `measuring` runs one setting (`alone` in a process of its own),
-`grading` turns its stems into figures, `store` keeps these, `table` puts them into a DataFrame and
-`recommending` draws the conclusion.
+`planned` is what a caller uses. `settings` makes the grid, `models` and `recordings` take what it
+is tried on, `running` goes through it, `measuring` runs one setting (`alone` in a process of its
+own), `grading` turns its stems into figures, `store` keeps these, `table` puts them into a
+DataFrame and `recommending` draws the conclusion.
 """
 
 from stemlab.sweeps.planned import Sweep, SweepEstimate, plan_sweep, sweep

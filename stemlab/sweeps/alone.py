@@ -62,7 +62,12 @@ def _stream(
 
 
 def _report(event: SegmentDone) -> None:
-    print(json.dumps(asdict(event)), flush=True)
+    _write(asdict(event))
+
+
+def _write(facts: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
 
 
 def _main() -> None:
@@ -70,7 +75,7 @@ def _main() -> None:
         report = _obey(json.load(sys.stdin))
     except StemlabError as error:
         report = {"error": type(error).__name__, "message": str(error)}
-    print(json.dumps(report), flush=True)
+    _write(report)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From the table of a sweep to an answer: which settings are worth their cost, and which to take."""
+"""From the table of a sweep to an answer: what is worth its cost, and what to take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stemlab.errors import ParameterError
 from stemlab.sweeps.settings import SweepSetting
 from stemlab.sweeps.table import SETTING_COLUMNS
 
-__all__ = ["Recommendation", "pareto_front", "parse_memory", "recommend"]
+__all__ = ["Recommendation", "check_limits", "pareto_front", "parse_memory", "recommend"]
 
 # Without true stems: the SDR that the stems themselves are taken to have, about that of today's
 # separators on real songs. What a setting changes adds to that error.
@@ -99,7 +99,12 @@ def recommend(
     >>> recommend(table).setting.overlap
     0.1
     """
-    _check(max_rtf, tolerance_db, max_seam_db)
+    check_limits(
+        memory_limit=memory_limit,
+        max_rtf=max_rtf,
+        tolerance_db=tolerance_db,
+        max_seam_db=max_seam_db,
+    )
     settings = _by_setting(results)
     front = settings[_undominated(settings)].sort_values("rtf", kind="stable")
     allowed, limits = _within(settings, memory_limit, max_rtf)
@@ -110,12 +115,12 @@ def recommend(
     good = candidates[candidates["loss_db"] <= best["loss_db"] + tolerance_db]
     quick = good[good["rtf"] <= good["rtf"].min() * (1 + _TIMING_NOISE)]
     chosen = quick.sort_values(["loss_db", "rtf"], kind="stable").iloc[0]
-    setting = _setting(chosen)
+    setting = SweepSetting.of_row(chosen)
     return Recommendation(
         setting,
         _reason(chosen, best, settings, limits, clicking, max_seam_db, all_click=calm.empty),
         _command(setting),
-        tuple(_setting(each) for _, each in front.iterrows()),
+        tuple(SweepSetting.of_row(each) for _, each in front.iterrows()),
     )
 
 
@@ -139,7 +144,7 @@ def pareto_front(results: pd.DataFrame) -> list[SweepSetting]:
     """
     settings = _by_setting(results)
     front = settings[_undominated(settings)].sort_values("rtf", kind="stable")
-    return [_setting(each) for _, each in front.iterrows()]
+    return [SweepSetting.of_row(each) for _, each in front.iterrows()]
 
 
 def parse_memory(limit: float | str) -> float:
@@ -173,15 +178,36 @@ def parse_memory(limit: float | str) -> float:
     return float(found.group(1)) * _UNITS[unit]
 
 
-def _check(max_rtf: float | None, tolerance_db: float, max_seam_db: float) -> None:
-    for name, value, least in (
+def check_limits(
+    *,
+    memory_limit: float | str | None = None,
+    max_rtf: float | None = None,
+    tolerance_db: float = 0.1,
+    max_seam_db: float = 3.0,
+) -> None:
+    """Refuse limits that make no sense, before anything is measured for them.
+
+    Parameters
+    ----------
+    memory_limit, max_rtf, tolerance_db, max_seam_db : optional
+        As for `recommend`.
+
+    Raises
+    ------
+    ParameterError
+        If one is outside its range.
+    """
+    if memory_limit is not None:
+        parse_memory(memory_limit)
+    for name, value, allowed in (
         ("max_rtf", max_rtf, "above 0"),
         ("tolerance_db", tolerance_db, "of at least 0"),
         ("max_seam_db", max_seam_db, "above 0"),
     ):
         number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-        if value is not None and not (number and (value > 0 or (value == 0 and "least" in least))):
-            raise ParameterError(f"{name}={value!r} is not a number {least}.")
+        least = np.nextafter(0, 1) if allowed == "above 0" else 0
+        if value is not None and not (number and value >= least):
+            raise ParameterError(f"{name}={value!r} is not a number {allowed}.")
 
 
 def _by_setting(results: pd.DataFrame) -> pd.DataFrame:
@@ -250,7 +276,7 @@ def _within(
         if allowed.empty:
             raise ParameterError(
                 f"memory_limit={memory_limit!r} is below every setting: the smallest takes "
-                f"{peaks.min() / 1e6:.0f} MB ({_setting(settings.loc[peaks.idxmin()])})."
+                f"{peaks.min() / 1e6:.0f} MB ({SweepSetting.of_row(settings.loc[peaks.idxmin()])})."
             )
     if max_rtf is not None:
         fastest = allowed.loc[allowed["rtf"].idxmin()]
@@ -259,19 +285,9 @@ def _within(
         if allowed.empty:
             raise ParameterError(
                 f"max_rtf={max_rtf:g} is below every setting: the fastest takes "
-                f"{fastest['rtf']:.3g} ({_setting(fastest)})."
+                f"{fastest['rtf']:.3g} ({SweepSetting.of_row(fastest)})."
             )
     return allowed, limits
-
-
-def _setting(row: Any) -> SweepSetting:
-    return SweepSetting(
-        str(row["model"]),
-        float(row["segment_seconds"]),
-        float(row["overlap"]),
-        int(row["shifts"]),
-        bool(row["padded"]),
-    )
 
 
 def _reason(
@@ -293,15 +309,13 @@ def _reason(
         else f"{chosen['agreement_db']:.1f} dB of agreement with a long-context run"
     )
     within = f" within {' and '.join(limits)}" if limits else ""
-    parts = [
-        f"It takes {chosen['rtf']:.3g} s per second of audio and reaches {quality}, "
-        + (
-            f"the best{within}."
-            if gives_up < 0.005
-            else f"{gives_up:.2f} dB {'' if truth else '(estimated) '}of SDR below the best{within}, "
+    place = f"the best{within}."
+    if gives_up >= 0.005:
+        place = (
+            f"{gives_up:.2f} dB of SDR{'' if truth else ' (estimated)'} below the best{within}, "
             f"which takes {best['rtf'] / chosen['rtf']:.1f} times as long."
         )
-    ]
+    parts = [f"It takes {chosen['rtf']:.3g} s per second of audio and reaches {quality}, {place}"]
     ratio = slowest["rtf"] / chosen["rtf"]
     if ratio > 1.5 and slowest["rtf"] > best["rtf"]:
         gain = max(float(chosen["loss_db"] - slowest["loss_db"]), 0.0)

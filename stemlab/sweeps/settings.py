@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -47,6 +47,27 @@ class SweepSetting:
     overlap: float
     shifts: int
     padded: bool
+
+    @classmethod
+    def of_row(cls, row: Mapping[Any, Any]) -> SweepSetting:
+        """Take the setting of a row of the table.
+
+        Parameters
+        ----------
+        row : mapping
+            With the columns that are named like the parameters.
+
+        Returns
+        -------
+        setting : SweepSetting
+        """
+        return cls(
+            str(row["model"]),
+            float(row["segment_seconds"]),
+            float(row["overlap"]),
+            int(row["shifts"]),
+            bool(row["padded"]),
+        )
 
     def __str__(self) -> str:
         return (
@@ -167,6 +188,8 @@ def settings_of(
     members = separator.spec.members
     pads = any(each.pads for each in members)
     own = max(float(each.segment_seconds) for each in members)
+    # A bag whose members differ in their own segments gets these by being asked for none.
+    differ = any(float(each.segment_seconds) != own for each in members)
     found = {}
     for segment, overlap, shifts, padded in itertools.product(
         (own, own / 2, own / 4) if grid.segments is None else grid.segments,
@@ -176,8 +199,7 @@ def settings_of(
     ):
         setting = SweepSetting(model, float(segment), float(overlap), int(shifts), pads and padded)
         found[setting] = SeparationSettings(
-            # A bag's members may differ in their own segment: that is asked for by asking for none.
-            segment_seconds=None if setting.segment_seconds == own else setting.segment_seconds,
+            segment_seconds=None if differ and segment == own else setting.segment_seconds,
             overlap=setting.overlap,
             shifts=setting.shifts,
             seed=grid.seed,

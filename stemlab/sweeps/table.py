@@ -16,7 +16,15 @@ from stemlab._disk import write_atomically
 from stemlab._typing import StrPath
 from stemlab.errors import OutputError, ParameterError
 
-__all__ = ["COLUMNS", "SETTING_COLUMNS", "make_table", "read_sweep", "write_sweep"]
+__all__ = [
+    "COLUMNS",
+    "SETTING_COLUMNS",
+    "check_table_path",
+    "make_table",
+    "plain_rows",
+    "read_sweep",
+    "write_sweep",
+]
 
 SETTING_COLUMNS = ("model", "segment_seconds", "overlap", "shifts", "padded")
 
@@ -90,7 +98,8 @@ def make_table(
     """
     rows = [row for each in settings for row in _rows(*each)]
     results = pd.DataFrame(rows, columns=list(COLUMNS))
-    results.attrs["manifest"] = dict(manifest)
+    # As it will be read from a file.
+    results.attrs["manifest"] = json.loads(json.dumps(manifest))
     return _typed(results)
 
 
@@ -168,13 +177,10 @@ def write_sweep(results: pd.DataFrame, path: StrPath) -> None:
         )
         content = f"{_COMMENT}{manifest}\n{table.to_csv(index=False, lineterminator=chr(10))}"
     else:
-        rows = [
-            {name: _plain(value) for name, value in row.items()}
-            for row in results.to_dict(orient="records")
-        ]
         columns = {name: COLUMNS.get(str(name), "") for name in results.columns}
         content = json.dumps(
-            {"manifest": json.loads(manifest), "columns": columns, "rows": rows}, indent=1
+            {"manifest": json.loads(manifest), "columns": columns, "rows": plain_rows(results)},
+            indent=1,
         )
     write_atomically(path, content.encode(), advice=", or choose another file")
 
@@ -200,6 +206,24 @@ def check_table_path(path: StrPath) -> None:
         )
     if Path(path).is_dir():
         raise OutputError(f"{str(path)!r} is a folder. Name a file.", path=Path(path))
+
+
+def plain_rows(results: pd.DataFrame) -> list[dict[str, Any]]:
+    """Put the rows of a table into what the JSON standard can hold.
+
+    Parameters
+    ----------
+    results : DataFrame
+
+    Returns
+    -------
+    rows : list of dict
+        None for what is missing, ``"inf"`` and ``"-inf"`` as text.
+    """
+    return [
+        {str(name): _plain(value) for name, value in row.items()}
+        for row in results.to_dict(orient="records")
+    ]
 
 
 def read_sweep(path: StrPath) -> pd.DataFrame:

@@ -1,0 +1,319 @@
+"""``stemlab sweep``: measure settings and recommend one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from stemlab.cli.figures import draw
+from stemlab.cli.plan import duration
+from stemlab.errors import MissingDependencyError, OutputError, ParameterError, SeparationError
+from stemlab.sweeps import (
+    SETTING_COLUMNS,
+    Recommendation,
+    Sweep,
+    SweepEstimate,
+    SweepProgress,
+    SweepSetting,
+    plan_sweep,
+    recommend,
+    write_sweep,
+)
+from stemlab.sweeps.recommending import check_limits
+from stemlab.sweeps.table import check_table_path, plain_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["run"]
+
+# Longer ones ask first.
+_LONG_SECONDS = 600
+_CONNECT_SECONDS = 10
+_PADDED: dict[str | None, list[bool] | None] = {
+    None: None,
+    "yes": [True],
+    "no": [False],
+    "both": [True, False],
+}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Sweep, print the table and the recommendation, write files.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    code : int
+
+    Raises
+    ------
+    ParameterError, AudioError, ModelError, OutputError
+        If what was asked for does not work for any setting.
+    SeparationError
+        If a setting failed while it ran; the others are shown all the same.
+    """
+    # Everything is refused before anything is measured.
+    limits = {
+        "memory_limit": options.memory_limit,
+        "max_rtf": options.max_rtf,
+        "tolerance_db": options.tolerance,
+    }
+    check_limits(**limits)
+    if options.memory_limit is not None and not options.memory:
+        raise ParameterError(
+            f"--memory-limit {options.memory_limit} needs measured memory. Add --memory."
+        )
+    if options.out is not None:
+        check_table_path(options.out)
+    if options.figures is not None and Path(options.figures).is_file():
+        raise OutputError(f"{options.figures!r} is a file. Name a folder for the figures.")
+    with _executor(options.scheduler) as executor:
+        sweep = _plan(options)
+        estimate = sweep.estimate()
+        if not (options.quiet or options.json):
+            print(_tell_estimate(options.song, sweep, estimate))
+        _confirm(estimate, options)
+        try:
+            with _bar(hidden=options.quiet or options.json) as progress:
+                results = sweep.run(executor=executor, progress=progress)
+        except KeyboardInterrupt:
+            _tell_kept(sweep, stored=not options.no_store)
+            raise
+    return _report(results, options, limits)
+
+
+def _plan(options: argparse.Namespace) -> Sweep:
+    return plan_sweep(
+        options.song,
+        options.model,
+        models=None if options.models is None else options.models.split(","),
+        segments=options.segments,
+        overlaps=options.overlaps,
+        shifts=options.shifts,
+        padded=_PADDED[options.pad],
+        seed=options.seed,
+        references=options.references,
+        sources=None if options.sources is None else options.sources.split(","),
+        excerpt_seconds=options.excerpt,
+        excerpt_start_seconds=options.start,
+        memory=options.memory,
+        repeats=options.repeats,
+        agreement=not options.no_agreement,
+        bsseval=options.bsseval,
+        keep_audio=options.keep_audio,
+        device=options.device,
+        batch_size=options.batch_size,
+        store=not options.no_store,
+    )
+
+
+@contextmanager
+def _executor(scheduler: str | None) -> Iterator[Executor | None]:
+    if scheduler is None:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise MissingDependencyError(
+            "--scheduler needs Dask, which is not installed. `pip install 'stemlab[distributed]'`."
+        ) from error
+    try:
+        client: Any = Client(scheduler, timeout=_CONNECT_SECONDS)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise ParameterError(
+            f"--scheduler {scheduler} cannot be reached: {error}. Start one with `dask scheduler`, "
+            "and workers with `dask worker ADDRESS`."
+        ) from error
+    with client:
+        yield client.get_executor()
+
+
+def _tell_estimate(song: str, sweep: Sweep, estimate: SweepEstimate) -> str:
+    same = estimate.settings - estimate.computations
+    left = estimate.computations - estimate.stored
+    memory = estimate.peak_memory_bytes
+    return (
+        f"{Path(song).name}: {estimate.settings} settings on {sweep.device}"
+        + (f", {same} of which come to the same as others" if same > 0 else "")
+        + (f", {estimate.stored} measured before" if estimate.stored else "")
+        + (
+            f". About {duration(estimate.seconds)}"
+            + ("" if memory is None else f" and {memory / 1e6:.0f} MB")
+            if left
+            else ""
+        )
+        + "."
+    )
+
+
+def _confirm(estimate: SweepEstimate, options: argparse.Namespace) -> None:
+    if options.yes or estimate.seconds <= _LONG_SECONDS:
+        return
+    long = f"this sweep takes about {duration(estimate.seconds)}"
+    if not sys.stdin.isatty():
+        raise ParameterError(
+            f"{long}. Pass --yes if it may, or fewer values, or a shorter --excerpt."
+        )
+    print(f"stemlab: {long}. Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ParameterError("nothing was measured. Pass fewer values, or a shorter --excerpt.")
+
+
+def _tell_kept(sweep: Sweep, *, stored: bool) -> None:
+    done = sweep.table()["computation"].nunique()
+    if stored and done:
+        print(
+            f"stemlab: {done} measured settings are kept; the same command goes on from there.",
+            file=sys.stderr,
+        )
+
+
+def _report(results: pd.DataFrame, options: argparse.Namespace, limits: dict[str, Any]) -> int:
+    if options.out is not None:
+        write_sweep(results, options.out)
+    failed = results[results["error"] != ""]
+    for row in failed.to_dict(orient="records"):
+        print(
+            f"stemlab: segment {row['segment_seconds']:g}, overlap {row['overlap']:g}, shifts "
+            f"{row['shifts']} of {row['model']}: {row['error']}",
+            file=sys.stderr,
+        )
+    answer, refusal = None, None
+    try:
+        answer = recommend(results, **limits)
+    except ParameterError as error:
+        refusal = error
+    pictures: list[Path] = []
+    if options.figures is not None and len(failed) < len(results):
+        setting = None if answer is None else answer.setting
+        pictures = draw(results, Path(options.figures), setting)
+    written = [str(each) for each in (options.out, *pictures) if each is not None]
+    if options.json:
+        print(json.dumps(_facts(results, answer, options.song, written), indent=2))
+    elif not options.quiet:
+        print(_table(results, answer))
+        if answer is not None:
+            print(f"\nRecommended: {answer.setting}.\n{answer.reason}")
+            print(f"  {_command(answer, options.song)}")
+        print("".join(f"\nWritten: {each}" for each in written).lstrip("\n"), end="")
+        print("\n" if written else "", end="")
+    # What ran and failed; a setting that a model does not take was never begun.
+    broken = failed[failed["computation"] != ""]
+    if len(broken):
+        raise SeparationError(
+            f"{len(broken)} of {len(results.drop_duplicates([*SETTING_COLUMNS]))} settings failed, "
+            "see above; the others are complete. The same command tries them again."
+        )
+    if refusal is not None and (limits["memory_limit"] or limits["max_rtf"]):
+        raise refusal
+    if refusal is not None and not options.quiet:
+        print(f"stemlab: note: nothing is recommended: {refusal}", file=sys.stderr)
+    return 0
+
+
+def _facts(
+    results: pd.DataFrame, answer: Recommendation | None, song: str, written: list[str]
+) -> dict[str, Any]:
+    recommended = None
+    if answer is not None:
+        recommended = {
+            "setting": asdict(answer.setting),
+            "reason": answer.reason,
+            "command": _command(answer, song),
+            "pareto": [asdict(each) for each in answer.front],
+        }
+    return {
+        "recommendation": recommended,
+        "written": written,
+        "manifest": results.attrs["manifest"],
+        "rows": plain_rows(results),
+    }
+
+
+def _command(answer: Recommendation, song: str) -> str:
+    return answer.command.replace("SONG", shlex.quote(song), 1)
+
+
+def _table(results: pd.DataFrame, answer: Recommendation | None) -> str:
+    """One line a setting: costs, and means over the sources."""
+    several = results["model"].nunique() > 1
+    memory = results["peak_memory_bytes"].notna().any()
+    truth = results["sdr_db"].notna().any()
+    agreement = results["agreement_db"].notna().any()
+    titles = [*(["model"] if several else []), "segment", "overlap", "shifts", "padded", "calls"]
+    titles += ["waste", "RTF", *(["memory"] if memory else []), *(["SDR"] if truth else [])]
+    titles += ["agreement", "seams"] if agreement else ["seams"]
+    lines = [titles]
+    front = [] if answer is None else [*answer.front]
+    for _, rows in results.groupby([*SETTING_COLUMNS], sort=False):
+        first = rows.iloc[0].to_dict()
+        setting = SweepSetting.of_row(first)
+        line = [
+            *([setting.model] if several else []),
+            f"{setting.segment_seconds:g} s",
+            f"{setting.overlap:g}",
+            f"{setting.shifts}",
+            "yes" if setting.padded else "no",
+        ]
+        if first["error"]:
+            lines.append([*line, "failed"])
+            continue
+        line += [f"{first['calls']:.0f}", f"{first['wasted_share']:.0%}", f"{first['rtf']:.3f}"]
+        line += [f"{first['peak_memory_bytes'] / 1e6:.0f} MB"] if memory else []
+        line += [f"{rows['sdr_db'].mean():.2f} dB"] if truth else []
+        line += [f"{rows['agreement_db'].mean():.1f} dB"] if agreement else []
+        line += [f"{rows['seam_db'].mean():+.1f} dB"]
+        chosen = answer is not None and setting == answer.setting
+        line += ["<- recommended" if chosen else "*" if setting in front else ""]
+        lines.append(line)
+    widths = [max(len(line[n]) for line in lines if n < len(line)) for n in range(len(titles))]
+    table = "\n".join(
+        "  ".join(
+            each.rjust(widths[n]) if n < len(widths) else each for n, each in enumerate(line)
+        ).rstrip()
+        for line in lines
+    )
+    return (
+        f"{table}\n* none other is faster and better (SDR, agreement and seams: means over stems)"
+    )
+
+
+class _Bar:
+    """A progress callback that moves a bar by the work that is done."""
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self._bar = bar
+
+    def __call__(self, event: SweepProgress) -> None:
+        left = (
+            "" if event.remaining_seconds is None else f", {duration(event.remaining_seconds)} left"
+        )
+        self._bar.set_description_str(f"{event.done}/{event.total} {event.running}{left}")
+        self._bar.update(max(100 * event.share - self._bar.n, 0))
+
+
+@contextmanager
+def _bar(*, hidden: bool) -> Iterator[_Bar]:
+    # `None` hides the bar where standard error is no terminal.
+    with tqdm(
+        total=100,
+        leave=False,
+        disable=True if hidden else None,
+        bar_format="{percentage:3.0f} % |{bar:20}| {desc}",
+    ) as bar:
+        yield _Bar(bar)
