@@ -26,6 +26,9 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost,::1"
 # Whatever models the person who runs the tests has added are not theirs to use or to change.
 _MODELS = tempfile.TemporaryDirectory(prefix="stemlab-tests-")
 os.environ["STEMLAB_MODELS"] = _MODELS.name
+# Nor what was measured before.
+_CACHE = tempfile.TemporaryDirectory(prefix="stemlab-tests-")
+os.environ["STEMLAB_CACHE"] = _CACHE.name
 
 SOURCES = ["drums", "bass", "other", "vocals"]
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stemlab.errors import ParameterError
-from stemlab.metrics import sdr, si_sdr
+from stemlab.metrics import bss_eval, consistency, sdr, seams, si_sdr
+from stemlab.metrics.bsseval import _museval_metrics
 
 
 @pytest.mark.parametrize("level_db", [-6.0, 0.0, 12.5])
@@ -50,3 +51,145 @@ def test_shapes_must_agree(reference, estimate):
     for metric in (sdr, si_sdr):
         with pytest.raises(ParameterError, match="reference has shape"):
             metric(np.zeros(reference), np.zeros(estimate))
+
+
+# ---------------------------------------------------------------- published figures of peers
+
+
+def test_published_vectors_of_torchmetrics():
+    """The examples in the documentation of torchmetrics' functions, with the results they print.
+
+    ``signal_noise_ratio`` is our `sdr`, ``scale_invariant_signal_distortion_ratio`` our `si_sdr`.
+    """
+    target, preds = [3.0, -0.5, 2.0, 7.0], [2.5, 0.0, 2.0, 8.0]
+    assert sdr(target, preds) == pytest.approx(16.1805, abs=1e-4)
+    assert si_sdr(target, preds) == pytest.approx(18.4030, abs=1e-4)
+
+
+def test_bss_eval_is_that_of_museval(rng):
+    """Against museval's own function, called as ``museval.evaluate`` does."""
+    museval = _museval_metrics()
+    references = {name: rng.standard_normal((2, 3 * 8000)) for name in ("a", "b")}
+    noise = {name: 0.2 * rng.standard_normal((2, 3 * 8000)) for name in references}
+    estimates = {
+        "a": references["a"] + 0.1 * references["b"] + noise["a"],
+        "b": 0.8 * references["b"] + noise["b"],
+    }
+    figures = bss_eval(references, estimates, 8000)
+    first = [np.stack([each.T for each in group.values()]) for group in (references, estimates)]
+    expected = museval.bss_eval(*first, window=8000, hop=8000)[:4]
+    for number, name in enumerate(references):
+        found = [getattr(figures[name], f"{each}_db") for each in ("sdr", "isr", "sir", "sar")]
+        assert found == pytest.approx([np.median(each[number]) for each in expected], abs=1e-9)
+
+
+def test_bss_eval_of_a_silent_source_is_no_number_and_spoils_no_other(rng):
+    heard = rng.standard_normal((2, 16_000))
+    stems = {"a": heard + 0.1 * rng.standard_normal((2, 16_000)), "b": 0.1 * heard}
+    figures = bss_eval({"a": heard, "b": np.zeros((2, 16_000))}, stems, 8000)
+    assert math.isnan(figures["b"].sdr_db)
+    assert figures["a"].sdr_db == pytest.approx(20, abs=0.5)
+    alone = bss_eval({"a": heard}, stems, 8000)
+    assert figures["a"] == alone["a"]
+    with pytest.raises(ParameterError, match="estimates has no 'c'"):
+        bss_eval({"c": heard}, stems, 8000)
+
+
+# ---------------------------------------------------------------- what the stems leave over
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.9, -20.0), (1.1, -20.0), (0.0, 0.0)])
+def test_consistency_of_a_gain(rng, share, expected):
+    mixture = rng.standard_normal((2, 1000))
+    stems = [share * part * mixture for part in (0.25, 0.75)]
+    assert consistency(mixture, stems) == pytest.approx(expected)
+
+
+def test_consistency_edges():
+    assert consistency(np.ones(10), [np.ones(10)]) == -math.inf
+    assert math.isnan(consistency(np.zeros(10), [np.ones(10)]))
+    with pytest.raises(ParameterError, match="reference has shape"):
+        consistency(np.ones(10), [np.ones(9)])
+
+
+# ---------------------------------------------------------------- seams
+
+RATE = 44_100
+
+
+def music(rng, seconds=10):
+    """Noise whose level moves by 40 dB, as a song's does."""
+    moments = np.arange(int(seconds * RATE)) / RATE
+    level = 10 ** (-1 - np.sin(2 * np.pi * 0.7 * moments))
+    return level * rng.standard_normal((2, len(moments)))
+
+
+@pytest.mark.parametrize("error_db", [-60.0, -20.0])
+@pytest.mark.parametrize("hop_seconds", [3.9, 1.0, 0.1, 0.02])
+def test_an_error_that_is_everywhere_alike_has_no_seams(rng, error_db, hop_seconds):
+    reference = music(rng)
+    stem = reference + 10 ** (error_db / 20) * music(rng)
+    edges = np.arange(0, 10 * RATE, int(hop_seconds * RATE))
+    report = seams(reference, stem, edges, RATE)
+    assert report.count == len(edges) - 1
+    assert abs(report.mean_db) < 1.0
+
+
+def test_planted_clicks_have_the_level_that_their_definition_gives(rng):
+    """White noise of known power as the error, a click of known height in its middle."""
+    reference, noise = rng.standard_normal((2, 2, 10 * RATE))
+    edges = np.arange(1, 10) * RATE
+    stem = reference + 0.01 * noise
+    stem[:, edges] += 1.0
+    report = seams(reference, stem, edges, RATE)
+    zone = 2 * int(0.005 * RATE)
+    # Differentiated, a click of height 1 has power 2, and noise of variance v has 2 v per sample.
+    expected = 10 * math.log10(1 + 2 * 1.0 / (zone * 2 * 0.01**2))
+    assert report.mean_db == pytest.approx(expected, abs=0.5)
+    assert {round(each.seconds, 3) for each in report.worst} <= {*map(float, range(1, 10))}
+
+
+@pytest.mark.parametrize("hop_seconds", [1.3, 0.2, 0.05])
+def test_worst_seams_are_those_with_clicks(rng, hop_seconds):
+    reference = 0.02 * music(rng)
+    stem = reference + 0.02 * 0.001 * music(rng)
+    edges = np.arange(1, int(10 / hop_seconds)) * int(hop_seconds * RATE)
+    stem[:, edges[[2, 5]]] += 0.5
+    report = seams(reference, stem, edges, RATE)
+    assert {each.seconds for each in report.worst[:2]} == {float(e / RATE) for e in edges[[2, 5]]}
+    assert report.worst[1].excess_db > 20
+    assert report.worst[1].excess_db > report.worst[2].excess_db + 10
+
+
+def test_a_jump_is_a_seam_though_the_error_is_no_larger_there(rng):
+    """An offset that changes its sign at a boundary clicks; its level is the same everywhere."""
+    reference = 0.1 * np.sin(np.arange(4 * RATE) / 30)
+    offset = 0.05 * np.where(np.arange(4 * RATE) // RATE % 2, 1, -1)
+    report = seams(reference, reference + offset, [RATE, 2 * RATE, 3 * RATE], RATE)
+    assert report.mean_db > 40
+
+
+def test_clicks_elsewhere_are_no_seams(rng):
+    reference = music(rng)
+    stem = reference + 0.001 * rng.standard_normal(reference.shape)
+    stem[:, RATE // 2 :: RATE] += 0.5
+    assert seams(reference, stem, np.arange(1, 10) * RATE, RATE).mean_db < 1
+
+
+def test_seams_that_mean_nothing(rng):
+    reference = music(rng, 1)
+    assert math.isnan(seams(reference, reference, [], RATE).mean_db)
+    assert math.isnan(seams(reference, reference, [0, RATE, 2 * RATE, -5], RATE).mean_db)
+    assert math.isnan(seams(0 * reference, reference, [RATE // 2], RATE).mean_db)
+    equal = seams(reference, reference, [RATE // 2], RATE)
+    assert (equal.mean_db, equal.count) == (pytest.approx(0.0, abs=1e-9), 1)
+    # Every sample a boundary: nothing is elsewhere, or next to nothing.
+    assert not seams(reference, reference, np.arange(RATE), RATE).mean_db > 1
+    one = seams([0.5], [0.5], [0], 1000)
+    assert (one.count, one.worst) == (0, ())
+
+
+def test_edges_a_sample_apart_count_once(rng):
+    reference = music(rng, 2)
+    report = seams(reference, reference, [RATE, RATE + 1, RATE + 30], RATE)
+    assert report.count == 1

@@ -125,9 +125,9 @@ def consistency(mixture: npt.ArrayLike, stems: Iterable[npt.ArrayLike]) -> float
     >>> consistency(mixture, [0.5 * mixture, 0.4 * mixture]).__round__(2)
     -20.0
     """
-    total: npt.NDArray[np.float64] = sum(
-        (np.asarray(each, np.float64) for each in stems), np.zeros(np.shape(mixture))
-    )
+    total = np.zeros(np.shape(mixture))
+    for each in stems:
+        total += pair(mixture, each)[1]
     return -sdr(mixture, total)
 
 

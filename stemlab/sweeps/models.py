@@ -55,6 +55,9 @@ class ModelSource:
     stems: tuple[str, ...]
     pads_by_default: bool
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stems", tuple(self.stems))  # It may come from JSON.
+
     def portable(self, why: str) -> ModelSource:
         """Give what another process can make the model of.
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +46,19 @@ class Recommendation:
     reason: str
     command: str
     front: tuple[SweepSetting, ...]
+
+
+@dataclass(frozen=True)
+class _Graded:
+    """A setting with what counts: memory in bytes, ``nan`` where it was not measured."""
+
+    setting: SweepSetting
+    rtf: float
+    memory: float
+    seam_db: float
+    truth: bool
+    quality_db: float
+    loss_db: float
 
 
 def recommend(
@@ -105,23 +117,27 @@ def recommend(
         tolerance_db=tolerance_db,
         max_seam_db=max_seam_db,
     )
-    settings = _by_setting(results)
-    front = settings[_undominated(settings)].sort_values("rtf", kind="stable")
+    settings = _graded(results)
     allowed, limits = _within(settings, memory_limit, max_rtf)
-    calm = allowed[~(allowed["seam_db"] > max_seam_db)]
-    clicking = len(allowed) - len(calm)
-    candidates = allowed if calm.empty else calm
-    best = candidates.loc[candidates["loss_db"].idxmin()]
-    good = candidates[candidates["loss_db"] <= best["loss_db"] + tolerance_db]
-    quick = good[good["rtf"] <= good["rtf"].min() * (1 + _TIMING_NOISE)]
-    chosen = quick.sort_values(["loss_db", "rtf"], kind="stable").iloc[0]
-    setting = SweepSetting.of_row(chosen)
-    return Recommendation(
-        setting,
-        _reason(chosen, best, settings, limits, clicking, max_seam_db, all_click=calm.empty),
-        _command(setting),
-        tuple(SweepSetting.of_row(each) for _, each in front.iterrows()),
-    )
+    calm = [each for each in allowed if not each.seam_db > max_seam_db]
+    candidates = calm or allowed
+    best = min(candidates, key=lambda each: each.loss_db)
+    good = [each for each in candidates if each.loss_db <= best.loss_db + tolerance_db]
+    fastest = min(each.rtf for each in good)
+    quick = [each for each in good if each.rtf <= fastest * (1 + _TIMING_NOISE)]
+    chosen = min(quick, key=lambda each: (each.loss_db, each.rtf))
+    reason = _reason(chosen, best, max(settings, key=lambda each: each.rtf), limits)
+    if not calm:
+        reason += (
+            " At every one of these the error stands out at the segment boundaries, here by "
+            f"{chosen.seam_db:.0f} dB: more overlap would hide them."
+        )
+    elif len(calm) < len(allowed):
+        reason += (
+            f" Left out: {len(allowed) - len(calm)} whose error stands out by more than "
+            f"{max_seam_db:g} dB at the segment boundaries, where it may click."
+        )
+    return Recommendation(chosen.setting, reason, _command(chosen.setting), tuple(_front(settings)))
 
 
 def pareto_front(results: pd.DataFrame) -> list[SweepSetting]:
@@ -142,9 +158,7 @@ def pareto_front(results: pd.DataFrame) -> list[SweepSetting]:
     ParameterError
         If no setting succeeded, or the table lacks what is needed.
     """
-    settings = _by_setting(results)
-    front = settings[_undominated(settings)].sort_values("rtf", kind="stable")
-    return [SweepSetting.of_row(each) for _, each in front.iterrows()]
+    return _front(_graded(results))
 
 
 def parse_memory(limit: float | str) -> float:
@@ -210,8 +224,8 @@ def check_limits(
             raise ParameterError(f"{name}={value!r} is not a number {allowed}.")
 
 
-def _by_setting(results: pd.DataFrame) -> pd.DataFrame:
-    """One row per setting that succeeded: rtf, memory, seams and the loss in SDR."""
+def _graded(results: pd.DataFrame) -> list[_Graded]:
+    """Take the settings that succeeded, with figures that are means over the sources."""
     needed = [*SETTING_COLUMNS, "source", "rtf", "error", "agreement_db", "sdr_db", "seam_db"]
     missing = [each for each in needed if each not in results.columns]
     if missing:
@@ -219,121 +233,122 @@ def _by_setting(results: pd.DataFrame) -> pd.DataFrame:
             f"results lacks the column {missing[0]!r}. Pass the table that sweep returned."
         )
     done = results[(results["error"] == "") & results["rtf"].notna()]
+    truth = bool(done["sdr_db"].notna().any())
     if done.empty:
         raise ParameterError(
             "results has no setting that succeeded; its column 'error' says why. Sweep others."
         )
-    truth = done["sdr_db"].notna().any()
     if not truth and done["model"].nunique() > 1:
         raise ParameterError(
             f"results has {done['model'].nunique()} models and no true stems: agreement is with a "
             "run of the same model. Pass references to the sweep, or the rows of one model."
         )
-    if not truth and done["agreement_db"].isna().all():
+    figure = "sdr_db" if truth else "agreement_db"
+    if done[figure].isna().all():
         raise ParameterError(
             "results has no quality: neither true stems nor agreement. Sweep with references, or "
             "with agreement=True."
         )
-    quality = done["sdr_db"] if truth else -_loss_db(done["agreement_db"])
-    table = done.assign(quality_db=quality).groupby([*SETTING_COLUMNS], sort=False)
-    settings = table[["rtf", "peak_memory_bytes", "seam_db", "quality_db", "sdr_db"]].mean()
-    settings = settings.reset_index().dropna(subset=["quality_db"])
-    settings["agreement_db"] = table["agreement_db"].mean().to_numpy()[settings.index]
-    settings["loss_db"] = settings["quality_db"].max() - settings["quality_db"]
-    # Of two runs that are equal to the last bit, the difference of their infinities is no number.
-    settings["loss_db"] = settings["loss_db"].fillna(0.0)
-    return settings
+    best = done.groupby([*SETTING_COLUMNS])["sdr_db"].mean().max() if truth else 0.0
+    graded = []
+    for _, rows in done.groupby([*SETTING_COLUMNS], sort=False):
+        first = rows.iloc[0].to_dict()
+        quality = float(rows[figure].mean())
+        each = _Graded(
+            setting=SweepSetting.of_row(first),
+            rtf=float(first["rtf"]),
+            memory=float(first.get("peak_memory_bytes", math.nan)),
+            seam_db=float(rows["seam_db"].mean()),
+            truth=truth,
+            quality_db=quality,
+            loss_db=_below(best, quality) if truth else float(_loss_db(rows[figure]).mean()),
+        )
+        if not math.isnan(quality):
+            graded.append(each)
+    return graded
+
+
+def _below(best: float, quality: float) -> float:
+    return 0.0 if best == quality else float(best - quality)  # Both may be infinite.
 
 
 def _loss_db(agreement_db: pd.Series[float]) -> pd.Series[float]:
-    loss: pd.Series[float] = 10 * np.log10(1 + 10 ** ((_ASSUMED_SDR_DB - agreement_db) / 10))
-    return loss
+    """SDR that is lost where a stem of a certain SDR is changed by so much."""
+    share = (_ASSUMED_SDR_DB - agreement_db) / 10
+    return (1 + 10**share).map(math.log10) * 10
 
 
-def _undominated(settings: pd.DataFrame) -> list[bool]:
-    costs = settings[["rtf", "loss_db"]].to_numpy(float)
-    if settings["peak_memory_bytes"].notna().all():
-        costs = np.column_stack([costs, settings["peak_memory_bytes"].to_numpy(float)])
-    return [
-        not any((other <= own).all() and (other < own).any() for other in costs) for own in costs
-    ]
+def _front(settings: list[_Graded]) -> list[SweepSetting]:
+    """The settings that no other beats, the fastest first."""
+    measured = not any(math.isnan(each.memory) for each in settings)
+
+    def costs(each: _Graded) -> tuple[float, ...]:
+        return (each.rtf, each.loss_db, *([each.memory] if measured else []))
+
+    def beats(other: _Graded, each: _Graded) -> bool:
+        pairs = list(zip(costs(other), costs(each), strict=True))
+        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+    front = [each for each in settings if not any(beats(other, each) for other in settings)]
+    return [each.setting for each in sorted(front, key=lambda each: each.rtf)]
 
 
 def _within(
-    settings: pd.DataFrame, memory_limit: float | str | None, max_rtf: float | None
-) -> tuple[pd.DataFrame, list[str]]:
+    settings: list[_Graded], memory_limit: float | str | None, max_rtf: float | None
+) -> tuple[list[_Graded], str]:
+    """The settings within the limits, and these in words."""
     allowed, limits = settings, []
     if memory_limit is not None:
         most = parse_memory(memory_limit)
-        peaks = settings["peak_memory_bytes"]
-        if peaks.isna().all():
+        measured = [each for each in settings if not math.isnan(each.memory)]
+        if not measured:
             raise ParameterError(
                 f"memory_limit={memory_limit!r} needs measured memory, and results has none. "
                 "Sweep with memory=True (--memory)."
             )
-        allowed = allowed[allowed["peak_memory_bytes"] <= most]
-        limits.append(f"at most {most / 1e6:.0f} MB")
-        if allowed.empty:
+        allowed = [each for each in measured if each.memory <= most]
+        if not allowed:
+            smallest = min(measured, key=lambda each: each.memory)
             raise ParameterError(
                 f"memory_limit={memory_limit!r} is below every setting: the smallest takes "
-                f"{peaks.min() / 1e6:.0f} MB ({SweepSetting.of_row(settings.loc[peaks.idxmin()])})."
+                f"{smallest.memory / 1e6:.0f} MB ({smallest.setting}). Allow more, or try shorter "
+                "segments that are not padded."
             )
+        limits.append(f"{most / 1e6:.0f} MB")
     if max_rtf is not None:
-        fastest = allowed.loc[allowed["rtf"].idxmin()]
-        allowed = allowed[allowed["rtf"] <= max_rtf]
-        limits.append(f"an RTF of at most {max_rtf:g}")
-        if allowed.empty:
+        fastest = min(allowed, key=lambda each: each.rtf)
+        allowed = [each for each in allowed if each.rtf <= max_rtf]
+        if not allowed:
             raise ParameterError(
-                f"max_rtf={max_rtf:g} is below every setting: the fastest takes "
-                f"{fastest['rtf']:.3g} ({SweepSetting.of_row(fastest)})."
+                f"max_rtf={max_rtf:g} is below every setting: the fastest takes {fastest.rtf:.3g} "
+                f"({fastest.setting}). Allow more, or try less overlap or a smaller model."
             )
-    return allowed, limits
+        limits.append(f"an RTF of {max_rtf:g}")
+    return allowed, f" within {' and '.join(limits)}" if limits else ""
 
 
-def _reason(
-    chosen: Mapping[str, Any],
-    best: Mapping[str, Any],
-    settings: pd.DataFrame,
-    limits: list[str],
-    clicking: int,
-    max_seam_db: float,
-    *,
-    all_click: bool,
-) -> str:
-    gives_up = max(float(chosen["loss_db"] - best["loss_db"]), 0.0)
-    slowest = settings.loc[settings["rtf"].idxmax()]
-    truth = pd.notna(chosen["sdr_db"])
+def _reason(chosen: _Graded, best: _Graded, slowest: _Graded, within: str) -> str:
     quality = (
-        f"a mean SDR of {chosen['sdr_db']:.2f} dB against the true stems"
-        if truth
-        else f"{chosen['agreement_db']:.1f} dB of agreement with a long-context run"
+        f"a mean SDR of {chosen.quality_db:.2f} dB against the true stems"
+        if chosen.truth
+        else f"{chosen.quality_db:.1f} dB of agreement with a long-context run"
     )
-    within = f" within {' and '.join(limits)}" if limits else ""
+    estimated = "" if chosen.truth else " (estimated)"
+    gives_up = chosen.loss_db - best.loss_db
     place = f"the best{within}."
     if gives_up >= 0.005:
         place = (
-            f"{gives_up:.2f} dB of SDR{'' if truth else ' (estimated)'} below the best{within}, "
-            f"which takes {best['rtf'] / chosen['rtf']:.1f} times as long."
+            f"{gives_up:.2f} dB of SDR{estimated} below the best{within}, which takes "
+            f"{best.rtf / chosen.rtf:.1f} times as long."
         )
-    parts = [f"It takes {chosen['rtf']:.3g} s per second of audio and reaches {quality}, {place}"]
-    ratio = slowest["rtf"] / chosen["rtf"]
-    if ratio > 1.5 and slowest["rtf"] > best["rtf"]:
-        gain = max(float(chosen["loss_db"] - slowest["loss_db"]), 0.0)
-        parts.append(
-            f"The slowest setting takes {ratio:.1f} times as long and gains {gain:.2f} dB."
+    reason = f"It takes {chosen.rtf:.3g} s per second of audio and reaches {quality}, {place}"
+    if slowest.rtf > 1.5 * chosen.rtf and slowest is not best:
+        gain = max(chosen.loss_db - slowest.loss_db, 0.0)
+        reason += (
+            f" The slowest setting takes {slowest.rtf / chosen.rtf:.1f} times as long and gains "
+            f"{gain:.2f} dB{estimated}."
         )
-    if all_click:
-        parts.append(
-            f"At every setting the error stands out at the segment boundaries, here by "
-            f"{chosen['seam_db']:.0f} dB: more overlap would hide them."
-        )
-    elif clicking:
-        parts.append(
-            f"{clicking} {'setting was' if clicking == 1 else 'settings were'} left out because "
-            f"the error at segment boundaries stands out by more than {max_seam_db:g} dB, which "
-            "may click."
-        )
-    return " ".join(parts)
+    return reason
 
 
 def _command(setting: SweepSetting) -> str:

@@ -113,7 +113,8 @@ def load_audio(
         return SweepAudio(name, _read(audio, start, stop), rate, start, total)
     if sample_rate is None:
         raise ParameterError("sample_rate is missing. Pass the rate of the array in Hz.")
-    mixture, rate = audio_io.as_audio(audio), check_rate("sample_rate", sample_rate)
+    array: Any = audio
+    mixture, rate = audio_io.as_audio(array), check_rate("sample_rate", sample_rate)
     total = mixture.shape[1]
     start, stop = _excerpt(total, rate, excerpt_seconds, excerpt_start_seconds)
     # A copy: the caller's array may change while settings run.
