@@ -21,9 +21,9 @@ _SPACING_PER_HALF_ZONE = 8
 # The level of the reference is that of its surroundings, not of the same few milliseconds: an
 # onset at a boundary would hide what happens there.
 _SURROUNDINGS_SECONDS = 0.1
-# An error this far below the signal is not heard; silence is taken for a signal this far below
-# the mean.
-_INAUDIBLE, _SILENT = 1e-10, 1e-6
+# An error 60 dB below the music around it is not heard; silence is taken for music 60 dB below the
+# mean.
+_INAUDIBLE, _SILENT = 1e-6, 1e-6
 _WORST = 5
 
 
@@ -97,12 +97,12 @@ def seams(
     Both signals are differentiated (each sample minus the one before), so that a jump counts for
     what is heard of it, a click, and not for its offset. The error of a short piece is the power
     of the differentiated difference over that of the differentiated reference in the 0.1 s to
-    both sides, in dB, not below -100 dB. A zone is 5 ms to both sides of a boundary, less where
-    boundaries are close (an eighth of their mean distance); the pieces to compare with have the
-    length of a zone and lie side by side between the zones. The excess of a boundary is the error
-    of its zone minus the mean error of those pieces. It is 0 on average where boundaries do not
-    matter, whatever the level of the music and of the error; a click of -40 dB in a stem that is
-    otherwise free of error gives 60 dB or less.
+    both sides, in dB; what is 60 dB below the reference is not heard and counts as that. A zone is
+    5 ms to both sides of a boundary, less where boundaries are close (an eighth of their mean
+    distance); the pieces to compare with have the length of a zone and lie side by side between
+    the zones. The excess of a boundary is the error of its zone minus the mean error of those
+    pieces. It is 0 on average where boundaries do not matter, whatever the level of the music and
+    of the error.
 
     This measure is stemlab's own.
 
@@ -114,7 +114,7 @@ def seams(
     >>> stem[4000] += 0.1
     >>> report = seams(reference, stem, [2000, 4000], 8000)
     >>> report.count, round(report.worst[0].seconds, 3), round(report.worst[0].excess_db)
-    (2, 0.5, 67)
+    (2, 0.5, 27)
     """
     true, found = pair(reference, estimate)
     samples = true.shape[-1]

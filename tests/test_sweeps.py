@@ -1,0 +1,769 @@
+"""Sweeps: planted networks with a known answer, real ones, real processes, a real Dask cluster."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import planted
+import pytest
+import soundfile
+
+from stemlab._assets import demo_song_dir
+from stemlab.errors import AudioError, ModelRefusedError, OutputError, ParameterError
+from stemlab.metrics import sdr
+from stemlab.separation import AudioStemSeparator
+from stemlab.sweeps import (
+    COLUMNS,
+    SETTING_COLUMNS,
+    SweepStore,
+    plan_sweep,
+    read_sweep,
+    sweep,
+    write_sweep,
+)
+
+RATE = 44_100
+SOURCES = planted.SOURCES
+
+
+@pytest.fixture
+def song(rng):
+    """Three seconds of noise whose level moves."""
+    level = 0.1 * (1.2 + np.sin(np.arange(3 * RATE) / 9000))
+    audio = level * rng.standard_normal((2, 3 * RATE))
+    return (audio - audio.mean()).astype(np.float32)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return SweepStore(tmp_path / "store")
+
+
+def by_setting(results, column):
+    """Mean over the sources, by segment and overlap."""
+    means = results.groupby(["segment_seconds", "overlap"])[column].mean()
+    return means.to_dict()
+
+
+def settings(results):
+    return results.drop_duplicates([*SETTING_COLUMNS])
+
+
+# ---------------------------------------------------------------- planted cases
+
+
+def test_a_gain_model_has_the_figures_of_its_gain(song):
+    """Stems are shares of the mixture; the true stems are others."""
+    truth = dict.fromkeys(SOURCES, 0.25 * song)
+    results = sweep(
+        song,
+        planted.Planted(),
+        sample_rate=RATE,
+        segments=[0.5, 1.0],
+        overlaps=[0, 0.5],
+        references=truth,
+        store=False,
+    )
+    assert list(results.columns) == list(COLUMNS)
+    assert len(results) == 4 * 4
+    for name, share in zip(SOURCES, planted.SHARES, strict=True):
+        rows = results[results["source"] == name]
+        expected = 20 * math.log10(0.25 / abs(0.25 - share))
+        assert rows["sdr_db"].to_numpy() == pytest.approx(expected, abs=1e-3)
+        gain = expected - 20 * math.log10(0.25 / 0.75)
+        assert rows["sdr_gain_db"].to_numpy() == pytest.approx(gain, abs=1e-3)
+        assert (rows["si_sdr_db"] > 80).all()
+    assert (results["agreement_db"] > 100).all()
+    assert results["seam_db"].abs().max() < 1
+    assert (results["consistency_db"] < -100).all()
+
+
+def test_consistency_and_gain_of_a_model_that_loses_a_tenth(song):
+    network = planted.Planted(shares=(0.1, 0.2, 0.3, 0.3))
+    results = sweep(
+        song, network, sample_rate=RATE, segments=[1.0], overlaps=[0], agreement=False, store=False
+    )
+    assert results["consistency_db"].to_numpy() == pytest.approx(-20, abs=1e-3)
+    assert results["agreement_db"].isna().all()
+    some = sweep(
+        song,
+        network,
+        sample_rate=RATE,
+        segments=[1.0],
+        overlaps=[0],
+        sources=["bass", "drums"],
+        agreement=False,
+        store=False,
+    )
+    assert some["source"].tolist() == ["drums", "bass"]
+    assert some["consistency_db"].isna().all()
+
+
+def test_planted_clicks_are_seams_and_overlap_hides_them(song):
+    results = sweep(
+        song,
+        planted.Clicking(),
+        sample_rate=RATE,
+        segments=[0.25, 0.5],
+        overlaps=[0, 0.25, 0.5, 0.9],
+        padded=[False],
+        store=False,
+    )
+    seams = by_setting(results, "seam_db")
+    for (segment, overlap), mean_db in seams.items():
+        if overlap == 0:
+            assert mean_db > 20, segment
+        else:
+            assert mean_db < 6, (segment, overlap)
+    hard = results[(results["overlap"] == 0) & (results["segment_seconds"] == 0.5)]
+    # The worst ones lie on the grid of the segments.
+    assert (hard["worst_seam_seconds"] * 2 % 1).to_numpy() == pytest.approx(0, abs=1e-6)
+    assert (hard["seams"] == 5).all()
+
+
+def test_a_model_that_ignores_context_gains_nothing_from_any_setting(song):
+    results = sweep(
+        song,
+        planted.Pointwise(),
+        sample_rate=RATE,
+        segments=[0.2, 1.0],
+        overlaps=[0, 0.5],
+        shifts=[0, 2],
+        padded=[True, False],
+        store=False,
+    )
+    assert len(settings(results)) == 2 * 2 * 2 * 2
+    assert (results["agreement_db"] > 90).all()
+    assert results["seam_db"].abs().max() < 1
+
+
+def test_a_setting_is_the_separation_that_its_command_makes(tiny_htdemucs, song):
+    """The figures are those of stems that `separate_audio` makes with the same settings."""
+    truth = {"bass": 0.5 * song, "vocals": 0.1 * song}
+    results = sweep(
+        song,
+        tiny_htdemucs,
+        sample_rate=RATE,
+        segments=[0.4],
+        overlaps=[0.25],
+        shifts=[2],
+        padded=[False],
+        references=truth,
+        seed=5,
+        store=False,
+    )
+    stems = AudioStemSeparator(tiny_htdemucs).separate_audio(
+        song,
+        RATE,
+        segment_seconds=0.4,
+        overlap=0.25,
+        shifts=2,
+        seed=5,
+        pad_to_training_segment=False,
+    )
+    found = results.set_index("source")["sdr_db"]
+    assert found["bass"] == pytest.approx(sdr(truth["bass"], stems["bass"]), abs=1e-6)
+    assert math.isnan(found["drums"])
+    assert results["rtf"].to_numpy() == pytest.approx(results["wall_seconds"] / 3)
+
+
+def test_a_silent_reference_is_no_number_and_no_crash(song):
+    truth = {"bass": np.zeros_like(song), "drums": song}
+    results = sweep(
+        song,
+        planted.Planted(),
+        sample_rate=RATE,
+        segments=[1.0],
+        overlaps=[0],
+        references=truth,
+        bsseval=True,
+        store=False,
+    ).set_index("source")
+    assert results.loc["bass", ["sdr_db", "si_sdr_db", "sdr_gain_db", "bss_sdr_db"]].isna().all()
+    assert results.loc["drums", ["sdr_db", "si_sdr_db", "bss_sdr_db"]].notna().all()
+    assert results.loc["vocals", ["sdr_db", "bss_sdr_db"]].isna().all()
+
+
+# ---------------------------------------------------------------- the truth about parameters
+
+
+def test_settings_that_come_to_the_same_are_run_once(tiny_hdemucs, tiny_htdemucs, song):
+    """At its own segment an HTDemucs has nothing to pad, and an HDemucs never pads."""
+    runs = []
+
+    def count(event):
+        runs.append(event.total)
+
+    planned = plan_sweep(
+        song,
+        models={"transformer": tiny_htdemucs, "plain": tiny_hdemucs},
+        sample_rate=RATE,
+        segments=[0.5, 1.0],
+        overlaps=[0.25],
+        padded=[True, False],
+        agreement=False,
+        store=False,
+    )
+    results = settings(planned.run(progress=count))
+    # The plain one has no padded settings at all.
+    assert len(planned.settings) == 4 + 2
+    assert results["computation"].nunique() == 3 + 2
+    assert set(runs) == {5}
+    own = results[(results["model"] == "transformer") & (results["segment_seconds"] == 1.0)]
+    assert own["computation"].nunique() == 1
+    assert own["padded"].tolist() == [True, False]
+
+
+def test_a_short_padded_segment_is_shown_to_cost_as_much_and_save_nothing(tiny_htdemucs, song):
+    results = sweep(
+        song,
+        tiny_htdemucs,
+        sample_rate=RATE,
+        segments=[0.25, 1.0],
+        overlaps=[0],
+        padded=[True, False],
+        agreement=False,
+        store=False,
+    )
+    rows = settings(results).set_index(["segment_seconds", "padded"])
+    assert (
+        rows.loc[(0.25, True), "network_seconds"] == rows.loc[(1.0, True), "network_seconds"] == 1
+    )
+    assert rows.loc[(0.25, True), "calls"] == 4 * rows.loc[(1.0, True), "calls"]
+    assert rows.loc[(0.25, True), "wasted_share"] == pytest.approx(0.75)
+    assert "no memory is saved" in rows.loc[(0.25, True), "note"]
+    assert rows.loc[(0.25, False), "network_seconds"] == pytest.approx(0.25)
+    assert rows.loc[(0.25, False), "wasted_share"] == 0
+
+
+def test_an_impossible_segment_is_a_row_beside_others_and_refused_alone(
+    tiny_htdemucs, tiny_hdemucs, song
+):
+    options = {"sample_rate": RATE, "overlaps": [0.0], "agreement": False, "store": False}
+    with pytest.raises(ParameterError, match=r"no setting .* longer than the 1 s"):
+        plan_sweep(song, tiny_htdemucs, segments=[2.0, 3.0], **options)
+    models = {"transformer": tiny_htdemucs, "plain": tiny_hdemucs}
+    results = sweep(song, models=models, segments=[1.0, 2.0], **options)
+    failed = results[results["error"] != ""]
+    assert failed[["model", "segment_seconds"]].to_numpy().tolist() == [["transformer", 2.0]]
+    assert failed["source"].tolist() == [None]
+    assert "longer than the 1 s" in failed["error"].iloc[0]
+    assert results[results["model"] == "plain"]["rtf"].notna().all()
+
+
+def test_a_failed_setting_is_a_row_and_the_others_go_on(song, store):
+    options = {
+        "sample_rate": RATE,
+        "segments": [0.25, 1.0],
+        "overlaps": [0.0],
+        "padded": [False],
+        "network_version": "1",
+        "store": store,
+    }
+    results = sweep(song, planted.Failing(), **options)
+    assert results.groupby("segment_seconds")["error"].first().str.len().gt(0).to_dict() == {
+        0.25: True,
+        1.0: False,
+    }
+    assert "planted failure" in results["error"].iloc[0]
+    assert store.usage().results == 1, "a failure was stored"
+
+
+# ---------------------------------------------------------------- requests that are refused
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"overlaps": [1.0]}, r"overlap=1.0 is not a fraction in \[0, 1\)"),
+        ({"overlaps": []}, "overlaps is empty"),
+        ({"overlaps": [0.1, 0.1]}, "names a value twice"),
+        ({"overlaps": 0.5}, "overlaps=0.5 is not a list"),
+        ({"segments": [0]}, "segment_seconds=0 is not a positive"),
+        ({"segments": ["long"]}, "segment_seconds='long'"),
+        ({"shifts": [-1]}, "shifts=-1"),
+        ({"padded": ["no"]}, "padded='no' is neither"),
+        ({"repeats": 0}, "repeats=0"),
+        ({"bsseval": True}, "needs true stems"),
+        ({"sources": ["guitar"]}, "sources='guitar' is not made"),
+        ({"sources": "vocals"}, "is not a list of names"),
+        ({"device": "tpu"}, "device='tpu'"),
+        ({"sample_rate": None}, "sample_rate is missing"),
+        ({"sample_rate": 10}, "sample_rate=10"),
+        ({"excerpt_seconds": 0}, "excerpt_seconds=0 is not a number of seconds above 0"),
+        ({"excerpt_seconds": math.nan}, "excerpt_seconds=nan"),
+        ({"excerpt_start_seconds": -1}, "excerpt_start_seconds=-1"),
+        ({"excerpt_start_seconds": 5, "excerpt_seconds": 1}, "behind the end"),
+        ({"references": {"guitar": [0.0]}}, "references has guitar, and the models make drums"),
+        ({"references": "no-such-folder"}, "is not a folder"),
+        ({"models": []}, "models=.* is empty"),
+        ({"memory": True}, "a network in the memory of this process"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_bad_requests_are_refused_before_any_work(song, options, message):
+    network = planted.Failing()  # Would complain of being run.
+    asked = {"sample_rate": RATE, "store": False, **options}
+    model = {} if "models" in options else {"model": network}
+    with pytest.raises(ParameterError, match=message):
+        plan_sweep(song, **model, **asked)
+
+
+@pytest.mark.parametrize(
+    ("truth", "message"),
+    [(np.zeros((2, 100)), "100 samples"), (np.zeros((1, 3 * RATE)), r"1 channel\(s\)")],
+)
+def test_references_that_do_not_fit_are_refused(song, truth, message):
+    with pytest.raises(AudioError, match=message):
+        plan_sweep(song, planted.Planted(), sample_rate=RATE, references={"bass": truth})
+
+
+def test_a_store_that_cannot_be_written_is_said_before_the_work(song, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    planned = plan_sweep(song, planted.Failing(), sample_rate=RATE, store=SweepStore(blocked / "x"))
+    with pytest.raises(OutputError, match="STEMLAB_CACHE"):
+        planned.run()
+
+
+# ---------------------------------------------------------------- recordings
+
+
+def test_excerpt_and_references_are_cut_alike(tmp_path, song):
+    for name in ("mixture", *SOURCES):
+        soundfile.write(tmp_path / f"{name}.wav", song.T, RATE, subtype="FLOAT")
+    results = sweep(
+        tmp_path / "mixture.wav",
+        planted.Planted(shares=(1.0, 1.0, 1.0, 1.0)),
+        references=tmp_path,
+        segments=[1.0],
+        overlaps=[0],
+        excerpt_seconds=1.0,
+        store=False,
+    )
+    assert (results["sdr_db"] > 100).all()
+    manifest = results.attrs["manifest"]
+    assert (manifest["start_seconds"], manifest["seconds"]) == (1.0, 1.0)
+    assert manifest["recording_seconds"] == 3.0
+    assert manifest["song"] == "mixture.wav"
+    whole = plan_sweep(
+        tmp_path / "mixture.wav", planted.Planted(), excerpt_seconds=None, store=False
+    )
+    assert whole.table().attrs["manifest"]["seconds"] == 3.0
+
+
+def test_the_callers_array_is_neither_changed_nor_needed_later(song):
+    untouched = song.copy()
+    planned = plan_sweep(
+        song, planted.Planted(), sample_rate=RATE, segments=[1.0], overlaps=[0], store=False
+    )
+    song[:] = 0
+    results = planned.run()
+    assert (results["consistency_db"] < -100).all()
+    assert results.attrs["manifest"]["seconds"] == untouched.shape[1] / RATE
+
+
+# ---------------------------------------------------------------- stored results
+
+
+def test_a_second_run_is_instant_and_separates_nothing(tiny_htdemucs, song, store, monkeypatch):
+    options = {"sample_rate": RATE, "segments": [0.5, 1.0], "overlaps": [0, 0.5], "store": store}
+    first = sweep(song, tiny_htdemucs, **options)
+    monkeypatch.setattr(AudioStemSeparator, "separate_audio", None)  # Must not be called.
+    again = plan_sweep(song, tiny_htdemucs, **options)
+    assert again.estimate().seconds == 0
+    assert again.estimate().stored == 4
+    pd.testing.assert_frame_equal(again.run(), first)
+
+
+def test_a_larger_grid_measures_only_what_is_new(tiny_htdemucs, song, store):
+    options = {"sample_rate": RATE, "overlaps": [0.0], "store": store}
+    sweep(song, tiny_htdemucs, segments=[1.0], **options)
+    larger = plan_sweep(song, tiny_htdemucs, segments=[1.0, 0.5], **options)
+    assert len(larger.table()) == 4
+    assert len(larger.run()) == 8
+    assert store.usage().results == 2
+
+
+@pytest.mark.parametrize("change", ["audio", "weights", "references", "measures", "sources"])
+def test_what_figures_depend_on_is_part_of_their_key(song, store, change):
+    options = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.0], "store": store}
+    network = planted.tiny()
+    sweep(song, network, **options)
+    if change == "audio":
+        song = song.copy()
+        song[0, 0] += 1e-3
+    elif change == "weights":
+        network.decoder[-1].conv_tr.bias.data += 1e-3
+    elif change == "references":
+        options["references"] = {"bass": song}
+    elif change == "measures":
+        options["repeats"] = 2
+    else:
+        options["sources"] = ["bass"]
+    assert plan_sweep(song, network, **options).table().empty
+
+
+def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, store):
+    options = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.0], "store": store}
+    sweep(song, planted.Planted(), **options)
+    assert store.usage().results == 0
+    sweep(song, planted.Planted(), network_version="a", **options)
+    assert store.usage().results == 1
+    same = plan_sweep(song, planted.Planted(), network_version="a", **options)
+    other = plan_sweep(song, planted.Planted(), network_version="b", **options)
+    assert (len(same.table()), len(other.table())) == (4, 0)
+
+
+def test_a_damaged_record_is_measured_again(tiny_htdemucs, song, store):
+    options = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.0], "store": store}
+    sweep(song, tiny_htdemucs, **options)
+    (record,) = store.folder.glob("results/*/*.json")
+    whole = json.loads(record.read_bytes())
+    record.write_bytes(record.read_bytes()[:100])
+    assert len(sweep(song, tiny_htdemucs, **options)) == 4
+    assert json.loads(record.read_bytes())["key"] == whole["key"]
+
+
+def test_cancelling_keeps_what_is_done(tiny_htdemucs, song, store):
+    class Enough(Exception):
+        pass
+
+    def stop(event):
+        if event.done == 2:
+            raise Enough
+
+    planned = plan_sweep(
+        song,
+        tiny_htdemucs,
+        sample_rate=RATE,
+        segments=[0.5, 1.0],
+        overlaps=[0, 0.5],
+        store=store,
+    )
+    with pytest.raises(Enough):
+        planned.run(progress=stop)
+    assert planned.table()["computation"].nunique() == 2
+    seen = []
+    results = planned.run(progress=lambda event: seen.append(event.done))
+    assert min(seen) == 2
+    assert results["computation"].nunique() == 4
+
+
+def test_progress_ends_at_all_of_it(song):
+    seen = []
+    sweep(
+        song,
+        planted.Planted(),
+        sample_rate=RATE,
+        segments=[0.5, 1.0],
+        overlaps=[0],
+        store=False,
+        progress=seen.append,
+    )
+    assert (seen[-1].done, seen[-1].total, seen[-1].share) == (2, 2, 1.0)
+    assert [each.share for each in seen] == sorted(each.share for each in seen)
+    assert "long-context" in seen[0].running
+
+
+def test_kept_stems_are_those_of_the_setting_and_bounded(tiny_htdemucs, song, tmp_path):
+    size = song.nbytes * 4
+    store = SweepStore(tmp_path, audio_limit_bytes=3 * size + 10_000)
+    planned = plan_sweep(
+        song,
+        tiny_htdemucs,
+        sample_rate=RATE,
+        segments=[0.5, 1.0],
+        overlaps=[0, 0.5],
+        keep_audio=True,
+        store=store,
+    )
+    planned.run()
+    kept = {each: planned.kept_stems(each) for each in planned.settings}
+    assert 1 <= sum(map(bool, kept.values())) <= 3
+    assert store.usage().kept_bytes <= 3 * size + 10_000
+    setting = next(each for each, files in kept.items() if files)
+    assert list(kept[setting]) == sorted(SOURCES)
+    expected = AudioStemSeparator(tiny_htdemucs).separate_audio(
+        song, RATE, segment_seconds=setting.segment_seconds, overlap=setting.overlap
+    )
+    found, _ = soundfile.read(kept[setting]["bass"], dtype="float32")
+    np.testing.assert_array_equal(found.T, expected["bass"])
+    store.clear(results=False)
+    assert (store.usage().kept, store.usage().results) == (0, 4)
+    store.clear()
+    assert store.usage().results == 0
+
+
+def test_stems_beyond_the_limit_are_not_kept(tmp_path, song, caplog):
+    store = SweepStore(tmp_path, audio_limit_bytes=1000)
+    assert not store.keep("0" * 64, {"bass": song}, RATE)
+    assert "are not kept" in caplog.text
+    assert store.usage().kept == 0
+
+
+# ---------------------------------------------------------------- other processes
+
+FREE = {"segments": [0.25, 1.0], "overlaps": [0.0], "padded": [False], "agreement": False}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system does not tell peak memory")
+def test_peak_memory_is_that_of_each_setting_in_a_fresh_process(tmp_path):
+    """Beside the figure of a process of our own that separates the same file to files."""
+    ballast = np.ones(150_000_000)  # This process is larger than any of the settings.
+    results = sweep(
+        demo_song_dir() / "mixture.flac",
+        segments=[1.0, 7.8],
+        overlaps=[0.0],
+        padded=[False],
+        excerpt_seconds=None,
+        agreement=False,
+        memory=True,
+        device="cpu",
+        store=False,
+    )
+    assert not results["error"].any(), results["error"].iloc[0]
+    peaks = results.groupby("segment_seconds")["peak_memory_bytes"].first()
+    assert peaks[7.8] > 1.3 * peaks[1.0]
+    code = (
+        "import sys, stemlab\n"
+        "from stemlab.runs import peak_memory_bytes\n"
+        "separator = stemlab.AudioStemSeparator(device='cpu')\n"
+        "separator.separate_file(sys.argv[1], sys.argv[2], segment_seconds=7.8, overlap=0,\n"
+        "    pad_to_training_segment=False)\n"
+        "print(peak_memory_bytes())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, demo_song_dir() / "mixture.flac", tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert peaks[7.8] == pytest.approx(int(done.stdout), rel=0.1)
+    assert peaks[7.8] < ballast.nbytes
+
+
+def test_figures_do_not_depend_on_where_a_setting_runs(song):
+    """Here, alone in a fresh process, in threads and in processes: the same figures."""
+    options = {
+        "sample_rate": RATE,
+        "segments": [0.25, 1.0],
+        "overlaps": [0.0, 0.5],
+        "padded": [False],
+        "references": {"bass": 0.3 * song},
+        "store": False,
+    }
+    spawn = multiprocessing.get_context("spawn")
+    here = sweep(song, planted.tiny, **options)
+    alone = sweep(song, planted.tiny, memory=True, device="cpu", **options)
+    with ThreadPoolExecutor(2) as threads:
+        threaded = sweep(song, planted.tiny(), executor=threads, **options)
+    with ProcessPoolExecutor(1, mp_context=spawn) as processes:
+        apart = sweep(song, planted.tiny, executor=processes, **options)
+    quality = ["sdr_db", "si_sdr_db", "agreement_db", "seam_db", "consistency_db"]
+    for other in (alone, threaded, apart):
+        assert not other["error"].any(), other["error"].iloc[0]
+        np.testing.assert_allclose(other[quality], here[quality], atol=1e-3)
+    assert here["timed_alone"].all()
+    assert alone["timed_alone"].all()
+    assert not threaded["timed_alone"].any()
+    assert not apart["timed_alone"].any()
+
+
+def test_a_function_that_makes_another_network_each_time_is_refused_there(song):
+    results = sweep(
+        song, planted.unseeded, sample_rate=RATE, memory=True, device="cpu", store=False, **FREE
+    )
+    assert results["error"].str.contains("seed its random numbers").all()
+
+
+def test_a_network_in_memory_does_not_reach_other_processes(song):
+    planned = plan_sweep(song, planted.Planted(), sample_rate=RATE, store=False, **FREE)
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(1, mp_context=spawn) as executor,
+        pytest.raises(ParameterError, match="ProcessPoolExecutor works in others"),
+    ):
+        planned.run(executor=executor)
+    with pytest.raises(ParameterError, match="a module that can be imported"):
+        plan_sweep(song, lambda: planted.Planted(), sample_rate=RATE, memory=True, store=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there processes are forked")
+def test_a_forking_pool_is_refused(song):
+    planned = plan_sweep(song, planted.shares, sample_rate=RATE, store=False, **FREE)
+    fork = multiprocessing.get_context("fork")
+    with (
+        ProcessPoolExecutor(1, mp_context=fork) as executor,
+        pytest.raises(ParameterError, match="spawn"),
+    ):
+        planned.run(executor=executor)
+
+
+def test_a_dead_process_is_an_error_of_its_setting(song):
+    """Killed as the system does where memory ran out."""
+    planned = plan_sweep(
+        song, planted.tiny, sample_rate=RATE, memory=True, device="cpu", store=False, **FREE
+    )
+    killed = threading.Event()
+
+    def kill_first():
+        deadline = time.monotonic() + 60
+        while not killed.is_set() and time.monotonic() < deadline:
+            for process in Path("/proc").glob("[0-9]*"):
+                try:
+                    line = (process / "cmdline").read_bytes()
+                    parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+                except OSError:
+                    continue
+                if b"stemlab.sweeps.alone" in line and int(parent) == os.getpid():
+                    os.kill(int(process.name), signal.SIGKILL)
+                    killed.set()
+                    return
+            time.sleep(0.05)
+
+    if sys.platform != "linux":
+        pytest.skip("finds the process in /proc")
+    thread = threading.Thread(target=kill_first)
+    thread.start()
+    results = planned.run()
+    thread.join()
+    assert killed.is_set()
+    errors = settings(results)["error"].tolist()
+    assert sum(map(bool, errors)) == 1
+    assert "most likely because memory ran out" in "".join(errors)
+
+
+def test_dask_gives_the_same_figures_and_survives_a_dead_worker(song):
+    """A real cluster of two processes, one of which is killed while it works."""
+    from distributed import Client, LocalCluster
+
+    options = {
+        "sample_rate": RATE,
+        "segments": [0.2, 0.3, 0.5, 1.0],
+        "overlaps": [0.0, 0.5, 0.9],
+        "padded": [False],
+        "references": {"bass": 0.3 * song},
+        "store": False,
+    }
+    here = sweep(song, planted.tiny, **options)
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        victims = []
+
+        def kill_one(event):
+            if event.done == 2 and not victims:
+                pids = client.run(os.getpid)
+                victims.append(next(iter(pids.values())))
+                os.kill(victims[0], signal.SIGKILL)
+
+        there = sweep(
+            song, planted.tiny, executor=client.get_executor(), progress=kill_one, **options
+        )
+    assert victims
+    assert not there["error"].any(), there["error"].unique()
+    quality = ["sdr_db", "si_sdr_db", "agreement_db", "seam_db", "consistency_db"]
+    np.testing.assert_allclose(there[quality], here[quality], atol=1e-3)
+    assert there["computation"].tolist() == here["computation"].tolist()
+
+
+def test_a_worker_with_another_model_refuses_it(song, tmp_path, monkeypatch):
+    """The digest that the sweep expects travels along."""
+    from stemlab.sweeps.measuring import Task, separate_there
+    from stemlab.sweeps.models import model_sources
+    from stemlab.sweeps.recordings import load_audio
+    from stemlab.sweeps.settings import Measures
+
+    (source,) = model_sources("stemlab-mini")
+    object.__setattr__(source, "sha256", "0" * 64)
+    audio = load_audio(song, RATE, excerpt_seconds=None, excerpt_start_seconds=None)
+    from stemlab.separation import SeparationSettings
+
+    task = Task(source, SeparationSettings(), "cpu", 1, Measures())
+    with pytest.raises(ModelRefusedError, match="expected SHA-256 0000"):
+        separate_there(task, audio)
+
+
+# ---------------------------------------------------------------- many settings
+
+
+def test_a_thousand_settings_of_a_trivial_model(song, store):
+    network = planted.Planted(segment=0.2)
+    options = {
+        "sample_rate": RATE,
+        "segments": [0.05, 0.1, 0.15, 0.2],
+        "overlaps": [n / 300 for n in range(250)],
+        "padded": [False],
+        "network_version": "1",
+        "store": store,
+    }
+    short = song[:, : RATE // 2]
+    results = sweep(short, network, **options)
+    assert len(settings(results)) == 1000
+    assert not results["error"].any()
+    assert store.usage().results == settings(results)["computation"].nunique()
+    again = plan_sweep(short, network, **options)
+    assert again.estimate().stored == again.estimate().computations
+    pd.testing.assert_frame_equal(again.table(), results)
+
+
+# ---------------------------------------------------------------- the table as a file
+
+
+@pytest.mark.parametrize("name", ["results.csv", "results.json"])
+def test_a_table_is_read_as_it_was_written(tmp_path, song, name):
+    results = sweep(
+        song,
+        models={"a#b, c": planted.Planted(), "d": planted.Failing()},
+        sample_rate=RATE,
+        segments=[0.25, 1.0],
+        overlaps=[0.0],
+        padded=[False],
+        references={"bass": np.zeros_like(song)},
+        store=False,
+    )
+    write_sweep(results, tmp_path / name)
+    again = read_sweep(tmp_path / name)
+    expected = results
+    if name.endswith(".csv"):
+        expected = results.replace({"model": {"a#b, c": "ano.b, c"}})
+    pd.testing.assert_frame_equal(again, expected)
+    assert again.attrs["manifest"] == results.attrs["manifest"]
+    if name.endswith(".csv"):
+        plain = pd.read_csv(tmp_path / name, comment="#")
+        assert list(plain.columns) == list(COLUMNS)
+        assert len(plain) == len(results)
+    else:
+        text = (tmp_path / name).read_text("utf-8")
+        json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_what_is_no_table_is_refused(tmp_path):
+    with pytest.raises(ParameterError, match=r"does not end in \.csv or \.json"):
+        write_sweep(pd.DataFrame(), tmp_path / "results.txt")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ParameterError, match="is not the table of a sweep"):
+        read_sweep(tmp_path / "other.csv")
+    with pytest.raises(ParameterError, match="cannot be read"):
+        read_sweep(tmp_path / "missing.json")
+
+
+def test_every_column_is_explained():
+    assert all(COLUMNS.values())
+    assert set(SETTING_COLUMNS) <= set(COLUMNS)
