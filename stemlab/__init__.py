@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from stemlab.audio import read_file as read_file
     from stemlab.audio import write_file as write_file
     from stemlab.chunking import ChunkPlan as ChunkPlan
+    from stemlab.cost import CostEstimate as CostEstimate
+    from stemlab.cost import CostModel as CostModel
+    from stemlab.cost import calibrate as calibrate
     from stemlab.errors import AudioError as AudioError
     from stemlab.errors import AudioNotFoundError as AudioNotFoundError
     from stemlab.errors import DownloadError as DownloadError
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
     from stemlab.errors import ParameterError as ParameterError
     from stemlab.errors import SeparationError as SeparationError
     from stemlab.errors import StemlabError as StemlabError
+    from stemlab.metrics import bss_eval as bss_eval
+    from stemlab.metrics import consistency as consistency
     from stemlab.metrics import sdr as sdr
+    from stemlab.metrics import seams as seams
     from stemlab.metrics import si_sdr as si_sdr
     from stemlab.provisioning import add_model as add_model
     from stemlab.provisioning import remove_model as remove_model
@@ -42,10 +48,18 @@ if TYPE_CHECKING:
     from stemlab.separation import SeparationSettings as SeparationSettings
     from stemlab.separation import StemBlock as StemBlock
     from stemlab.separation import replay as replay
+    from stemlab.sweeps import Recommendation as Recommendation
+    from stemlab.sweeps import Sweep as Sweep
+    from stemlab.sweeps import plan_sweep as plan_sweep
+    from stemlab.sweeps import read_sweep as read_sweep
+    from stemlab.sweeps import recommend as recommend
+    from stemlab.sweeps import sweep as sweep
+    from stemlab.sweeps import write_sweep as write_sweep
 
 _NAMES = {
     "stemlab.audio": ("read_file", "write_file"),
     "stemlab.chunking": ("ChunkPlan",),
+    "stemlab.cost": ("CostEstimate", "CostModel", "calibrate"),
     "stemlab.errors": (
         "AudioError",
         "AudioNotFoundError",
@@ -60,7 +74,7 @@ _NAMES = {
         "SeparationError",
         "StemlabError",
     ),
-    "stemlab.metrics": ("sdr", "si_sdr"),
+    "stemlab.metrics": ("bss_eval", "consistency", "sdr", "seams", "si_sdr"),
     "stemlab.provisioning": ("add_model", "remove_model", "verify_model"),
     "stemlab.registry": ("ModelManifest", "find_model", "list_models"),
     "stemlab.separation": (
@@ -72,6 +86,15 @@ _NAMES = {
         "SeparationSettings",
         "StemBlock",
         "replay",
+    ),
+    "stemlab.sweeps": (
+        "Recommendation",
+        "Sweep",
+        "plan_sweep",
+        "read_sweep",
+        "recommend",
+        "sweep",
+        "write_sweep",
     ),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -97,6 +97,20 @@ def test_counts_of_a_plan_are_those_of_its_chunks(samples, segment, overlap, sta
     assert chunks[-1].stop == samples
 
 
+@given(
+    samples=st.integers(1, 3000),
+    segment=st.integers(1, 400),
+    overlap=st.floats(0, 0.9),
+    starts=st.lists(st.integers(-200, 0), min_size=1, max_size=3),
+)
+def test_boundaries_are_where_chunks_begin_and_end(samples, segment, overlap, starts):
+    if int((1 - overlap) * segment) < 1:
+        overlap = 0.0
+    plan = ChunkPlan(samples, RATE, segment / RATE, overlap, starts=tuple(starts))
+    edges = {e for start in starts for each in plan.chunks(start) for e in (each.start, each.stop)}
+    assert plan.boundaries.tolist() == sorted(e for e in edges if 0 < e < samples)
+
+
 def test_shares_of_a_padded_plan():
     # Ten segments of 2 s without overlap, each padded to 8 s: three quarters are padding.
     plan = ChunkPlan(20 * RATE, RATE, 2, 0.0, input_samples=2 * RATE, network_samples=8 * RATE)
