@@ -145,6 +145,7 @@ def spec_of_network(network: nn.Module) -> tuple[ModelSpec, list[nn.Module]]:
         sample_rate=int(members[0].samplerate),
         channels=int(members[0].audio_channels),
         members=tuple(_member(each, row) for each, row in zip(members, gains, strict=True)),
+        parameters=sum(weight.numel() for each in members for weight in each.parameters()),
     )
     return spec, list(members)
 

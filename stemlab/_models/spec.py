@@ -59,6 +59,8 @@ class ModelSpec:
     channels : int
     members : tuple of MemberSpec
         More than one for a bag.
+    parameters : int
+        Number of weights of all networks together.
     """
 
     name: str
@@ -66,6 +68,7 @@ class ModelSpec:
     sample_rate: int
     channels: int
     members: tuple[MemberSpec, ...]
+    parameters: int
 
 
 def spec_of_manifest(manifest: ModelManifest) -> ModelSpec:
@@ -90,6 +93,7 @@ def spec_of_manifest(manifest: ModelManifest) -> ModelSpec:
         sample_rate=manifest.sample_rate,
         channels=manifest.channels,
         members=tuple(_member(manifest, entry) for entry in manifest.networks),
+        parameters=manifest.parameters,
     )
 
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from stemlab._disk import write_atomically
 from stemlab.errors import ParameterError
 from stemlab.plots import plot_sdr_against_rtf, plot_sweep_heatmaps, plot_sweep_pareto
+from stemlab.runs import file_safe
 from stemlab.sweeps import SweepSetting, read_sweep, recommend
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 __all__ = ["draw", "run"]
 
@@ -68,21 +69,24 @@ def draw(results: pd.DataFrame, folder: Path, recommended: SweepSetting | None) 
     OutputError
         If one cannot be written.
     """
-    figures: dict[str, Figure] = {}
-    groups = results[results["error"] == ""].groupby(["model", "shifts", "padded"], sort=False)
-    for _, rows in groups:
-        setting = SweepSetting.of_row(rows.iloc[0].to_dict())
-        name = f"heatmaps-{setting.model}-shifts-{setting.shifts}"
-        name += "-padded" if setting.padded else ""
-        figures[name] = plot_sweep_heatmaps(rows)[0].figure
+    drawn: dict[str, Axes] = {}
+    shown = results[results["error"] == ""].drop_duplicates(["model", "shifts", "padded"])
+    for row in shown.to_dict(orient="records"):
+        chosen = {name: row[name] for name in ("model", "shifts", "padded")}
+        name = (
+            f"heatmaps-{file_safe(row['model'])}-shifts-{row['shifts']}{'-padded' * row['padded']}"
+        )
+        drawn[name] = plot_sweep_heatmaps(results, **chosen)[0]
     if results["sdr_db"].notna().any() or results["agreement_db"].notna().any():
         mark = None if recommended is None else asdict(recommended)
-        figures["pareto"] = plot_sweep_pareto(results, highlight=mark).figure
-        figures["quality-against-rtf"] = plot_sdr_against_rtf(results).figure
+        drawn["pareto"] = plot_sweep_pareto(results, highlight=mark)
+        drawn["quality-against-rtf"] = plot_sdr_against_rtf(results)
     pictures = []
-    for name, figure in figures.items():
+    for name, axes in drawn.items():
         picture = folder / f"{name}.png"
         content = BytesIO()
+        figure = axes.get_figure(root=True)
+        assert figure is not None
         figure.savefig(content, format="png", dpi=110)
         write_atomically(picture, content.getvalue(), advice=", or choose another folder")
         pictures.append(picture)

@@ -10,7 +10,7 @@ from typing import Any
 from stemlab.audio import read_info, resampled_length, stream_file
 from stemlab.chunking import ChunkPlan
 from stemlab.cli.separate import settings_of
-from stemlab.cost import calibrate
+from stemlab.cost import calibrate, call_seconds
 from stemlab.separation import AudioStemSeparator
 
 __all__ = ["duration", "run"]
@@ -58,12 +58,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _describe(plan: ChunkPlan) -> dict[str, Any]:
-    computed = plan.network_samples or plan.input_samples or plan.segment_samples
     return {
         "name": plan.name,
         "calls": plan.calls,
         "segment_seconds": plan.segment_samples / plan.sample_rate,
-        "network_seconds": computed / plan.sample_rate,
+        "network_seconds": call_seconds(plan),
         "computed_seconds": plan.computed_samples / plan.sample_rate,
         "overlap_share": plan.overlap_share,
         "padding_share": plan.padding_share,

@@ -111,6 +111,11 @@ class AudioStemSeparator:
         return self._model.sha256
 
     @property
+    def batch_size(self) -> int:
+        """Segments in one call of the network."""
+        return self._batch_size
+
+    @property
     def device(self) -> str:
         """Where the network runs."""
         return str(self._model.device)

@@ -19,7 +19,7 @@ import torch
 from stemlab._typing import StrPath
 from stemlab.audio import read_file, resampled_length
 from stemlab.chunking import ChunkPlan
-from stemlab.cost import CostEstimate, CostModel, calibrate
+from stemlab.cost import CostEstimate, CostModel, calibrate, call_seconds
 from stemlab.errors import ParameterError
 from stemlab.metrics.bsseval import check_bss_eval
 from stemlab.runs import package_versions
@@ -53,6 +53,8 @@ __all__ = ["Sweep", "SweepEstimate", "plan_sweep", "sweep"]
 
 # A process that imports PyTorch, loads a model and warms it up, where each setting has its own.
 _PROCESS_SECONDS = 6.0
+# Changes with what a record holds, or how its figures are defined.
+_RECORD = 1
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ class Sweep:
         seconds, peaks = 0.0, []
         for name in dict.fromkeys(each.task.source.name for each in jobs):
             model = calibrate(self._separators[name])
-            if self._measures.agreement and not self._kept_long_run(name):
+            if self._long_weight(name):
                 seconds += self._cost(model, name, self._long_settings[name]).seconds
             for job in jobs:
                 if job.task.source.name == name:
@@ -261,10 +263,13 @@ class Sweep:
             If a model cannot be loaded, or its long-context run fails. Where one setting fails,
             its row says why, and the others go on.
         """
+        self._errors.clear()  # What failed has another try.
         jobs = self._pending()
         if jobs and self._store is not None:
             self._store.check_writable()
-        tell = Teller(len(self._jobs), jobs, progress)
+        names = dict.fromkeys(each.task.source.name for each in jobs)
+        long_runs = {each: self._long_weight(each) for each in names}
+        tell = Teller(len(self._jobs), jobs, long_runs, progress)
         ended = (
             run_here(jobs, self._audio, self._separators, self._material, tell)
             if executor is None
@@ -323,8 +328,8 @@ class Sweep:
                 self._batch_size,
                 self._measures,
             )
-            weight = sum(each.computed_samples for each in plans)
-            yield _Row(setting, plans, computation, Job(key, task, weight, str(setting)), "")
+            job = Job(key, task, _weight(plans), str(setting))
+            yield _Row(setting, plans, computation, job, "")
 
     def _row(self, setting: SweepSetting) -> _Row:
         for row in self._rows:
@@ -347,6 +352,7 @@ class Sweep:
     ) -> dict[str, Any]:
         """All that the figures of a computation depend on."""
         return {
+            "record": _RECORD,
             "audio": self._audio.facts,
             # Of a network whose code nobody vouches for, nothing may be found again.
             "model": source.identity or str(uuid.uuid4()),
@@ -445,6 +451,12 @@ class Sweep:
                 self._store.keep(key, stems, self._audio.sample_rate)
         return Material(key, self._audio, stems)
 
+    def _long_weight(self, name: str) -> int:
+        """Weight of a model's long-context run; 0 where there is none to make."""
+        if not self._measures.agreement or self._kept_long_run(name):
+            return 0
+        return _weight(self._plan(name, self._long_settings[name]))
+
     def _kept_long_run(self, name: str) -> dict[str, Path]:
         source = self._sources[name]
         if self._store is None or source.identity is None:
@@ -459,19 +471,17 @@ def _separator(source: ModelSource, device: str, batch_size: int) -> AudioStemSe
     return separator
 
 
+def _weight(plans: Sequence[ChunkPlan]) -> int:
+    return sum(each.computed_samples for each in plans)
+
+
 def _describe(plans: Sequence[ChunkPlan], computation: str) -> dict[str, Any]:
     """The columns that follow from the plans of a setting."""
-    computed = sum(each.computed_samples for each in plans)
     wasted = sum(each.wasted_share * each.computed_samples for each in plans)
-    lengths = [
-        (each.network_samples or each.input_samples or min(each.segment_samples, each.samples))
-        / each.sample_rate
-        for each in plans
-    ]
     return {
         "calls": sum(each.calls for each in plans),
-        "network_seconds": max(lengths),
-        "wasted_share": wasted / computed,
+        "network_seconds": max(map(call_seconds, plans)),
+        "wasted_share": wasted / _weight(plans),
         "computation": computation[:12],
         "note": " ".join(dict.fromkeys(note for each in plans for note in each.notes)),
     }

@@ -40,7 +40,6 @@ __all__ = ["Done", "Job", "Stopped", "SweepProgress", "Teller", "run_here", "run
 
 # Of tasks that carry the audio along: so much of it is held at once.
 _MOST_CARRIERS = 8
-_LONG_RUN = "the long-context run to compare with"
 
 
 @dataclass(frozen=True)
@@ -130,6 +129,8 @@ class Teller:
         Computations, those that are stored included.
     jobs : sequence of Job
         What is left to do.
+    long_runs : mapping of str to int
+        Weight of the long-context run of each model among them, 0 where there is none to make.
     callback : callable, optional
     """
 
@@ -137,11 +138,13 @@ class Teller:
         self,
         total: int,
         jobs: Sequence[Job],
+        long_runs: Mapping[str, int],
         callback: Callable[[SweepProgress], None] | None,
     ) -> None:
         self._callback = callback
         self._total, self._done = total, total - len(jobs)
-        self._weight = sum(each.weight for each in jobs)
+        self._long_runs = long_runs
+        self._weight = sum(each.weight for each in jobs) + sum(long_runs.values())
         self._ended = 0
         self._current = ("", 0)
         self._started = time.perf_counter()
@@ -156,6 +159,26 @@ class Teller:
         """
         self._current = (shown, weight)
         self._tell(0.0)
+
+    def begin_long_run(self, name: str) -> None:
+        """Say that the long-context run of a model is under way.
+
+        Parameters
+        ----------
+        name : str
+        """
+        if self._long_runs[name]:
+            self.begin(f"{name}: the long-context run to compare with", self._long_runs[name])
+
+    def end_long_run(self, name: str) -> None:
+        """Say that it has ended.
+
+        Parameters
+        ----------
+        name : str
+        """
+        self._ended += self._long_runs[name]
+        self._current = (self._current[0], 0)
 
     def segment(self, event: SegmentDone) -> None:
         """Say how far it is.
@@ -226,8 +249,9 @@ def run_here(
         separator = separators[job.task.source.name]
         if material is None or job.task.source.name != name:
             name = job.task.source.name
-            tell.begin(f"{name}: {_LONG_RUN}")
+            tell.begin_long_run(name)
             material = material_of(name, partial(_separate_here, separator, audio, tell))
+            tell.end_long_run(name)
         tell.begin(job.shown, job.weight)
         try:
             outcome = measure(job.task, material, separator, progress=tell.segment)
@@ -280,9 +304,10 @@ def run_on(
         for job in jobs:
             name = job.task.source.name
             if name not in materials:
-                tell.begin(f"{name}: {_LONG_RUN}")
+                tell.begin_long_run(name)
                 run = partial(_separate_there, executor, job.task, audio)
                 materials[name] = material_of(name, run)
+                tell.end_long_run(name)
                 materials[name].save(_place(scratch, materials[name]))
         try:
             yield from _submit_all(executor, jobs, materials, Path(scratch), tell)

@@ -1,0 +1,333 @@
+"""What a separation will cost, from its plan: calls, time and peak memory, without running it.
+
+The time of a call depends on the length that the network computes, in a way that is a property of
+the architecture; how fast this machine is follows from two short calls (`calibrate`). Memory is a
+property of the architecture alone. Both were fitted to measurements, which are in
+``assets/costs.json`` with the machine they come from and the error that was found on other
+settings; ``benchmarks/costs.py`` makes that file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stemlab._disk import cache_dir, write_atomically
+from stemlab._models.spec import ModelSpec
+from stemlab.chunking import ChunkPlan
+from stemlab.errors import OutputError, ParameterError
+from stemlab.runs import package_versions
+from stemlab.separation import AudioStemSeparator
+
+__all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds"]
+
+# The two lengths at which a machine is calibrated: a call of the network's own length, where that
+# is no longer than this, and a quarter of it.
+_LONGEST_CALIBRATION_SECONDS = 8.0
+# Short calls vary more: they are repeated.
+_MOST_REPEATS, _ENOUGH_SECONDS = 3, 2.0
+# Of the file that is calibrated with, and of what a sum of two blocks holds for a moment.
+_BYTES, _COPIES = 4, 2
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """What a separation will cost.
+
+    Parameters
+    ----------
+    calls : int
+        Of the networks.
+    seconds : float
+        Processing time, with the model loaded; reading and writing files is not counted.
+    rtf : float
+        The same per second of audio.
+    peak_memory_bytes : int or None
+        Of a process that does nothing else, Python and PyTorch included. It does not depend on
+        the length of the recording. None where it is not known: on other devices than the CPU.
+    """
+
+    calls: int
+    seconds: float
+    rtf: float
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """How the cost of one model on one machine follows from a plan.
+
+    Parameters
+    ----------
+    model : str
+    device : str
+    batch_size : int
+    sources : int
+    shape : str
+        Whose measurements were taken for the architecture.
+    call : tuple of float
+        Seconds of a call that computes x seconds of audio, where the shape was measured:
+        a + b x + c x².
+    lengths : tuple of float, in s
+        At which this machine was calibrated.
+    factors : tuple of float
+        How many times as long a call took here, at these lengths.
+    memory : tuple of float or None
+        Bytes of a process that computes x seconds at a time: a + b x + c x². None where it is not
+        known.
+    time_error, memory_error : float
+        Largest relative error that was found when the model was checked, on the machine of the
+        measurements.
+    """
+
+    model: str
+    device: str
+    batch_size: int
+    sources: int
+    shape: str
+    call: tuple[float, float, float]
+    lengths: tuple[float, ...]
+    factors: tuple[float, ...]
+    memory: tuple[float, float, float] | None
+    time_error: float
+    memory_error: float
+
+    def estimate(self, plans: Sequence[ChunkPlan]) -> CostEstimate:
+        """Estimate what a separation will cost; takes no time itself.
+
+        Parameters
+        ----------
+        plans : sequence of ChunkPlan
+            Of one recording, one per network, as `AudioStemSeparator.plan` gives them.
+
+        Returns
+        -------
+        estimate : CostEstimate
+
+        Raises
+        ------
+        ParameterError
+            If there are no plans.
+        """
+        if not plans:
+            raise ParameterError("plans is empty. Pass what AudioStemSeparator.plan returned.")
+        seconds = sum(self._seconds(each) for each in plans)
+        return CostEstimate(
+            calls=sum(each.calls for each in plans),
+            seconds=seconds,
+            rtf=seconds * plans[0].sample_rate / plans[0].samples,
+            peak_memory_bytes=self._peak(plans),
+        )
+
+    def _seconds(self, plan: ChunkPlan) -> float:
+        length, computed = call_seconds(plan), plan.computed_samples / plan.sample_rate
+        fixed, linear, square = self.call
+        factor = float(np.interp(length, self.lengths, self.factors))
+        return factor * (fixed * plan.calls + (linear + square * length) * computed)
+
+    def _peak(self, plans: Sequence[ChunkPlan]) -> int | None:
+        if self.memory is None:
+            return None
+        fixed, linear, square = self.memory
+        longest = max(map(call_seconds, plans))
+        work = self.batch_size * (linear + square * longest) * longest
+        # Every pass holds about a segment of all stems; the first is part of what was measured.
+        segments = [each.segment_samples for each in plans for _ in each.starts]
+        held = (sum(segments) - max(segments)) * self.sources * 2 * _BYTES * _COPIES
+        return round(fixed + work + held)
+
+
+def call_seconds(plan: ChunkPlan) -> float:
+    """Audio that each call of a plan computes, the last one perhaps less.
+
+    Parameters
+    ----------
+    plan : ChunkPlan
+
+    Returns
+    -------
+    seconds : float
+        Padding and context included.
+    """
+    length = plan.network_samples or plan.input_samples or min(plan.segment_samples, plan.samples)
+    return length / plan.sample_rate
+
+
+def calibrate(separator: AudioStemSeparator, *, fresh: bool = False) -> CostModel:
+    """Find how fast a model is on this machine, from a few calls of its network.
+
+    Takes a little longer than one segment does, once: the result is kept in the cache.
+
+    Parameters
+    ----------
+    separator : AudioStemSeparator
+    fresh : bool, default False
+        Whether to measure again what is in the cache.
+
+    Returns
+    -------
+    model : CostModel
+
+    Raises
+    ------
+    ModelError, OutOfMemoryError
+        If the model cannot be loaded.
+
+    Notes
+    -----
+    The networks of a bag are taken to cost the same, and so are the segments of a batch. A network
+    that nobody measured gets the shape of the one of its architecture that is nearest in size; its
+    memory is scaled with the square root of the number of weights, as the width of the network is.
+    """
+    spec = separator.spec
+    shape, entry = _shape_of(spec)
+    lengths = _lengths(spec)
+    call = _three(entry["call"])
+    factors = _calibration(separator, lengths, call, fresh=fresh)
+    return CostModel(
+        model=spec.name,
+        device=separator.device,
+        batch_size=separator.batch_size,
+        sources=len(spec.sources),
+        shape=shape,
+        call=call,
+        lengths=lengths,
+        factors=factors,
+        memory=_memory(spec, entry) if separator.device == "cpu" else None,
+        time_error=float(_measured()["error"]["time"]["largest"]),
+        memory_error=float(_measured()["error"]["memory"]["largest"]),
+    )
+
+
+@cache
+def _measured() -> dict[str, Any]:
+    path = Path(__file__).resolve().parent / "assets" / "costs.json"
+    fields: dict[str, Any] = json.loads(path.read_bytes())
+    return fields
+
+
+def _shape_of(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
+    """The entry of the same architecture whose networks are nearest in size."""
+    architecture = spec.members[0].architecture.rpartition(".")[2]
+    size = math.log(spec.parameters / len(spec.members))
+    candidates = {
+        name: each
+        for name, each in _measured()["shapes"].items()
+        if each["architecture"] == architecture
+    }
+    name = min(candidates, key=lambda each: abs(math.log(candidates[each]["parameters"]) - size))
+    return name, candidates[name]
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    fixed, linear, square = map(float, values)
+    return fixed, linear, square
+
+
+def _memory(spec: ModelSpec, entry: dict[str, Any]) -> tuple[float, float, float]:
+    fixed, linear, square = _three(entry["memory"])
+    more_weights = _BYTES * (spec.parameters - entry["parameters"])
+    width = math.sqrt(spec.parameters / len(spec.members) / entry["parameters"])
+    return fixed + more_weights, linear * width, square * width
+
+
+def _lengths(spec: ModelSpec) -> tuple[float, ...]:
+    own = max(float(each.segment_seconds) for each in spec.members)
+    longest = min(own, _LONGEST_CALIBRATION_SECONDS)
+    shortest = max(each.min_segment_samples for each in spec.members) / spec.sample_rate
+    return (max(longest / 4, 2 * shortest), longest)
+
+
+def _calibration(
+    separator: AudioStemSeparator,
+    lengths: tuple[float, ...],
+    call: tuple[float, float, float],
+    *,
+    fresh: bool,
+) -> tuple[float, ...]:
+    key = json.dumps(
+        [
+            separator.model_sha256,
+            separator.device,
+            separator.batch_size,
+            torch.get_num_threads(),
+            [platform.node(), platform.machine(), os.cpu_count()],
+            package_versions(),
+            lengths,
+        ]
+    )
+    known = {} if fresh else _read_calibrations()
+    taken = known.get(key)
+    if not (isinstance(taken, list) and len(taken) == len(lengths) and all(map(_is_time, taken))):
+        taken = _measure(separator, lengths)
+        _write_calibration(key, taken)
+    fixed, linear, square = call
+    return tuple(
+        seconds / (fixed + linear * length + square * length**2)
+        for seconds, length in zip(taken, lengths, strict=True)
+    )
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, float) and 0 < value < math.inf
+
+
+def _measure(separator: AudioStemSeparator, lengths: Sequence[float]) -> list[float]:
+    """Seconds of one call at each length, the shortest first; it is the least of some."""
+    samples = int(separator.sample_rate * max(lengths))
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, samples))
+    _time_call(separator, noise, lengths[0])  # Loads the weights, and warms up.
+    times = []
+    for length in lengths:
+        taken: list[float] = []
+        while len(taken) < _MOST_REPEATS and sum(taken) < _ENOUGH_SECONDS:
+            taken.append(_time_call(separator, noise, length))
+        # All networks of a bag had their turn.
+        times.append(min(taken) / len(separator.spec.members))
+    return times
+
+
+def _time_call(
+    separator: AudioStemSeparator, noise: npt.NDArray[np.float64], length: float
+) -> float:
+    audio = noise[:, : int(separator.sample_rate * length)]
+    started = time.perf_counter()
+    separator.separate_audio(
+        audio,
+        separator.sample_rate,
+        segment_seconds=length,
+        overlap=0.0,
+        pad_to_training_segment=False,
+    )
+    return time.perf_counter() - started
+
+
+def _calibrations() -> Path:
+    return cache_dir() / "calibrations.json"
+
+
+def _read_calibrations() -> dict[str, Any]:
+    try:
+        fields = json.loads(_calibrations().read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _write_calibration(key: str, taken: list[float]) -> None:
+    fields = {**_read_calibrations(), key: taken}
+    with suppress(OutputError):  # It is measured again the next time.
+        write_atomically(_calibrations(), json.dumps(fields, indent=1).encode(), sync=False)
