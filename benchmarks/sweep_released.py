@@ -37,8 +37,8 @@ GRIDS = {
 
 
 def tell(event: SweepProgress) -> None:
-    """One line for each setting."""
-    print(f"{event.done}/{event.total} {event.running}", file=sys.stderr)
+    """Keep one line up to date."""
+    print(f"\r{event.done}/{event.total} {event.running}\033[K", end="", file=sys.stderr)
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
     )
     results = sweep.run(progress=tell)
     # Cost alone: what random weights make is no music.
-    quality = [name for name in results.columns if name.endswith("_db") or name == "source"]
+    quality = [name for name in results.columns if name.endswith("_db")]
     results = results.drop_duplicates([*results.columns[:5]]).assign(
         **dict.fromkeys(quality, np.nan), source="all", worst_seam_seconds=np.nan
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -50,13 +51,11 @@ def write_atomically(
     OutputError
         If it cannot be written; an earlier file is then left as it was.
     """
-    draft: Path | None = None
+    # Not `tempfile`, whose files nobody else may read.
+    draft = path.parent / f"{prefix}{secrets.token_hex(8)}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=prefix, suffix=".partial", delete=False
-        ) as file:
-            draft = Path(file.name)
+        with draft.open("xb") as file:
             file.write(content)
             file.flush()
             if sync:
@@ -69,5 +68,5 @@ def write_atomically(
             path,
         ) from error
     finally:
-        if draft is not None:
+        with suppress(OSError):
             draft.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ plans, padding and context are those of a real one.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -52,6 +53,20 @@ class Failing(Planted):
     def forward(self, mix: torch.Tensor) -> torch.Tensor:
         if mix.shape[-1] < 20_000:
             raise ValueError("planted failure")
+        return super().forward(mix)
+
+
+class Dozing(Planted):
+    """Takes two seconds too long, once, when it is given inputs of 0.7 s."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dozed: list[int] = []  # The views that run share it.
+
+    def forward(self, mix: torch.Tensor) -> torch.Tensor:
+        if mix.shape[-1] == 30_870 and not self.dozed:
+            self.dozed.append(1)
+            time.sleep(2)
         return super().forward(mix)
 
 

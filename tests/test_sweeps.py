@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import multiprocessing
@@ -19,11 +20,13 @@ import pandas as pd
 import planted
 import pytest
 import soundfile
+from demucs.apply import BagOfModels
 
 from stemlab._assets import demo_song_dir
+from stemlab._models.loading import known_code_digest
 from stemlab.errors import AudioError, ModelRefusedError, OutputError, ParameterError
 from stemlab.metrics import sdr
-from stemlab.separation import AudioStemSeparator
+from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps import (
     COLUMNS,
     SETTING_COLUMNS,
@@ -226,6 +229,30 @@ def test_settings_that_come_to_the_same_are_run_once(tiny_hdemucs, tiny_htdemucs
     assert own["padded"].tolist() == [True, False]
 
 
+def test_equal_computations_of_a_network_of_ones_own_class_are_run_once(song):
+    planned = plan_sweep(
+        song,
+        planted.Planted(),
+        sample_rate=RATE,
+        segments=[1.0],
+        overlaps=[0.25],
+        padded=[True, False],
+        store=False,
+    )
+    assert planned.estimate().computations == 1
+    results = planned.run()
+    assert len(results) == 2 * 4
+    assert results["wall_seconds"].nunique() == 1
+
+
+def test_a_class_derived_from_htdemucs_is_planned_as_one(song):
+    """It pads and takes context as the class it comes from."""
+    separator = AudioStemSeparator(planted.Planted())
+    assert separator.spec.members[0].architecture == "HTDemucs"
+    (plan,) = separator.plan(RATE, SeparationSettings(segment_seconds=0.5))
+    assert (plan.input_samples, plan.network_samples) == (RATE // 2, RATE)
+
+
 def test_a_short_padded_segment_is_shown_to_cost_as_much_and_save_nothing(tiny_htdemucs, song):
     results = sweep(
         song,
@@ -416,6 +443,22 @@ def test_what_figures_depend_on_is_part_of_their_key(song, store, change):
     assert plan_sweep(song, network, **options).table().empty
 
 
+def test_what_a_network_computes_has_one_digest(tiny_hdemucs):
+    """The same in another object, which has other places in memory; another with other settings."""
+    for network in (tiny_hdemucs, planted.tiny(), BagOfModels([planted.tiny(), planted.tiny()])):
+        digest = known_code_digest(network)
+        assert digest == known_code_digest(copy.deepcopy(network))
+        other = copy.deepcopy(network)
+        next(each for each in other.modules() if hasattr(each, "kernel_size")).stride = 3
+        assert known_code_digest(other) not in (None, digest)
+    weighted = BagOfModels([planted.tiny(), planted.tiny()], weights=[[1, 0, 0, 0], [0, 1, 1, 1]])
+    assert known_code_digest(weighted) != digest
+    patched = planted.tiny()
+    patched.forward = lambda mix: mix
+    assert known_code_digest(patched) is None
+    assert known_code_digest(planted.Planted()) is None
+
+
 def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, store):
     options = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.0], "store": store}
     sweep(song, planted.Planted(), **options)
@@ -460,6 +503,23 @@ def test_cancelling_keeps_what_is_done(tiny_htdemucs, song, store):
     results = planned.run(progress=lambda event: seen.append(event.done))
     assert min(seen) == 2
     assert results["computation"].nunique() == 4
+
+
+def test_a_disturbed_time_is_taken_once_more(song):
+    """What else the machine does must not decide what is recommended."""
+    network = planted.Dozing()
+    results = sweep(
+        song,
+        network,
+        sample_rate=RATE,
+        segments=[0.7, 0.25, 0.3, 0.5, 0.6],  # The first has most to compute, and comes last.
+        overlaps=[0.0],
+        padded=[False],
+        agreement=False,
+        store=False,
+    )
+    assert network.dozed
+    assert settings(results).set_index("segment_seconds").loc[0.7, "wall_seconds"] < 1.5
 
 
 def test_progress_ends_at_all_of_it(song):
@@ -693,8 +753,6 @@ def test_a_worker_with_another_model_refuses_it(song, tmp_path, monkeypatch):
     (source,) = model_sources("stemlab-mini")
     object.__setattr__(source, "sha256", "0" * 64)
     audio = load_audio(song, RATE, excerpt_seconds=None, excerpt_start_seconds=None)
-    from stemlab.separation import SeparationSettings
-
     task = Task(source, SeparationSettings(), "cpu", 1, Measures())
     with pytest.raises(ModelRefusedError, match="expected SHA-256 0000"):
         separate_there(task, audio)

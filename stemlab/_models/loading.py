@@ -44,7 +44,7 @@ __all__ = [
     "state_digest",
 ]
 
-_PLAIN = (bool, int, float, str, Fraction, list, tuple, type(None))
+_PLAIN = (bool, int, float, str, Fraction, type(None))
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 # Building a network takes time by these, even where no weight is made.
 _MOST = {"depth": 12, "t_layers": 64, "dconv_depth": 16, "sources": 64, "multi_freqs": 16}
@@ -201,12 +201,18 @@ def known_code_digest(network: nn.Module) -> str | None:
         patched = any(callable(getattr(kind, each, None)) for each in vars(module))
         if kind.__module__.partition(".")[0] not in ("torch", "demucs") or patched or any(hooks):
             return None
-        plain = {key: each for key, each in vars(module).items() if isinstance(each, _PLAIN)}
+        plain = {key: each for key, each in vars(module).items() if _is_plain(each)}
         digest.update(
             f"{name} {kind.__module__}.{kind.__qualname__} {sorted(plain.items())}\n".encode()
         )
         digest.update(repr(getattr(module, "_init_args_kwargs", "")).encode())
     return digest.hexdigest()
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return isinstance(value, _PLAIN)
 
 
 def parse_network(network: NetworkEntry, content: bytes, label: str) -> nn.Module:

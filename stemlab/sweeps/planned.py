@@ -120,6 +120,8 @@ class Sweep:
     ) -> None:
         self._audio = audio
         self._sources = {each.name: each for each in sources}
+        # Of a network whose code nobody vouches for, nothing may be found again.
+        self._identities = {each.name: each.identity or str(uuid.uuid4()) for each in sources}
         self._grid = grid
         self._measures = measures
         self._batch_size = batch_size
@@ -354,11 +356,10 @@ class Sweep:
         return {
             "record": _RECORD,
             "audio": self._audio.facts,
-            # Of a network whose code nobody vouches for, nothing may be found again.
-            "model": source.identity or str(uuid.uuid4()),
+            "model": self._identities[source.name],
             "computation": computation,
             "sources": settings.sources,
-            "long_run": self._long_key(source) if self._measures.agreement else None,
+            "long_run": self._long_key(source.name) if self._measures.agreement else None,
             # Keeping stems changes no figure.
             "measures": asdict(replace(self._measures, keep_audio=False)),
             "device": self._separators[source.name].device,
@@ -368,12 +369,12 @@ class Sweep:
             "versions": self._versions,
         }
 
-    def _long_key(self, source: ModelSource) -> str:
-        settings = self._long_settings[source.name]
+    def _long_key(self, name: str) -> str:
+        settings = self._long_settings[name]
         return digest_of(
             {
-                "long run of": source.identity or source.sha256,
-                "computation": computation_of(self._plan(source.name, settings)),
+                "long run of": self._identities[name],
+                "computation": computation_of(self._plan(name, settings)),
                 "sources": settings.sources,
                 "audio": self._audio.facts,
                 "versions": self._versions,
@@ -441,13 +442,12 @@ class Sweep:
         """What the settings of a model share; its long-context run is made where it is missing."""
         if not self._measures.agreement:
             return Material(digest_of(self._audio.facts), self._audio)
-        source = self._sources[name]
-        key = self._long_key(source)
+        key = self._long_key(name)
         kept = self._kept_long_run(name)
         stems = {each: read_file(path)[0] for each, path in kept.items()}
         if not stems:
             stems = run(self._long_settings[name])
-            if self._store is not None and source.identity is not None:
+            if self._store is not None and self._sources[name].identity is not None:
                 self._store.keep(key, stems, self._audio.sample_rate)
         return Material(key, self._audio, stems)
 
@@ -458,10 +458,7 @@ class Sweep:
         return _weight(self._plan(name, self._long_settings[name]))
 
     def _kept_long_run(self, name: str) -> dict[str, Path]:
-        source = self._sources[name]
-        if self._store is None or source.identity is None:
-            return {}
-        return self._store.kept(self._long_key(source))
+        return {} if self._store is None else self._store.kept(self._long_key(name))
 
 
 def _separator(source: ModelSource, device: str, batch_size: int) -> AudioStemSeparator:

@@ -39,7 +39,8 @@ COLUMNS = MappingProxyType(
         "calls": "calls of the network",
         "network_seconds": "audio that a call computes, padding included, in s",
         "wasted_share": "share of what is computed that is padding, context or overlap, in [0, 1)",
-        "wall_seconds": "processing time in s, model loaded and warm: median of the repeats",
+        "wall_seconds": "processing time in s, model loaded and warm: median of the repeats; "
+        "taken once more where it is three times what earlier settings suggest",
         "wall_seconds_min": "its least",
         "wall_seconds_max": "its most",
         "repeats": "how often the setting was run",
