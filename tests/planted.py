@@ -57,14 +57,14 @@ class Failing(Planted):
 
 
 class Dozing(Planted):
-    """Takes two seconds too long, once, when it is given inputs of 0.7 s."""
+    """Takes two seconds too long, once, when it is given inputs of 0.8 s."""
 
     def __init__(self) -> None:
         super().__init__()
         self.dozed: list[int] = []  # The views that run share it.
 
     def forward(self, mix: torch.Tensor) -> torch.Tensor:
-        if mix.shape[-1] == 30_870 and not self.dozed:
+        if mix.shape[-1] == 35_280 and not self.dozed:
             self.dozed.append(1)
             time.sleep(2)
         return super().forward(mix)
