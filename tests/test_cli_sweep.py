@@ -43,6 +43,7 @@ def test_the_whole_way(environment, tmp_path):
     """Sweep, the recommended command, figures from the file, an instant second run, the cache."""
     table, pictures = tmp_path / "results.csv", tmp_path / "pictures"
     arguments = ["sweep", MIXTURE, *GRID, "--references", demo_song_dir(), "--out", table]
+    arguments += ["--sources", "drums,bass,other,vocals", "--device", "cpu"]
     done = run(environment, *arguments, "--keep-audio", "--figures", pictures)
     assert "4 settings on cpu" in done.stdout
     assert "Recommended: stemlab-mini, segment" in done.stdout
@@ -55,6 +56,7 @@ def test_the_whole_way(environment, tmp_path):
     (line,) = [each for each in done.stdout.splitlines() if each.startswith("  stemlab separate")]
     program, *typed = shlex.split(line)
     assert program == "stemlab"
+    assert typed[-4:] == ["--sources", "drums,bass,other,vocals", "--device", "cpu"]
     run(environment, *typed, "--out", tmp_path / "stems", "--quiet")
     assert (tmp_path / "stems" / "mixture" / "run.json").is_file()
 

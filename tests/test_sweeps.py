@@ -459,15 +459,30 @@ def test_what_a_network_computes_has_one_digest(tiny_hdemucs):
     assert known_code_digest(planted.Planted()) is None
 
 
-def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, store):
+def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, store, caplog):
     options = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.0], "store": store}
     sweep(song, planted.Planted(), **options)
+    assert "results of Planted are not stored" in caplog.text
     assert store.usage().results == 0
     sweep(song, planted.Planted(), network_version="a", **options)
     assert store.usage().results == 1
     same = plan_sweep(song, planted.Planted(), network_version="a", **options)
     other = plan_sweep(song, planted.Planted(), network_version="b", **options)
     assert (len(same.table()), len(other.table())) == (4, 0)
+
+
+def test_drafts_of_killed_processes_are_cleared_away_when_they_are_old(store):
+    old = [store.folder / "results" / "ab" / ".stemlab-1.partial", store.folder / "audio"]
+    old[1] = old[1] / ".stemlab-2.partial"
+    young = store.folder / "results" / "ab" / ".stemlab-3.partial"
+    for each in (old[0], young):
+        each.parent.mkdir(parents=True, exist_ok=True)
+        each.write_text("half")
+    old[1].mkdir(parents=True)
+    for each in old:
+        os.utime(each, (0, 0))
+    store.check_writable()
+    assert [each.exists() for each in (*old, young)] == [False, False, True]
 
 
 def test_a_damaged_record_is_measured_again(tiny_htdemucs, song, store):

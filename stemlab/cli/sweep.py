@@ -204,12 +204,12 @@ def _report(results: pd.DataFrame, options: argparse.Namespace, limits: dict[str
         pictures = draw(results, Path(options.figures), setting)
     written = [str(each) for each in (options.out, *pictures) if each is not None]
     if options.json:
-        print(json.dumps(_facts(results, answer, options.song, written), indent=2))
+        print(json.dumps(_facts(results, answer, options, written), indent=2))
     elif not options.quiet:
         print(_table(results, answer))
         if answer is not None:
             print(f"\nRecommended: {answer.setting}.\n{answer.reason}")
-            print(f"  {_command(answer, options.song)}")
+            print(f"  {_command(answer, options)}")
         print("".join(f"\nWritten: {each}" for each in written).lstrip("\n"), end="")
         print("\n" if written else "", end="")
     # What ran and failed; a setting that a model does not take was never begun.
@@ -227,14 +227,17 @@ def _report(results: pd.DataFrame, options: argparse.Namespace, limits: dict[str
 
 
 def _facts(
-    results: pd.DataFrame, answer: Recommendation | None, song: str, written: list[str]
+    results: pd.DataFrame,
+    answer: Recommendation | None,
+    options: argparse.Namespace,
+    written: list[str],
 ) -> dict[str, Any]:
     recommended = None
     if answer is not None:
         recommended = {
             "setting": asdict(answer.setting),
             "reason": answer.reason,
-            "command": _command(answer, song),
+            "command": _command(answer, options),
             "pareto": [asdict(each) for each in answer.front],
         }
     return {
@@ -245,8 +248,13 @@ def _facts(
     }
 
 
-def _command(answer: Recommendation, song: str) -> str:
-    return answer.command.replace("SONG", shlex.quote(song), 1)
+def _command(answer: Recommendation, options: argparse.Namespace) -> str:
+    """What to type, with what was typed here and matters there too."""
+    more = ["--seed", str(options.seed)] if answer.setting.shifts and options.seed else []
+    more += ["--sources", options.sources] if options.sources is not None else []
+    more += ["--device", options.device] if options.device != "auto" else []
+    command = answer.command.replace("SONG", shlex.quote(options.song), 1)
+    return " ".join([command, *map(shlex.quote, more)])
 
 
 def _table(results: pd.DataFrame, answer: Recommendation | None) -> str:
@@ -288,9 +296,8 @@ def _table(results: pd.DataFrame, answer: Recommendation | None) -> str:
         ).rstrip()
         for line in lines
     )
-    return (
-        f"{table}\n* none other is faster and better (SDR, agreement and seams: means over stems)"
-    )
+    better = "as fast, as small and as good" if memory else "as fast and as good"
+    return f"{table}\n* no other is {better} (SDR, agreement and seams are means over the stems)"
 
 
 class _Bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import uuid
@@ -50,6 +51,8 @@ from stemlab.sweeps.store import SweepStore
 from stemlab.sweeps.table import make_table
 
 __all__ = ["Sweep", "SweepEstimate", "plan_sweep", "sweep"]
+
+_log = logging.getLogger(__name__)
 
 # A process that imports PyTorch, loads a model and warms it up, where each setting has its own.
 _PROCESS_SECONDS = 6.0
@@ -122,6 +125,13 @@ class Sweep:
         self._sources = {each.name: each for each in sources}
         # Of a network whose code nobody vouches for, nothing may be found again.
         self._identities = {each.name: each.identity or str(uuid.uuid4()) for each in sources}
+        for each in sources if store is not None else ():
+            if each.identity is None:
+                _log.warning(
+                    "results of %s are not stored: its class is not one of Demucs, and its weights "
+                    "do not tell what it computes. Pass network_version to vouch for its code.",
+                    each.name,
+                )
         self._grid = grid
         self._measures = measures
         self._batch_size = batch_size

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 # About 45 settings of 30 s in four stereo stems.
 AUDIO_LIMIT_BYTES = 2_000_000_000
+_STALE_SECONDS = 3600
 _ADVICE = ", or set STEMLAB_CACHE to another one"
 
 
@@ -85,6 +87,7 @@ class SweepStore:
         probe = self.folder / "writable"
         write_atomically(probe, b"", advice=_ADVICE, sync=False)
         probe.unlink(missing_ok=True)
+        self._clear_drafts()
 
     def find(self, key: str) -> dict[str, Any] | None:
         """Look up a result.
@@ -243,6 +246,13 @@ class SweepStore:
         for folder in self._audio.glob("*"):
             with suppress(OSError):
                 yield folder.stat().st_mtime, sum(map(_size, folder.iterdir())), folder
+
+    def _clear_drafts(self) -> None:
+        """Remove what processes that were killed have left; younger ones may still be at work."""
+        for draft in (*self.folder.glob("results/*/.stemlab-*"), *self._audio.glob(".stemlab-*")):
+            with suppress(OSError):
+                if time.time() - draft.lstat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
 
     def _make_room(self, size: int) -> None:
         kept = sorted(self._kept())
