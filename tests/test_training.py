@@ -357,7 +357,6 @@ def test_an_inaudible_source_is_not_graded_and_songs_are_summed_up_without_it(tr
 
 def test_bss_eval_holds_on_music_that_a_codec_has_cut_off(training):
     """White noise at -20 dB is an artifact and not interference; see `bss_eval`."""
-    pytest.importorskip("museval", reason="the extra train is not installed")
     generator = np.random.default_rng(5)
     # Two frames and one channel: museval's time goes with the cube of the channels.
     spectrum = np.fft.rfft(generator.standard_normal((4, 1, 2 * RATE)))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from stemlab.errors import MissingDependencyError, ParameterError
 
-__all__ = ["BssEval", "bss_eval", "check_bss_eval"]
+__all__ = ["BssEval", "bss_eval", "museval_metrics"]
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,6 @@ class BssEval:
     isr_db: float
     sir_db: float
     sar_db: float
-
-
-def check_bss_eval() -> None:
-    """Refuse to work towards a BSSEval that cannot be computed here.
-
-    Raises
-    ------
-    MissingDependencyError
-        If museval is not installed.
-    """
-    _museval_metrics()
 
 
 def bss_eval(
@@ -87,7 +76,7 @@ def bss_eval(
     F.-R. Stöter, A. Liutkus, N. Ito, "The 2018 Signal Separation Evaluation Campaign",
     LVA/ICA 2018, doi:10.1007/978-3-319-93764-9_28.
     """
-    metrics = _museval_metrics()
+    metrics = museval_metrics()
     missing = [each for each in references if each not in estimates]
     if missing:
         raise ParameterError(f"estimates has no {missing[0]!r}; pass a stem for each reference.")
@@ -121,8 +110,18 @@ def _samples_first(signal: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 @cache
-def _museval_metrics() -> ModuleType:
-    """Load the one module that is needed: the whole package wants ffmpeg, to read data sets."""
+def museval_metrics() -> ModuleType:
+    """Load museval's metrics alone: the whole package wants ffmpeg, to read data sets.
+
+    Returns
+    -------
+    metrics : module
+
+    Raises
+    ------
+    MissingDependencyError
+        If museval is not installed.
+    """
     package = importlib.util.find_spec("museval")
     if package is None or package.origin is None:
         raise MissingDependencyError(

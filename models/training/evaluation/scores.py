@@ -9,6 +9,7 @@ import numpy as np
 from synth import SAMPLE_RATE, SOURCES
 
 from stemlab import AudioStemSeparator, sdr, si_sdr
+from stemlab.metrics.bsseval import museval_metrics
 
 Separate = Callable[[np.ndarray], np.ndarray]
 # A source further than this below the mixture is not scored: it all but does not play.
@@ -84,17 +85,15 @@ def bss_eval(estimates: np.ndarray, stems: np.ndarray) -> dict[str, dict[str, fl
     keeps the filters weak; it bounds the SDR at 60 dB. Inaudible sources are left out, and so are
     frames in which a source rests.
     """
-    import museval
-
     mixture = stems.sum(axis=0)
     heard = [n for n, stem in enumerate(stems) if level_db(stem, mixture) > AUDIBLE_DB]
     noise = np.random.default_rng(0).standard_normal(stems.shape)
     levels = np.sqrt(np.square(stems).mean(axis=(1, 2), keepdims=True))
     dithered = stems + 10 ** (_DITHER_DB / 20) * levels * noise
-    frames = museval.evaluate(
+    *frames, _ = museval_metrics().bss_eval(
         dithered[heard].transpose(0, 2, 1),
         estimates[heard].transpose(0, 2, 1),
-        win=SAMPLE_RATE,
+        window=SAMPLE_RATE,
         hop=SAMPLE_RATE,
     )
     figures = {}
