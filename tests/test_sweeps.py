@@ -665,26 +665,37 @@ def test_a_function_that_makes_another_network_each_time_is_refused_there(song):
 
 
 def test_a_network_in_memory_does_not_reach_other_processes(song):
-    planned = plan_sweep(song, planted.Planted(), sample_rate=RATE, store=False, **FREE)
+    options = {"sample_rate": RATE, "store": False, **FREE}
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(1, mp_context=spawn) as executor,
         pytest.raises(ParameterError, match="ProcessPoolExecutor works in others"),
     ):
-        planned.run(executor=executor)
+        plan_sweep(song, planted.Planted(), executor=executor, **options)
     with pytest.raises(ParameterError, match="a module that can be imported"):
-        plan_sweep(song, lambda: planted.Planted(), sample_rate=RATE, memory=True, store=False)
+        plan_sweep(song, lambda: planted.Planted(), memory=True, **options)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there processes are forked")
 def test_a_forking_pool_is_refused(song):
-    planned = plan_sweep(song, planted.shares, sample_rate=RATE, store=False, **FREE)
     fork = multiprocessing.get_context("fork")
     with (
         ProcessPoolExecutor(1, mp_context=fork) as executor,
         pytest.raises(ParameterError, match="spawn"),
     ):
-        planned.run(executor=executor)
+        plan_sweep(song, planted.shares, sample_rate=RATE, executor=executor, store=False)
+
+
+def test_times_of_an_executor_are_not_taken_for_those_of_this_machine(song, store):
+    options = {"sample_rate": RATE, "store": store, **FREE}
+    with ThreadPoolExecutor(2) as threads:
+        first = sweep(song, planted.tiny(), executor=threads, **options)
+        again = plan_sweep(song, planted.tiny(), executor=threads, **options)
+        assert again.estimate().stored == 2
+    assert not first["timed_alone"].any()
+    here = plan_sweep(song, planted.tiny(), **options)
+    assert here.table().empty
+    assert here.run()["timed_alone"].all()
 
 
 def test_a_dead_process_is_an_error_of_its_setting(song):

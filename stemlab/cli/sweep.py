@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterator
@@ -82,21 +83,21 @@ def run(options: argparse.Namespace) -> int:
     if options.figures is not None and Path(options.figures).is_file():
         raise OutputError(f"{options.figures!r} is a file. Name a folder for the figures.")
     with _executor(options.scheduler) as executor:
-        sweep = _plan(options)
+        sweep = _plan(options, executor)
         estimate = sweep.estimate()
         if not (options.quiet or options.json):
             print(_tell_estimate(options.song, sweep, estimate))
         _confirm(estimate, options)
         try:
             with _bar(hidden=options.quiet or options.json) as progress:
-                results = sweep.run(executor=executor, progress=progress)
+                results = sweep.run(progress=progress)
         except KeyboardInterrupt:
             _tell_kept(sweep, stored=not options.no_store)
             raise
     return _report(results, options, limits)
 
 
-def _plan(options: argparse.Namespace) -> Sweep:
+def _plan(options: argparse.Namespace, executor: Executor | None) -> Sweep:
     return plan_sweep(
         options.song,
         options.model,
@@ -117,6 +118,7 @@ def _plan(options: argparse.Namespace) -> Sweep:
         keep_audio=options.keep_audio,
         device=options.device,
         batch_size=options.batch_size,
+        executor=executor,
         store=not options.no_store,
     )
 
@@ -149,7 +151,7 @@ def _tell_estimate(song: str, sweep: Sweep, estimate: SweepEstimate) -> str:
     memory = estimate.peak_memory_bytes
     return (
         f"{Path(song).name}: {estimate.settings} settings on {sweep.device}"
-        + (f", {same} of which come to the same as others" if same > 0 else "")
+        + (f" ({same} repeat the computation of others)" if same > 0 else "")
         + (f", {estimate.stored} measured before" if estimate.stored else "")
         + (
             f". About {duration(estimate.seconds)}"
@@ -184,8 +186,6 @@ def _tell_kept(sweep: Sweep, *, stored: bool) -> None:
 
 
 def _report(results: pd.DataFrame, options: argparse.Namespace, limits: dict[str, Any]) -> int:
-    if options.out is not None:
-        write_sweep(results, options.out)
     failed = results[results["error"] != ""]
     for row in failed.to_dict(orient="records"):
         print(
@@ -198,20 +198,17 @@ def _report(results: pd.DataFrame, options: argparse.Namespace, limits: dict[str
         answer = recommend(results, **limits)
     except ParameterError as error:
         refusal = error
-    pictures: list[Path] = []
-    if options.figures is not None and len(failed) < len(results):
-        setting = None if answer is None else answer.setting
-        pictures = draw(results, Path(options.figures), setting)
-    written = [str(each) for each in (options.out, *pictures) if each is not None]
-    if options.json:
-        print(json.dumps(_facts(results, answer, options, written), indent=2))
-    elif not options.quiet:
+    if not (options.json or options.quiet):
         print(_table(results, answer))
         if answer is not None:
             print(f"\nRecommended: {answer.setting}.\n{answer.reason}")
             print(f"  {_command(answer, options)}")
-        print("".join(f"\nWritten: {each}" for each in written).lstrip("\n"), end="")
-        print("\n" if written else "", end="")
+    written = _write(results, answer, options)
+    if options.json:
+        print(json.dumps(_facts(results, answer, options, written), indent=2))
+    elif not options.quiet:
+        for each in written:
+            print(f"Written: {each}")
     # What ran and failed; a setting that a model does not take was never begun.
     broken = failed[failed["computation"] != ""]
     if len(broken):
@@ -224,6 +221,20 @@ def _report(results: pd.DataFrame, options: argparse.Namespace, limits: dict[str
     if refusal is not None and not options.quiet:
         print(f"stemlab: note: nothing is recommended: {refusal}", file=sys.stderr)
     return 0
+
+
+def _write(
+    results: pd.DataFrame, answer: Recommendation | None, options: argparse.Namespace
+) -> list[str]:
+    """Write the files that were asked for."""
+    written = []
+    if options.out is not None:
+        write_sweep(results, options.out)
+        written.append(options.out)
+    if options.figures is not None and (results["error"] == "").any():
+        setting = None if answer is None else answer.setting
+        written += map(str, draw(results, Path(options.figures), setting))
+    return written
 
 
 def _facts(
@@ -285,7 +296,8 @@ def _table(results: pd.DataFrame, answer: Recommendation | None) -> str:
         line += [f"{first['peak_memory_bytes'] / 1e6:.0f} MB"] if memory else []
         line += [f"{rows['sdr_db'].mean():.2f} dB"] if truth else []
         line += [f"{rows['agreement_db'].mean():.1f} dB"] if agreement else []
-        line += [f"{rows['seam_db'].mean():+.1f} dB"]
+        seams = rows["seam_db"].mean()
+        line += ["none" if math.isnan(seams) else f"{seams:+.1f} dB"]
         chosen = answer is not None and setting == answer.setting
         line += ["<- recommended" if chosen else "*" if setting in front else ""]
         lines.append(line)

@@ -7,7 +7,7 @@ import os
 import platform
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,7 @@ from stemlab.sweeps.running import (
     Stopped,
     SweepProgress,
     Teller,
+    refuse_fork,
     run_here,
     run_on,
 )
@@ -119,9 +120,13 @@ class Sweep:
         stems: Sequence[str] | None,
         device: str,
         batch_size: int,
+        executor: Executor | None,
         store: SweepStore | None,
     ) -> None:
+        if executor is not None:
+            refuse_fork(executor)
         self._audio = audio
+        self._executor = executor
         self._sources = {each.name: each for each in sources}
         # Of a network whose code nobody vouches for, nothing may be found again.
         self._identities = {each.name: each.identity or str(uuid.uuid4()) for each in sources}
@@ -148,6 +153,9 @@ class Sweep:
         if measures.memory and self.device == "cpu":
             for each in sources:
                 each.portable("measuring memory on the CPU")
+        if executor is not None and not isinstance(executor, ThreadPoolExecutor):
+            for each in sources:
+                each.portable(type(executor).__name__)
         self._rows = [row for each in sources for row in self._rows_of(each, stems)]
         if all(each.job is None for each in self._rows):
             raise ParameterError(f"no setting of the sweep is possible. {self._rows[0].error}")
@@ -243,19 +251,11 @@ class Sweep:
             max((each for each in peaks if each is not None), default=None),
         )
 
-    def run(
-        self,
-        *,
-        executor: Executor | None = None,
-        progress: Callable[[SweepProgress], None] | None = None,
-    ) -> pd.DataFrame:
+    def run(self, *, progress: Callable[[SweepProgress], None] | None = None) -> pd.DataFrame:
         """Measure what was not measured before.
 
         Parameters
         ----------
-        executor : concurrent.futures.Executor, optional
-            Runs the settings in threads, processes or on other machines, for instance
-            ``dask.distributed.Client(...).get_executor()``. Default: one after another, here.
         progress : callable, optional
             Called with a `SweepProgress`; raising an exception there ends the sweep, and what is
             done is kept.
@@ -267,8 +267,6 @@ class Sweep:
 
         Raises
         ------
-        ParameterError
-            If a model cannot reach the processes of the executor.
         OutputError
             If results cannot be stored.
         ModelError, OutOfMemoryError, SeparationError
@@ -284,8 +282,8 @@ class Sweep:
         tell = Teller(len(self._jobs), jobs, long_runs, progress)
         ended = (
             run_here(jobs, self._audio, self._separators, self._material, tell)
-            if executor is None
-            else run_on(executor, jobs, self._audio, self._material, tell)
+            if self._executor is None
+            else run_on(self._executor, jobs, self._audio, self._material, tell)
         )
         try:
             for each in ended:
@@ -376,6 +374,8 @@ class Sweep:
             "batch_size": self._batch_size,
             "threads": torch.get_num_threads(),
             "machine": [platform.node(), platform.machine(), os.cpu_count()],
+            # Its times are those of other machines, or of a busy one.
+            "executor": "" if self._executor is None else type(self._executor).__name__,
             "versions": self._versions,
         }
 
@@ -521,6 +521,7 @@ def plan_sweep(
     device: str = "auto",
     batch_size: int = 1,
     network_version: str | None = None,
+    executor: Executor | None = None,
     store: SweepStore | bool = True,
 ) -> Sweep:
     """Plan a sweep over settings of the separation; nothing is separated yet.
@@ -562,6 +563,9 @@ def plan_sweep(
         Vouches for the code of a network of your own class: with it, results of that network are
         stored and found again until it, or the weights, change. Results of Demucs' own classes
         always are.
+    executor : concurrent.futures.Executor, optional
+        Runs the settings in threads, in processes or on other machines, for instance
+        ``dask.distributed.Client(...).get_executor()``. Default: one after another, here.
     store : SweepStore or bool, default True
         Where results are kept, and those of earlier sweeps found; False for nowhere.
 
@@ -572,7 +576,8 @@ def plan_sweep(
     Raises
     ------
     ParameterError
-        If a value is outside its range, or no setting is possible for any model.
+        If a value is outside its range, no setting is possible for any model, or a model does not
+        reach the processes of the executor.
     AudioError
         If the recording or a true stem cannot be used.
     ModelNotFoundError, ModelRefusedError
@@ -608,6 +613,7 @@ def plan_sweep(
         stems=stems,
         device=device,
         batch_size=batch_size,
+        executor=executor,
         store=kept,
     )
 
@@ -616,7 +622,6 @@ def sweep(
     audio: StrPath | npt.ArrayLike,
     model: SweepModel = "stemlab-mini",
     *,
-    executor: Executor | None = None,
     progress: Callable[[SweepProgress], None] | None = None,
     **options: Any,
 ) -> pd.DataFrame:
@@ -632,8 +637,6 @@ def sweep(
         The recording; of a long one, the 30 s in its middle unless `excerpt_seconds` says
         otherwise.
     model : str, path, Demucs network or function that makes one, default "stemlab-mini"
-    executor : concurrent.futures.Executor, optional
-        Runs the settings in threads, processes or on other machines, see `Sweep.run`.
     progress : callable, optional
         Called with a `SweepProgress`; raising an exception there ends the sweep, and what is done
         is kept.
@@ -641,7 +644,7 @@ def sweep(
         ``sample_rate``, ``models``, ``segments``, ``overlaps``, ``shifts``, ``padded``, ``seed``,
         ``references``, ``sources``, ``excerpt_seconds``, ``excerpt_start_seconds``, ``memory``,
         ``repeats``, ``agreement``, ``bsseval``, ``keep_audio``, ``device``, ``batch_size``,
-        ``network_version`` and ``store``, as in `plan_sweep`.
+        ``network_version``, ``executor`` and ``store``, as in `plan_sweep`.
 
     Returns
     -------
@@ -665,4 +668,4 @@ def sweep(
     >>> results.groupby("overlap")["calls"].first().to_dict()
     {0.0: 2.0, 0.5: 4.0}
     """
-    return plan_sweep(audio, model, **options).run(executor=executor, progress=progress)
+    return plan_sweep(audio, model, **options).run(progress=progress)

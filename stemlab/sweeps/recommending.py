@@ -59,6 +59,7 @@ class _Graded:
     truth: bool
     quality_db: float
     loss_db: float
+    timed_alone: bool
 
 
 def recommend(
@@ -262,6 +263,7 @@ def _graded(results: pd.DataFrame) -> list[_Graded]:
             truth=truth,
             quality_db=quality,
             loss_db=_below(best, quality) if truth else float(_loss_db(rows[figure]).mean()),
+            timed_alone=bool(first.get("timed_alone", True)),
         )
         if not math.isnan(quality):
             graded.append(each)

@@ -37,7 +37,7 @@ from stemlab.sweeps.measuring import (
 from stemlab.sweeps.models import make_separator
 from stemlab.sweeps.recordings import SweepAudio
 
-__all__ = ["Done", "Job", "Stopped", "SweepProgress", "Teller", "run_here", "run_on"]
+__all__ = ["Done", "Job", "Stopped", "SweepProgress", "Teller", "refuse_fork", "run_here", "run_on"]
 
 # Of tasks that carry the audio along: so much of it is held at once.
 _MOST_CARRIERS = 8
@@ -309,13 +309,7 @@ def run_on(
     ------
     done : Done
         In the order in which they end.
-
-    Raises
-    ------
-    ParameterError
-        If a model, or PyTorch, does not reach the processes of the executor.
     """
-    _refuse_fork(executor)
     if not isinstance(executor, ThreadPoolExecutor):
         jobs = [replace(each, task=each.task.portable(_kind(executor))) for each in jobs]
     with tempfile.TemporaryDirectory(prefix="stemlab-sweep-") as scratch:
@@ -406,7 +400,18 @@ def _kind(executor: Executor) -> str:
     return type(executor).__name__
 
 
-def _refuse_fork(executor: Executor) -> None:
+def refuse_fork(executor: Executor) -> None:
+    """Refuse processes in which PyTorch may wait for ever.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor
+
+    Raises
+    ------
+    ParameterError
+        If it forks this process.
+    """
     context = getattr(executor, "_mp_context", None)
     forks = context is not None and context.get_start_method() == "fork"
     if isinstance(executor, ProcessPoolExecutor) and forks:
