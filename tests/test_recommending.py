@@ -131,6 +131,12 @@ def test_a_silent_source_and_failed_settings_are_left_out():
         recommend(failed)
 
 
+def test_times_taken_beside_others_are_said_to_be_rough():
+    results = table(FAST_POOR, GOOD)
+    assert "compare only roughly" not in recommend(results.assign(timed_alone=True)).reason
+    assert "compare only roughly" in recommend(results.assign(timed_alone=False)).reason
+
+
 def test_times_within_the_noise_are_taken_for_equal():
     found = recommend(table((8.0, 0.1, 0.100, 800, 5.0, 0.0), (8.0, 0.2, 0.102, 800, 5.06, 0.0)))
     assert found.setting == setting(8.0, 0.2)

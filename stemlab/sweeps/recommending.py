@@ -138,6 +138,8 @@ def recommend(
             f" Left out: {len(allowed) - len(calm)} whose error stands out by more than "
             f"{max_seam_db:g} dB at the segment boundaries, where it may click."
         )
+    if not all(each.timed_alone for each in settings):
+        reason += " Times were taken beside other settings: they compare only roughly."
     return Recommendation(chosen.setting, reason, _command(chosen.setting), tuple(_front(settings)))
 
 
