@@ -1,0 +1,445 @@
+"""Spectra: spectrograms reduced to what a screen can show, octave bands, distances.
+
+All powers are relative to a sine of full scale, which adds up to 1 (0 dB) over all frequencies.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stemlab._typing import AudioArray
+from stemlab.audio import as_audio
+from stemlab.audio.arrays import check_rate
+from stemlab.errors import ParameterError
+
+__all__ = [
+    "FREQUENCY_SCALES",
+    "SpectralComparison",
+    "SpectralGrid",
+    "compare_spectra",
+]
+
+FREQUENCY_SCALES = ("log", "linear", "mel")
+
+_Floats = npt.NDArray[np.float64]
+_Powers = npt.NDArray[np.float32]
+
+# More columns and rows than this cannot be told apart on a screen.
+_COLUMNS, _ROWS, _MEL_ROWS = 1200, 200, 128
+_FRAMES_AT_ONCE = 256
+# Less than this in one frequency bin is not heard, whatever the recording.
+_FLOOR = 1e-10
+# Octave bands around 31.5 Hz to 16 kHz; the names are the usual rounded ones.
+_CENTRES_HZ = tuple(1000 * 2.0**octave for octave in range(-5, 5))
+
+
+@dataclass(frozen=True)
+class SpectralGrid:
+    """Where the cells of a spectrogram lie, and how it is computed.
+
+    Parameters
+    ----------
+    fft_samples : int, even, in [16, 65536], default 2048
+        Length of a frame (46 ms at 44.1 kHz): a longer one tells close tones apart, a shorter one
+        close moments.
+    frequency_scale : {"log", "linear", "mel"}, default "log"
+    time_range_seconds : (float, float), optional
+        Default: all of the longest signal.
+    frequency_range_hz : (float, float), optional
+        Default: all of it; a logarithmic scale has no place for 0 Hz.
+
+    Raises
+    ------
+    ParameterError
+        If a value is outside its range.
+    """
+
+    fft_samples: int = 2048
+    frequency_scale: str = "log"
+    time_range_seconds: tuple[float, float] | None = None
+    frequency_range_hz: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        size = self.fft_samples
+        if type(size) is not int or not 16 <= size <= 65536 or size % 2:
+            raise ParameterError(
+                f"fft_samples={size!r} is not an even whole number in [16, 65536]. "
+                "2048 suits music at 44.1 kHz."
+            )
+        if self.frequency_scale not in FREQUENCY_SCALES:
+            raise ParameterError(
+                f"frequency_scale={self.frequency_scale!r} is not known. "
+                f"Choose one of {', '.join(FREQUENCY_SCALES)}."
+            )
+        for name in ("time_range_seconds", "frequency_range_hz"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _check_range(name, value))
+
+    @property
+    def hop_samples(self) -> int:
+        """Distance of frames: a quarter of one."""
+        return self.fft_samples // 4
+
+    def frames(self, samples: int, sample_rate: int) -> range:
+        """Number the frames of a recording that lie in the time range.
+
+        Parameters
+        ----------
+        samples : int
+        sample_rate : int, in Hz
+
+        Returns
+        -------
+        frames : range
+            Frame k is centred on sample ``k * hop_samples``.
+
+        Raises
+        ------
+        ParameterError
+            If the time range begins after the recording.
+        """
+        count = 1 + samples // self.hop_samples
+        if self.time_range_seconds is None:
+            return range(count)
+        seconds = samples / sample_rate
+        start, stop = self.time_range_seconds
+        if start >= seconds:
+            raise ParameterError(
+                f"time_range_seconds={self.time_range_seconds!r} begins after the recording, "
+                f"which has {seconds:.3f} s. Choose a range inside it."
+            )
+        per_second = sample_rate / self.hop_samples
+        first = int(start * per_second)
+        return range(first, max(first + 1, min(count, int(np.ceil(stop * per_second)))))
+
+    def rows(self, sample_rate: int) -> tuple[_Floats, npt.NDArray[np.float32]]:
+        """Lay out the rows of the picture.
+
+        Parameters
+        ----------
+        sample_rate : int, in Hz
+
+        Returns
+        -------
+        edges_hz : ndarray, shape (rows + 1,), rising
+        weights : ndarray, shape (bins, rows), float32
+            Each column adds up to 1: a row is a mean over frequency bins.
+
+        Raises
+        ------
+        ParameterError
+            If the frequency range holds no frequency of a recording of that rate.
+        """
+        nyquist = sample_rate / 2
+        low, high = self.frequency_range_hz or (0.0, nyquist)
+        high = min(high, nyquist)
+        width = sample_rate / self.fft_samples
+        if self.frequency_scale == "log":
+            low = max(low, width / 2)
+        if high - low < width:
+            raise ParameterError(
+                f"frequency_range_hz={self.frequency_range_hz!r} holds less than one step of "
+                f"{width:.3g} Hz below {nyquist:g} Hz. Choose a wider range, or more fft_samples."
+            )
+        if self.frequency_scale == "mel":
+            return _mel_rows(self.fft_samples, sample_rate, low, high)
+        # Bin k stands for the frequencies around k * width.
+        first, stop = round(low / width), min(self.fft_samples // 2, round(high / width)) + 1
+        bins = stop - first
+        if self.frequency_scale == "log":
+            first = max(first, 1)
+            edges = np.geomspace(first, stop, _ROWS, endpoint=False)
+        else:
+            edges = np.linspace(first, stop, min(bins, _ROWS), endpoint=False)
+        starts = np.unique(edges.astype(np.int64))
+        bounds = np.append(starts, stop)
+        weights = np.zeros((self.fft_samples // 2 + 1, len(starts)), np.float32)
+        for row, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            weights[begin:end, row] = 1 / (end - begin)
+        return np.clip((bounds - 0.5) * width, 0, nyquist), weights
+
+
+@dataclass(frozen=True)
+class SpectralComparison:
+    """Spectrograms of several signals on one grid, and what sets them apart.
+
+    Parameters
+    ----------
+    reference : str
+        The signal that the others are compared with.
+    seconds : ndarray, shape (columns + 1,)
+        Edges of the columns.
+    hz : ndarray, shape (rows + 1,)
+        Edges of the rows.
+    powers : dict of str to ndarray, each shape (rows, columns), float32
+        Mean power of the cell, of one frequency bin; the reference is among them.
+    band_hz : tuple of float
+        Centres of the octave bands.
+    band_levels_db : dict of str to ndarray, each shape (bands,)
+        Level in each band over the time that was looked at.
+    band_differences_db : dict of str to ndarray, each shape (bands,)
+        Of all signals but the reference: level minus that of the reference, over the time that
+        both have.
+    log_spectral_distance_db : dict of str to float
+        Of all signals but the reference.
+    grid : SpectralGrid
+    """
+
+    reference: str
+    seconds: _Floats
+    hz: _Floats
+    powers: Mapping[str, _Powers]
+    band_hz: tuple[float, ...]
+    band_levels_db: Mapping[str, _Floats]
+    band_differences_db: Mapping[str, _Floats]
+    log_spectral_distance_db: Mapping[str, float]
+    grid: SpectralGrid
+
+
+def compare_spectra(
+    signals: Mapping[str, npt.ArrayLike],
+    sample_rate: int,
+    *,
+    reference: str | None = None,
+    grid: SpectralGrid | None = None,
+) -> SpectralComparison:
+    """Compare the spectra of signals with that of one of them.
+
+    Parameters
+    ----------
+    signals : mapping of str to array, each shape (channels, samples) or (samples,)
+        One or two channels. Lengths may differ; what is compared is what both have.
+    sample_rate : int, in Hz
+        Of all of them.
+    reference : str, optional
+        Default: the first.
+    grid : SpectralGrid, optional
+
+    Returns
+    -------
+    comparison : SpectralComparison
+
+    Raises
+    ------
+    ParameterError
+        If there are no signals, `reference` is not one of them, or a range of the grid lies
+        outside them.
+    AudioError
+        If a signal is empty, not finite or has more than two channels.
+
+    Notes
+    -----
+    Power of a short-time Fourier transform with a periodic Hann window, a hop of a quarter of a
+    frame and zeros around the recording, averaged over the channels. It is computed in blocks:
+    memory does not grow with the length of the signals.
+
+    The log-spectral distance [1]_ is the root mean square, over the frequencies of a frame, of the
+    difference of levels in dB, averaged over the frames. Power below -100 dB in a frequency bin
+    counts as that: silence equals silence, and is not infinitely far from music.
+
+    Octave bands are those of IEC 61260-1 around 31.5 Hz to 16 kHz, as far as the sample rate
+    reaches, each the sum of its frequency bins.
+
+    References
+    ----------
+    .. [1] A. Gray, J. Markel, "Distance measures for speech processing", IEEE Trans. ASSP 24(5),
+       1976, doi:10.1109/TASSP.1976.1162849.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> noise = np.random.default_rng(0).uniform(-0.1, 0.1, 44_100)
+    >>> found = compare_spectra({"loud": noise, "quiet": noise / 2}, 44_100)
+    >>> round(found.log_spectral_distance_db["quiet"], 2), found.band_differences_db["quiet"][5]
+    (6.02, np.float64(-6.02...))
+    """
+    recordings = _check_signals(signals)
+    check_rate("sample_rate", sample_rate)
+    grid = grid or SpectralGrid()
+    name = next(iter(recordings)) if reference is None else reference
+    if name not in recordings:
+        raise ParameterError(
+            f"reference={reference!r} is not one of the signals. "
+            f"Choose one of {', '.join(recordings)}."
+        )
+    longest = max(each.shape[1] for each in recordings.values())
+    frames = grid.frames(longest, sample_rate)
+    edges_hz, weights = grid.rows(sample_rate)
+    columns = _column_starts(len(frames))
+    bands, edges = _bands(sample_rate, grid.fft_samples)
+    reduced = {each: _Reduced(columns, weights, edges) for each in recordings}
+    distances = {each: _Distance(edges) for each in recordings if each != name}
+    for blocks in _together(recordings, grid.fft_samples, frames):
+        for each, block in blocks.items():
+            reduced[each].add(block)
+            if each != name and name in blocks:
+                both = min(len(block), len(blocks[name]))
+                distances[each].add(blocks[name][:both], block[:both])
+    seconds = (np.append(columns, len(frames)) + frames.start - 0.5) * grid.hop_samples
+    start, stop = frames.start * grid.hop_samples, min(longest, frames.stop * grid.hop_samples)
+    return SpectralComparison(
+        reference=name,
+        seconds=np.clip(seconds, start, stop) / sample_rate,
+        hz=edges_hz,
+        powers={each: found.powers() for each, found in reduced.items()},
+        band_hz=bands,
+        band_levels_db={each: _db(found.bands()) for each, found in reduced.items()},
+        band_differences_db={each: found.band_differences() for each, found in distances.items()},
+        log_spectral_distance_db={each: found.mean() for each, found in distances.items()},
+        grid=grid,
+    )
+
+
+class _Reduced:
+    """The powers of a signal, summed up as they come: by cell and by octave band."""
+
+    def __init__(
+        self, columns: npt.NDArray[np.int64], weights: _Powers, edges: npt.NDArray[np.int64]
+    ) -> None:
+        self._columns, self._weights, self._edges = columns, weights, edges
+        self._cells = np.zeros((len(columns), weights.shape[1]))
+        self._frames = np.zeros(len(columns))
+        self._bands = np.zeros(len(edges) - 1)
+        self._done = 0
+
+    def add(self, block: _Powers) -> None:
+        # The column of each frame; a column may go on in the next block.
+        numbers = np.arange(self._done, self._done + len(block))
+        column = np.searchsorted(self._columns, numbers, side="right") - 1
+        first, starts = np.unique(column, return_index=True)
+        self._cells[first] += np.add.reduceat(block @ self._weights, starts, axis=0)
+        self._frames += np.bincount(column, minlength=len(self._columns))
+        self._bands += _band_sums(block, self._edges)
+        self._done += len(block)
+
+    def powers(self) -> _Powers:
+        # Where the signal has ended, there is silence.
+        means = self._cells / np.maximum(self._frames, 1)[:, np.newaxis]
+        return means.T.astype(np.float32)
+
+    def bands(self) -> _Floats:
+        return self._bands / max(self._done, 1)
+
+
+class _Distance:
+    """How far a signal is from the reference, summed up as frames of both come."""
+
+    def __init__(self, edges: npt.NDArray[np.int64]) -> None:
+        self._edges = edges
+        self._reference = np.zeros(len(edges) - 1)
+        self._other = np.zeros(len(edges) - 1)
+        self._sum, self._frames = 0.0, 0
+
+    def add(self, reference: _Powers, other: _Powers) -> None:
+        difference = np.log10(np.maximum(other, _FLOOR) / np.maximum(reference, _FLOOR))
+        self._sum += float(np.sqrt((difference**2).mean(axis=1)).sum())
+        self._frames += len(reference)
+        self._reference += _band_sums(reference, self._edges)
+        self._other += _band_sums(other, self._edges)
+
+    def mean(self) -> float:
+        return 10 * self._sum / self._frames if self._frames else float("nan")
+
+    def band_differences(self) -> _Floats:
+        if not self._frames:
+            return np.full(len(self._reference), np.nan)
+        return _db(self._other / self._frames) - _db(self._reference / self._frames)
+
+
+def _check_range(name: str, value: object) -> tuple[float, float]:
+    try:
+        low, high = map(float, value)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        low = high = float("nan")
+    if not 0 <= low < high < np.inf:
+        raise ParameterError(
+            f"{name}={value!r} is not a range. Pass two numbers of at least 0, the smaller first."
+        )
+    return low, high
+
+
+def _check_signals(signals: Mapping[str, npt.ArrayLike]) -> dict[str, AudioArray]:
+    if not signals:
+        raise ParameterError("signals is empty. Pass a mapping such as {'vocals': array}.")
+    return {name: as_audio(each, name=f"signals[{name!r}]") for name, each in signals.items()}
+
+
+def _mel_rows(
+    fft_samples: int, sample_rate: int, low: float, high: float
+) -> tuple[_Floats, npt.NDArray[np.float32]]:
+    import librosa  # Takes a while to load.
+
+    rows = _MEL_ROWS
+    while True:
+        # Fewer where the frequencies of the frame are too coarse to fill each.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            edges = librosa.mel_frequencies(rows + 1, fmin=low, fmax=high)
+            centres = (np.arange(fft_samples // 2 + 1) * sample_rate / fft_samples)[:, np.newaxis]
+            inside = (centres >= edges[:-1]) & (centres < edges[1:])
+        if rows == 1 or inside.any(axis=0).all():
+            break
+        rows -= 1
+    weights = inside / np.maximum(inside.sum(axis=0), 1)
+    return edges, weights.astype(np.float32)
+
+
+def _column_starts(frames: int) -> npt.NDArray[np.int64]:
+    return np.linspace(0, frames, min(frames, _COLUMNS), endpoint=False).astype(np.int64)
+
+
+def _bands(sample_rate: int, fft_samples: int) -> tuple[tuple[float, ...], npt.NDArray[np.int64]]:
+    """Centres of the octave bands, and the first frequency bin of each and of the one after."""
+    centres = [each for each in _CENTRES_HZ if each / 2**0.5 < sample_rate / 2]
+    edges = np.array([centres[0] / 2**0.5, *(each * 2**0.5 for each in centres)])
+    return tuple(centres), np.ceil(edges * fft_samples / sample_rate).astype(np.int64)
+
+
+def _band_sums(block: _Powers, edges: npt.NDArray[np.int64]) -> _Floats:
+    totals = np.concatenate([[0.0], np.cumsum(block.sum(axis=0, dtype=np.float64))])
+    sums: _Floats = np.diff(totals[np.minimum(edges, len(totals) - 1)])
+    return sums
+
+
+def _db(powers: _Floats) -> _Floats:
+    levels: _Floats = 10 * np.log10(np.maximum(powers, _FLOOR))
+    return levels
+
+
+def _together(
+    recordings: Mapping[str, AudioArray], fft_samples: int, frames: range
+) -> Iterator[dict[str, _Powers]]:
+    """Powers of all signals, a block of frames at a time; one that has ended is left out."""
+    for start in range(frames.start, frames.stop, _FRAMES_AT_ONCE):
+        wanted = range(start, min(start + _FRAMES_AT_ONCE, frames.stop))
+        blocks = {}
+        for name, recording in recordings.items():
+            block = _frame_powers(recording, fft_samples, wanted)
+            if len(block):
+                blocks[name] = block
+        yield blocks
+
+
+def _frame_powers(recording: AudioArray, fft_samples: int, frames: range) -> _Powers:
+    """Power of all bins of those of the frames that the recording has, shape (frames, bins)."""
+    hop, half = fft_samples // 4, fft_samples // 2
+    last = min(frames.stop, 1 + recording.shape[1] // hop)
+    if last <= frames.start:
+        return np.zeros((0, half + 1), np.float32)
+    first, stop = frames.start * hop - half, (last - 1) * hop + half
+    samples = recording[:, max(first, 0) : stop]
+    padded = np.pad(samples, ((0, 0), (max(-first, 0), max(stop - recording.shape[1], 0))))
+    pieces = np.lib.stride_tricks.sliding_window_view(padded, fft_samples, axis=1)[:, ::hop]
+    window = np.hanning(fft_samples + 1)[:-1].astype(np.float32)
+    spectrum = np.fft.rfft(pieces * window)
+    power = (spectrum.real**2 + spectrum.imag**2).mean(axis=0)
+    # Both halves of the spectrum count, and twice because a sine's mean square is a half.
+    power *= np.float32(4 / fft_samples / float((window.astype(np.float64) ** 2).sum()))
+    power[:, [0, -1]] /= 2
+    powers: _Powers = power.astype(np.float32, copy=False)
+    return powers
