@@ -2,68 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from playwright.sync_api import ConsoleMessage, Page, Route
+from browsing import (
+    CELLS,
+    RUN_ALL,
+    RUN_SECONDS,
+    expect_status,
+    find_browser,
+    open_notebook,
+    press,
+    running_lab,
+    within,
+)
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--autoplay-policy=no-user-gesture-required",
-    "--mute-audio",
-]
-RUN_SECONDS = 300
-
-# Lets scripts wait for the kernel, and keeps what the page does not show: exceptions in the
-# callbacks of widgets, and what threads write to stderr.
-ATTACH = """async () => {
-  const app = window.jupyterapp;
-  await app.restored;
-  let panel;
-  while (!(panel = app.shell.currentWidget)?.context) await new Promise(r => setTimeout(r, 100));
-  await panel.context.ready;
-  await panel.sessionContext.ready;
-  const complaints = window.kernelComplaints = [];
-  panel.sessionContext.session.kernel.iopubMessage.connect((_, message) => {
-    const type = message.header.msg_type, content = message.content;
-    if (type === 'error') complaints.push(`${content.ename}: ${content.evalue}\\n`);
-    if (type === 'stream' && content.name === 'stderr') complaints.push(content.text);
-  });
-}"""
-RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
-# An evaluation has no time limit of its own.
-LIMITED = """([script, seconds]) => Promise.race([eval(script)(),
-  new Promise((_, reject) => setTimeout(
-    () => reject(new Error('not done within ' + seconds + ' s')), seconds * 1000))])"""
-CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets
-  .filter(cell => cell.model.type === 'code')
-  .map(cell => ({count: cell.model.executionCount,
-                 outputs: cell.model.sharedModel.toJSON().outputs}))"""
-# What a fresh kernel says when a page asks it for the widgets of an earlier one.
-RESTORING = re.compile(r"No such comm(: [0-9a-f-]+| target registered: jupyter\.widget\.control)\n")
 PLAYERS = """async () => {
   const players = [...document.querySelectorAll('audio')];
   for (const each of players) { each.muted = true; await each.play(); }
@@ -71,169 +27,6 @@ PLAYERS = """async () => {
   return players.map(each => ({
     name: each.previousSibling.textContent, seconds: each.duration, position: each.currentTime}));
 }"""
-
-
-@dataclass
-class Lab:
-    """A JupyterLab server and the folder it shows."""
-
-    url: str
-    token: str
-    folder: Path
-
-    def ask(self, path: str, method: str = "GET") -> Any:
-        request = urllib.request.Request(
-            f"{self.url}/{path}", method=method, headers={"Authorization": f"token {self.token}"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read() or "null")
-
-
-@dataclass
-class Visit:
-    """An open page and everything that went wrong on it."""
-
-    page: Page
-    faults: list[str] = field(default_factory=list)
-
-    def complaints(self) -> list[str]:
-        """What the page and the kernel complained of so far."""
-        said = "".join(self.page.evaluate("() => window.kernelComplaints"))
-        return [*self.faults, *filter(None, RESTORING.sub("", said).splitlines())]
-
-
-def find_browser() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        reason = f"no browser: none of {', '.join(BROWSERS)} is on the PATH"
-        if os.environ.get("STEMLAB_REQUIRE_BROWSER"):
-            pytest.fail(f"{reason}, and STEMLAB_REQUIRE_BROWSER is set")
-        pytest.skip(reason)
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
-@contextmanager
-def running_lab(folder: Path) -> Iterator[Lab]:
-    """Serve notebooks from `folder`/work, away from the settings of whoever runs this."""
-    home, work = folder / "home", folder / "work"
-    work.mkdir(parents=True)
-    lab = Lab(f"http://127.0.0.1:{free_port()}", uuid.uuid4().hex, work)
-    own_folders = {
-        "JUPYTER_CONFIG_DIR": "config",
-        "JUPYTER_DATA_DIR": "data",
-        "JUPYTER_RUNTIME_DIR": "runtime",
-        "IPYTHONDIR": "ipython",
-        "JUPYTERLAB_SETTINGS_DIR": "settings",
-        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-    }
-    command = [
-        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
-        "--expose-app-in-browser",
-        "--ServerApp.ip=127.0.0.1",
-        f"--ServerApp.port={lab.url.rpartition(':')[2]}",
-        "--ServerApp.port_retries=0",
-        f"--ServerApp.root_dir={work}",
-        f"--IdentityProvider.token={lab.token}",
-        "--LabApp.news_url=",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        "--LabApp.extension_manager=readonly",
-    ]
-    home.mkdir()
-    # Asked by the page, not by the server, so that the options above do not reach it.
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-    with (home / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            command,
-            cwd=work,
-            env={**os.environ, **{name: str(home / part) for name, part in own_folders.items()}},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            wait_for(lab, server, home / "server.log")
-            yield lab
-        finally:
-            stop(lab, server)
-
-
-def wait_for(lab: Lab, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(300):
-        assert server.poll() is None, log.read_text("utf-8")
-        try:
-            lab.ask("api/status")
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text('utf-8')}")
-
-
-def stop(lab: Lab, server: subprocess.Popen[bytes]) -> None:
-    try:
-        # Kernels outlive a server that is only told to end.
-        for kernel in lab.ask("api/kernels") if server.poll() is None else ():
-            lab.ask(f"api/kernels/{kernel['id']}", "DELETE")
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-
-
-@contextmanager
-def open_notebook(lab: Lab, name: str, executable: str) -> Iterator[Visit]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1200, "height": 1500})
-        page.set_default_timeout(60_000)
-        visit = Visit(page)
-
-        def keep_inside(route: Route) -> None:
-            if route.request.url.startswith((lab.url, "data:", "blob:")):
-                route.continue_()
-            else:
-                visit.faults.append(f"asked for {route.request.url}")
-                route.abort()
-
-        def note(message: ConsoleMessage) -> None:
-            if message.type == "error":
-                visit.faults.append(f"console: {message.text}")
-
-        page.route("**/*", keep_inside)
-        page.on("console", note)
-        page.on("pageerror", lambda error: visit.faults.append(f"page: {error}"))
-        page.goto(f"{lab.url}/doc/tree/{name}?token={lab.token}")
-        page.wait_for_function("() => window.jupyterapp")
-        within(page, 60, ATTACH)
-        try:
-            yield visit
-        finally:
-            browser.close()
-
-
-def within(page: Page, seconds: float, script: str) -> Any:
-    return page.evaluate(LIMITED, [script, seconds])
-
-
-def press(page: Page, name: str) -> None:
-    page.get_by_role("button", name=name, exact=True).click()
-
-
-def expect_status(page: Page, text: str) -> None:
-    page.get_by_role("status").filter(has_text=text).wait_for(timeout=RUN_SECONDS * 1000)
 
 
 @pytest.mark.browser
