@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from stemlab._version import __version__
 
 if TYPE_CHECKING:
+    from stemlab.analysis import SongReport as SongReport
+    from stemlab.analysis import analyze as analyze
     from stemlab.audio import read_file as read_file
     from stemlab.audio import write_file as write_file
     from stemlab.chunking import ChunkPlan as ChunkPlan
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from stemlab.metrics import sdr as sdr
     from stemlab.metrics import seams as seams
     from stemlab.metrics import si_sdr as si_sdr
+    from stemlab.plots import compare_spectrograms as compare_spectrograms
     from stemlab.provisioning import add_model as add_model
     from stemlab.provisioning import remove_model as remove_model
     from stemlab.provisioning import verify_model as verify_model
@@ -48,6 +51,9 @@ if TYPE_CHECKING:
     from stemlab.separation import SeparationSettings as SeparationSettings
     from stemlab.separation import StemBlock as StemBlock
     from stemlab.separation import replay as replay
+    from stemlab.spectra import SpectralComparison as SpectralComparison
+    from stemlab.spectra import SpectralGrid as SpectralGrid
+    from stemlab.spectra import compare_spectra as compare_spectra
     from stemlab.sweeps import Recommendation as Recommendation
     from stemlab.sweeps import Sweep as Sweep
     from stemlab.sweeps import plan_sweep as plan_sweep
@@ -57,6 +63,7 @@ if TYPE_CHECKING:
     from stemlab.sweeps import write_sweep as write_sweep
 
 _NAMES = {
+    "stemlab.analysis": ("SongReport", "analyze"),
     "stemlab.audio": ("read_file", "write_file"),
     "stemlab.chunking": ("ChunkPlan",),
     "stemlab.cost": ("CostEstimate", "CostModel", "calibrate"),
@@ -75,6 +82,7 @@ _NAMES = {
         "StemlabError",
     ),
     "stemlab.metrics": ("bss_eval", "consistency", "sdr", "seams", "si_sdr"),
+    "stemlab.plots": ("compare_spectrograms",),
     "stemlab.provisioning": ("add_model", "remove_model", "verify_model"),
     "stemlab.registry": ("ModelManifest", "find_model", "list_models"),
     "stemlab.separation": (
@@ -87,6 +95,7 @@ _NAMES = {
         "StemBlock",
         "replay",
     ),
+    "stemlab.spectra": ("SpectralComparison", "SpectralGrid", "compare_spectra"),
     "stemlab.sweeps": (
         "Recommendation",
         "Sweep",

@@ -31,6 +31,7 @@ COPIED = [
     "models/*/README.md",
     "models/stemlab-mini/*.safetensors",
     "supply-chain/*",
+    "stemlab/widgets/static/*.js",
 ]
 
 
@@ -211,8 +212,17 @@ def test_sounds_are_those_that_the_synthesiser_uses() -> None:
         assert names == declared
 
 
-def test_inventory_says_that_no_javascript_is_bundled(document: dict[str, Any]) -> None:
-    assert values(document["metadata"], "bundled-javascript") == ["none"]
+def test_inventory_lists_the_javascript_that_is_bundled(document: dict[str, Any]) -> None:
+    scripts = [path.relative_to(ROOT).as_posix() for path in (ROOT / "stemlab").rglob("*.js")]
+    listed = {
+        value: each
+        for each in document["components"]
+        for value in (values(each, "path") if each["bom-ref"].startswith("javascript:") else ())
+    }
+    assert sorted(listed) == sorted(scripts)
+    assert values(document["metadata"], "bundled-javascript") == [f"{len(listed)} files"]
+    # All of it is ours.
+    assert {v for each in listed.values() for v in values(each, "origin")} == {"this project"}
 
 
 # --- what it refuses
@@ -255,8 +265,7 @@ def exchange_weights(root: Path) -> None:
 
 
 def add_script(root: Path) -> None:
-    (root / "stemlab" / "widgets").mkdir()
-    (root / "stemlab" / "widgets" / "mixer.js").write_bytes(b"export default {};\n")
+    (root / "stemlab" / "widgets" / "third.js").write_bytes(b"export default {};\n")
 
 
 TABLES = "supply-chain"
@@ -368,7 +377,7 @@ MINI = "models/stemlab-mini/manifest.json"
         ),
         pytest.param(
             add_script,
-            "javascript.toml: stemlab/widgets/mixer.js is missing, which the wheel carries",
+            "javascript.toml: stemlab/widgets/third.js is missing, which the wheel carries",
             id="undeclared script",
         ),
     ],
@@ -418,15 +427,19 @@ def test_an_edited_or_missing_inventory_is_noticed(inventory: ModuleType, copy: 
 
 def test_a_declared_script_is_listed(inventory: ModuleType, copy: Path) -> None:
     add_script(copy)
-    (copy / "supply-chain" / "javascript.toml").write_text(
-        '["stemlab/widgets/mixer.js"]\nname = "mixer"\nlicense = "MIT"\norigin = "stemlab"\n',
+    table = copy / "supply-chain" / "javascript.toml"
+    before = table.read_text("utf-8")
+    table.write_text(
+        f'{before}\n["stemlab/widgets/third.js"]\nname = "third"\nlicense = "MIT"\n'
+        'origin = "stemlab"\n',
         "utf-8",
     )
     document = json.loads(inventory.render(inventory.read_sources(copy)))
-    script = components(document, "file")["mixer"]
+    script = components(document, "file")["third"]
     digest = hashlib.sha256(b"export default {};\n").hexdigest()
     assert script["hashes"][0]["content"] == digest
-    assert values(document["metadata"], "bundled-javascript") == ["1 files"]
+    count = len(tomllib.loads(before)) + 1
+    assert values(document["metadata"], "bundled-javascript") == [f"{count} files"]
 
 
 # --- the workflow

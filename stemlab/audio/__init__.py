@@ -10,12 +10,14 @@ from stemlab.audio.arrays import as_audio
 from stemlab.audio.finding import find_recordings
 from stemlab.audio.reading import AudioInfo, file_digest, read_file, read_info, stream_file
 from stemlab.audio.resampling import StreamResampler, resample, resampled_length
+from stemlab.audio.seeking import SeekableRecording
 from stemlab.audio.writing import FORMATS, OutputFormat, check_output_format, write_file
 
 __all__ = [
     "FORMATS",
     "AudioInfo",
     "OutputFormat",
+    "SeekableRecording",
     "StreamResampler",
     "as_audio",
     "check_output_format",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ __all__ = [
     "MAX_CHANNELS",
     "RATE_RANGE_HZ",
     "as_audio",
+    "as_signals",
     "check_rate",
     "downmix_matrix",
     "first_not_finite",
@@ -191,6 +192,29 @@ def as_audio(audio: npt.ArrayLike, *, name: str = "audio") -> AudioArray:
             "replace it, for example with numpy.nan_to_num"
         )
     return result
+
+
+def as_signals(signals: Mapping[str, npt.ArrayLike]) -> dict[str, AudioArray]:
+    """Check several arrays of audio that have names.
+
+    Parameters
+    ----------
+    signals : mapping of str to array, each shape (channels, samples) or (samples,)
+
+    Returns
+    -------
+    signals : dict of str to ndarray, each shape (channels, samples), float32
+
+    Raises
+    ------
+    ParameterError
+        If there are none.
+    AudioError
+        As of `as_audio`.
+    """
+    if not signals:
+        raise ParameterError("signals is empty. Pass a mapping such as {'vocals': array}.")
+    return {name: as_audio(each, name=f"signals[{name!r}]") for name, each in signals.items()}
 
 
 def _one_line(error: Exception) -> str:

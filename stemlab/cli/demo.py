@@ -11,7 +11,7 @@ from stemlab._assets import DEMO_SOURCES, demo_song_dir
 from stemlab.audio import read_file
 from stemlab.cli.separate import progress_bar
 from stemlab.metrics import sdr, si_sdr
-from stemlab.plots import plot_spectrograms
+from stemlab.plots import compare_spectrograms
 from stemlab.separation import AudioStemSeparator, OutputSettings
 
 __all__ = ["run"]
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
             "mixture_si_sdr_db": si_sdr(reference, mixture),
         }
     picture = Path(options.out) / "spectrograms.png"
-    axes = plot_spectrograms({"mixture": mixture, **stems}, sample_rate)
+    axes = compare_spectrograms({"mixture": mixture, **stems}, sample_rate, difference=False)
     axes[0].figure.savefig(picture, dpi=100)
     cost = result.manifest["cost"]
     if options.json:

@@ -46,9 +46,11 @@ def make_parser() -> argparse.ArgumentParser:
         _add_separate,
         _add_demo,
         _add_replay,
+        _add_analyze,
         _add_plan,
         _add_sweep,
         _add_figures,
+        _add_compare,
         _add_cache,
         _add_models,
         _add_info,
@@ -58,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 _Commands = argparse._SubParsersAction  # argparse has no public name for it
+_Options = argparse._ActionsContainer  # nor for what parsers and their groups have in common
 
 
 def _command(
@@ -85,7 +88,7 @@ def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
     return run
 
 
-def _add_device(parser: argparse.ArgumentParser, default: str | None) -> None:
+def _add_device(parser: _Options, default: str | None) -> None:
     parser.add_argument(
         "--device",
         default=default,
@@ -95,7 +98,7 @@ def _add_device(parser: argparse.ArgumentParser, default: str | None) -> None:
     )
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: _Options) -> None:
     """What decides how a song is separated."""
     add = parser.add_argument
     _add_model(parser)
@@ -112,13 +115,13 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     _add_where(parser)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: _Options) -> None:
     parser.add_argument(
         "--model", default="stemlab-mini", metavar="M", help="name, or folder with a manifest"
     )
 
 
-def _add_where(parser: argparse.ArgumentParser) -> None:
+def _add_where(parser: _Options) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=1, metavar="N", help="segments per call (1)"
     )
@@ -168,6 +171,31 @@ def _add_replay(commands: _Commands[_Parser]) -> None:
     parser.add_argument("manifest", metavar="RUN_JSON", help="run.json, or its folder")
     parser.add_argument("--input", metavar="SONG", help="the recording, if it was moved")
     _add_device(parser, None)
+
+
+def _add_analyze(commands: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands,
+        "analyze",
+        "analyze",
+        "Report loudness, tempo and spectrum of a song, as JSON and a picture; of its stems too.",
+    )
+    add = parser.add_argument
+    add("song", metavar="SONG", help="audio file")
+    add(
+        "--separate-stems",
+        action="store_true",
+        help="report on each stem too: its loudness, its share of the energy, when it plays",
+    )
+    add(
+        "--out",
+        default="analysis",
+        metavar="DIR",
+        help="gets SONG/report.json and SONG/report.png, in place of earlier ones "
+        "(default: analysis)",
+    )
+    add("--downmix", action="store_true", help="mix more than two channels down to stereo")
+    _add_settings(parser.add_argument_group("how stems are made, only with --separate-stems"))
 
 
 def _add_plan(commands: _Commands[_Parser]) -> None:
@@ -245,6 +273,28 @@ def _add_figures(commands: _Commands[_Parser]) -> None:
     )
 
 
+def _add_compare(commands: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands, "compare", "compare", "Draw spectrograms of recordings, and what sets them apart."
+    )
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILE", help="audio files")
+    add("--reference", metavar="FILE", help="the one the others are compared with (the first)")
+    add(
+        "--out",
+        default="comparison.png",
+        metavar="PICTURE",
+        help=".png, .svg or .pdf (default: comparison.png)",
+    )
+    add("--scale", choices=("log", "linear", "mel"), default="log", help="of frequencies (log)")
+    add("--fft", type=int, default=2048, metavar="N", help="samples in a frame (2048)")
+    add("--time", type=_numbers(float), metavar="A,B", help="only from A to B, in seconds")
+    add("--freq", type=_numbers(float), metavar="A,B", help="only from A to B, in Hz")
+    add("--range", type=_decibels, default=80.0, metavar="DB", help="darkest below loudest (80)")
+    add("--seams", metavar="RUN_JSON", help="mark where the segments of this separation meet")
+    add("--no-difference", action="store_true", help="draw the spectrograms alone")
+
+
 def _add_cache(commands: _Commands[_Parser]) -> None:
     summary = "See and clear what sweeps have stored."
     parser = commands.add_parser(
@@ -271,6 +321,16 @@ def _numbers(kind: type[float] | type[int]) -> Callable[[str], list[float]]:
             ) from None
 
     return read
+
+
+def _decibels(text: str) -> float:
+    try:
+        level = float(text)
+    except ValueError:
+        level = float("nan")
+    if not 0 < level < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of dB above 0")
+    return level
 
 
 def _seconds_or_all(text: str) -> float | None:

@@ -1,9 +1,12 @@
 """Pictures: matplotlib Axes in and out, without pyplot and its global state.
 
-`signals` draws recordings, `sweeps` what a sweep over separation settings found.
+`signals` draws waveforms, `spectrograms` what sets recordings apart over time and frequency,
+`sweeps` what a sweep over separation settings found, `report` a report of a recording.
 """
 
-from stemlab.plots.signals import plot_spectrograms, plot_waveforms
+from stemlab.plots.report import plot_report
+from stemlab.plots.signals import plot_waveforms
+from stemlab.plots.spectrograms import compare_spectrograms, draw_comparison
 from stemlab.plots.sweeps import (
     plot_sdr_against_rtf,
     plot_sweep_heatmap,
@@ -12,8 +15,10 @@ from stemlab.plots.sweeps import (
 )
 
 __all__ = [
+    "compare_spectrograms",
+    "draw_comparison",
+    "plot_report",
     "plot_sdr_against_rtf",
-    "plot_spectrograms",
     "plot_sweep_heatmap",
     "plot_sweep_heatmaps",
     "plot_sweep_pareto",

@@ -21,6 +21,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from stemlab.errors import ParameterError
+from stemlab.plots._panels import COLORS
 
 __all__ = ["plot_sdr_against_rtf", "plot_sweep_heatmap", "plot_sweep_heatmaps", "plot_sweep_pareto"]
 
@@ -56,8 +57,6 @@ _COLUMNS = {
     "consistency_db": _Column("Mixture left over (dB)", "z.1f"),
 }
 
-# Okabe and Ito's colours without the yellow, which is too pale for a line on white.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LINES: tuple[Any, ...] = (
     *("-", "--", "-.", ":"),
@@ -276,7 +275,7 @@ def plot_sweep_pareto(
     axes = _quality_axes(axes, f"{_COLUMNS[quality].label}, mean of the sources")
     heights = _finite_heights(axes, levels)
     for model, color, marker in zip(
-        settings["model"].unique(), cycle(_COLORS), cycle(_MARKERS), strict=False
+        settings["model"].unique(), cycle(COLORS), cycle(_MARKERS), strict=False
     ):
         its = (settings["model"] == model).to_numpy()
         axes.plot(seconds[its], heights[its], marker, color=color, alpha=0.8, label=model)
@@ -345,7 +344,7 @@ def plot_sdr_against_rtf(
     heights = _finite_heights(axes, rows[quality].to_numpy())
     sources = [each for each in results["source"].unique() if each in set(rows["source"])]
     for source, color, marker, line in zip(
-        sources, cycle(_COLORS), cycle(_MARKERS), cycle(_LINES), strict=False
+        sources, cycle(COLORS), cycle(_MARKERS), cycle(_LINES), strict=False
     ):
         its = (rows["source"] == source).to_numpy()
         axes.plot(

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from synth import SAMPLE_RATE, SOURCES
 
-from stemlab.plots import plot_spectrograms
+from stemlab.plots import compare_spectrograms
 
 
 def draw_stems(stems: np.ndarray, estimates: np.ndarray, path: Path) -> None:
@@ -18,5 +18,5 @@ def draw_stems(stems: np.ndarray, estimates: np.ndarray, path: Path) -> None:
     signals = {}
     for source, true, estimate in zip(SOURCES, stems, estimates, strict=True):
         signals |= {f"{source}, true": true, f"{source}, separated": estimate}
-    plot_spectrograms(signals, SAMPLE_RATE, axes=axes.ravel())
+    compare_spectrograms(signals, SAMPLE_RATE, difference=False, axes=axes.ravel())
     figure.savefig(path, dpi=80)

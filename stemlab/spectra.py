@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stemlab._typing import AudioArray
-from stemlab.audio import as_audio
-from stemlab.audio.arrays import check_rate
+from stemlab.audio.arrays import as_signals, check_rate
 from stemlab.errors import ParameterError
 
 __all__ = [
@@ -244,7 +243,7 @@ def compare_spectra(
     counts as that: silence equals silence, and is not infinitely far from music.
 
     Octave bands are those of IEC 61260-1 around 31.5 Hz to 16 kHz, as far as the sample rate
-    reaches, each the sum of its frequency bins.
+    and the length of a frame reach, each the sum of its frequency bins.
 
     References
     ----------
@@ -259,7 +258,7 @@ def compare_spectra(
     >>> round(found.log_spectral_distance_db["quiet"], 2), found.band_differences_db["quiet"][5]
     (6.02, np.float64(-6.02...))
     """
-    recordings = _check_signals(signals)
+    recordings = as_signals(signals)
     check_rate("sample_rate", sample_rate)
     grid = grid or SpectralGrid()
     name = next(iter(recordings)) if reference is None else reference
@@ -283,9 +282,12 @@ def compare_spectra(
                 distances[each].add(blocks[name][:both], block[:both])
     seconds = (np.append(columns, len(frames)) + frames.start - 0.5) * grid.hop_samples
     start, stop = frames.start * grid.hop_samples, min(longest, frames.stop * grid.hop_samples)
+    seconds = np.clip(seconds, start, stop) / sample_rate
+    # The last frame stands for what is left.
+    seconds[-1] = stop / sample_rate
     return SpectralComparison(
         reference=name,
-        seconds=np.clip(seconds, start, stop) / sample_rate,
+        seconds=seconds,
         hz=edges_hz,
         powers={each: found.powers() for each, found in reduced.items()},
         band_hz=bands,
@@ -364,12 +366,6 @@ def _check_range(name: str, value: object) -> tuple[float, float]:
     return low, high
 
 
-def _check_signals(signals: Mapping[str, npt.ArrayLike]) -> dict[str, AudioArray]:
-    if not signals:
-        raise ParameterError("signals is empty. Pass a mapping such as {'vocals': array}.")
-    return {name: as_audio(each, name=f"signals[{name!r}]") for name, each in signals.items()}
-
-
 def _mel_rows(
     fft_samples: int, sample_rate: int, low: float, high: float
 ) -> tuple[_Floats, npt.NDArray[np.float32]]:
@@ -397,7 +393,10 @@ def _bands(sample_rate: int, fft_samples: int) -> tuple[tuple[float, ...], npt.N
     """Centres of the octave bands, and the first frequency bin of each and of the one after."""
     centres = [each for each in _CENTRES_HZ if each / 2**0.5 < sample_rate / 2]
     edges = np.array([centres[0] / 2**0.5, *(each * 2**0.5 for each in centres)])
-    return tuple(centres), np.ceil(edges * fft_samples / sample_rate).astype(np.int64)
+    bins = np.ceil(edges * fft_samples / sample_rate).astype(np.int64)
+    # The lowest bands of short frames lie between two bins.
+    empty = int((np.diff(bins) == 0).sum())
+    return tuple(centres[empty:]), bins[empty:]
 
 
 def _band_sums(block: _Powers, edges: npt.NDArray[np.int64]) -> _Floats:

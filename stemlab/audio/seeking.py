@@ -1,0 +1,181 @@
+"""Any stretch of a recording, by position: for players, which jump."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from stemlab._typing import AudioArray, StrPath
+from stemlab.audio.arrays import as_audio, check_rate, first_not_finite
+from stemlab.audio.reading import read_info, stream_file
+from stemlab.audio.resampling import StreamResampler
+from stemlab.errors import AudioError, OutputError, ParameterError
+
+__all__ = ["SeekableRecording"]
+
+# Files in which every sample has its place; in others a jump changes the samples that follow.
+_EXACT_CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC"})
+
+
+class SeekableRecording:
+    """A recording of which any stretch can be read at any time, from any thread.
+
+    Parameters
+    ----------
+    recording : path or array, shape (channels, samples) or (samples,)
+        One or two channels.
+    sample_rate : int, in Hz, optional
+        Of the result; a file of another rate is resampled. Needed for an array, whose rate it is.
+
+    Attributes
+    ----------
+    samples : int
+    channels : int
+    sample_rate : int, in Hz
+
+    Raises
+    ------
+    ParameterError
+        If an array comes without its rate, or the rate is out of range.
+    AudioError
+        If the recording cannot be read, or has more than two channels.
+    OutputError
+        If there is no room for the decoded samples.
+
+    Notes
+    -----
+    An array is kept as it is, without a copy. A WAV, AIFF or FLAC file is read where it is wanted.
+    Any other, or one that has to be resampled, is decoded once into a temporary file (8 bytes per
+    sample in stereo), which `close` removes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> recording = SeekableRecording(np.arange(5.0) / 8, 8000)
+    >>> recording.read(3, 6)
+    array([[0.375, 0.5  , 0.   ]], dtype=float32)
+    """
+
+    def __init__(self, recording: StrPath | npt.ArrayLike, sample_rate: int | None = None) -> None:
+        self._closing = ExitStack()
+        self._one_reader = threading.Lock()
+        self._array: AudioArray | None = None
+        self._path: Path | None = None
+        self._decoded: IO[bytes] | None = None
+        if sample_rate is not None:
+            check_rate("sample_rate", sample_rate)
+        if isinstance(recording, (str, os.PathLike)):
+            self._open(Path(recording), sample_rate)
+        else:
+            if sample_rate is None:
+                raise ParameterError("sample_rate is missing. Pass the rate of the arrays in Hz.")
+            self._array = as_audio(recording)
+            self.channels, self.samples = self._array.shape
+            self.sample_rate = sample_rate
+
+    def read(self, start: int, stop: int) -> AudioArray:
+        """Read a stretch.
+
+        Parameters
+        ----------
+        start, stop : int, 0 <= start <= stop
+            Half-open; what lies after the end of the recording is silent.
+
+        Returns
+        -------
+        audio : ndarray, shape (channels, stop - start), float32
+
+        Raises
+        ------
+        AudioError
+            If the file cannot be read any more, or is another one by now.
+        """
+        inside = max(start, min(stop, self.samples))
+        if self._array is not None:
+            audio = self._array[:, start:inside]
+        elif self._decoded is not None:
+            audio = self._read_decoded(self._decoded, start, inside)
+        else:
+            audio = self._read_file(start, inside)
+        return np.pad(audio, ((0, 0), (0, stop - start - audio.shape[1])))
+
+    def close(self) -> None:
+        """Remove what was decoded; nothing can be read after that."""
+        self._closing.close()
+
+    def _open(self, path: Path, sample_rate: int | None) -> None:
+        info = read_info(path)
+        self.sample_rate = sample_rate or info.sample_rate
+        exact = info.reader == "soundfile" and info.container in _EXACT_CONTAINERS
+        if exact and info.samples and info.channels <= 2 and self.sample_rate == info.sample_rate:
+            self._path, self._status = path, _status(path)
+            self.channels, self.samples = info.channels, info.samples
+            return
+        decoded = self._closing.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        self._decoded = decoded
+        resampler: StreamResampler | None = None
+        self.samples = 0
+        try:
+            for block in stream_file(path):
+                self.channels = len(block)
+                resampler = resampler or StreamResampler(
+                    info.sample_rate, self.sample_rate, self.channels
+                )
+                self._keep(decoded, resampler.push(block))
+            assert resampler is not None
+            self._keep(decoded, resampler.finish())
+        except BaseException:
+            self.close()
+            raise
+
+    def _keep(self, file: IO[bytes], block: AudioArray) -> None:
+        try:
+            file.write(np.ascontiguousarray(block.T).tobytes())
+        except OSError as error:
+            raise OutputError(
+                f"the temporary folder {tempfile.gettempdir()!r} does not take what was decoded: "
+                f"{error.strerror}. Free some space there, or pass WAV files."
+            ) from error
+        self.samples += block.shape[1]
+
+    def _read_decoded(self, file: IO[bytes], start: int, stop: int) -> AudioArray:
+        width = 4 * self.channels
+        with self._one_reader:
+            file.seek(start * width)
+            content = file.read((stop - start) * width)
+        return np.frombuffer(content, np.float32).reshape(-1, self.channels).T
+
+    def _read_file(self, start: int, stop: int) -> AudioArray:
+        assert self._path is not None
+        try:
+            if _status(self._path) != self._status:
+                raise AudioError(
+                    f"{str(self._path)!r} is another file by now. Load it again.", self._path
+                )
+            with soundfile.SoundFile(self._path) as file:
+                file.seek(start)
+                samples = file.read(stop - start, dtype="float32", always_2d=True)
+        except (OSError, soundfile.SoundFileError) as error:
+            raise AudioError(
+                f"{str(self._path)!r} cannot be read any more: {error}. Load it again.", self._path
+            ) from error
+        audio: AudioArray = samples.T
+        if first_not_finite(audio) is not None:
+            raise AudioError(
+                f"{str(self._path)!r} holds a NaN or infinite sample. Repair or re-export it.",
+                self._path,
+            )
+        return audio
+
+
+def _status(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,144 @@
+"""``stemlab analyze``: what is in a recording, as JSON and as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+
+from stemlab._disk import write_atomically
+from stemlab.analysis import SignalLevels, SongReport, analyze
+from stemlab.audio import read_file
+from stemlab.cli.parser import make_parser
+from stemlab.cli.separate import progress_bar, settings_of
+from stemlab.errors import OutputError, ParameterError
+from stemlab.plots import plot_report
+from stemlab.runs import file_safe
+from stemlab.separation import AudioStemSeparator, SeparationSettings
+
+__all__ = ["run"]
+
+# What only matters with stems, and how it is typed.
+_OF_SEPARATION = {
+    "model": "--model",
+    "segment": "--segment",
+    "overlap": "--overlap",
+    "shifts": "--shifts",
+    "seed": "--seed",
+    "no_pad": "--no-pad",
+    "batch_size": "--batch-size",
+    "device": "--device",
+    "sources": "--sources",
+}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Analyse a song, with its stems if asked, and write the report and its picture.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    code : int
+
+    Raises
+    ------
+    ParameterError, AudioError, ModelError, OutputError
+        If what was asked for does not work; mostly before the song is opened.
+    OutOfMemoryError, SeparationError
+        If the song cannot be separated. Nothing is written then.
+    """
+    # Everything that can be refused without the song is refused before it is opened.
+    separator, settings = _separator(options)
+    song = Path(options.song)
+    if not options.song:
+        raise ParameterError("SONG is empty. Name an audio file.")
+    folder = Path(options.out) / file_safe(song.stem)
+    files = {"report": folder / "report.json", "picture": folder / "report.png"}
+    _check_writable(folder, files.values())
+    audio, sample_rate = read_file(song, downmix=options.downmix)
+    with progress_bar(song.name, hidden=options.quiet or options.json) as bar:
+        report = analyze(audio, sample_rate, separator=separator, settings=settings, progress=bar)
+    facts = {"song": song.name, **report.as_dict()}
+    picture = BytesIO()
+    plot_report(report)[0, 0].figure.savefig(picture, format="png", dpi=110)
+    advice = ", or choose another --out"
+    write_atomically(files["picture"], picture.getvalue(), advice=advice)
+    content = json.dumps(facts, indent=2) + "\n"
+    write_atomically(files["report"], content.encode("utf-8"), advice=advice)
+    if options.json:
+        written = {name: str(path) for name, path in files.items()}
+        print(json.dumps({**facts, "files": written}, indent=2))
+    elif not options.quiet:
+        print("\n".join(_lines(song.name, report)))
+        print(f"{folder}{os.sep}{{report.json,report.png}}")
+    return 0
+
+
+def _separator(
+    options: argparse.Namespace,
+) -> tuple[AudioStemSeparator | None, SeparationSettings | None]:
+    if options.separate_stems:
+        settings = settings_of(options)
+        separator = AudioStemSeparator(
+            options.model, device=options.device, batch_size=options.batch_size
+        )
+        separator.check(settings)
+        return separator, settings
+    usual = make_parser().parse_args(["analyze", "SONG"])
+    for name, typed in _OF_SEPARATION.items():
+        if getattr(options, name) != getattr(usual, name):
+            raise ParameterError(
+                f"{typed} decides how stems are made, and none are asked for. "
+                f"Add --separate-stems, or leave {typed} out."
+            )
+    return None, None
+
+
+def _check_writable(folder: Path, files: Iterable[Path]) -> None:
+    """Refuse what is known to fail before anything is computed; nothing is made yet."""
+    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not existing.is_dir():
+        raise OutputError(
+            f"{str(existing)!r} is not a folder. Choose another --out.", path=existing
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{str(existing)!r} cannot be written to. Check its permissions, or choose another "
+            "--out.",
+            path=existing,
+        )
+    for each in files:
+        if each.is_dir():
+            raise OutputError(f"{str(each)!r} is a folder. Choose another --out.", path=each)
+
+
+def _lines(song: str, report: SongReport) -> list[str]:
+    channels = {1: "mono", 2: "stereo"}[report.channels]
+    tempo = "none found" if report.tempo_bpm is None else f"{report.tempo_bpm:.1f} bpm"
+    head = f"{song}: {report.duration_seconds:.1f} s, {report.sample_rate} Hz, {channels}"
+    if report.separation is not None:
+        head += f"; stems by {report.separation['model']} on {report.separation['device']}"
+    width = max(map(len, ("mixture", *report.stems)))
+    columns = f"{'LUFS':>8}{'RMS dBFS':>10}{'peak dBFS':>11}"
+    if report.stems:
+        columns += f"{'energy':>8}{'active':>8}"
+    lines = [head, f"tempo {tempo}", "", f"{'':{width}}{columns}"]
+    lines.append(f"{'mixture':{width}}{_levels(report.levels)}")
+    for name, stem in report.stems.items():
+        energy = "–" if stem.energy_share is None else f"{stem.energy_share:.0%}"
+        lines.append(
+            f"{name:{width}}{_levels(stem.levels)}{energy:>8}{format(stem.active_share, '.0%'):>8}"
+        )
+    return [*lines, "", *(f"note: {each}" for each in report.notes)]
+
+
+def _levels(levels: SignalLevels) -> str:
+    shown = (levels.loudness_lufs, levels.rms_dbfs, levels.peak_dbfs)
+    texts = ["–" if each is None else f"{each:z.1f}" for each in shown]
+    return f"{texts[0]:>8}{texts[1]:>10}{texts[2]:>11}"

@@ -1,0 +1,238 @@
+"""``stemlab compare``: spectrograms of recordings, and what sets them apart."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+
+from stemlab._disk import write_atomically
+from stemlab._typing import AudioArray
+from stemlab.audio import read_file, read_info
+from stemlab.chunking import ChunkPlan
+from stemlab.errors import AudioError, ParameterError
+from stemlab.plots import draw_comparison
+from stemlab.plots.spectrograms import band_name
+from stemlab.runs import read_run
+from stemlab.spectra import SpectralComparison, SpectralGrid, compare_spectra
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["run"]
+
+# Without the day of drawing: the same recordings give the same bytes.
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare recordings, draw them, print a table.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    code : int
+
+    Raises
+    ------
+    ParameterError
+        If an option is outside its range, the picture has no known suffix, or the reference is not
+        one of the files.
+    AudioError
+        If a file cannot be read.
+    """
+    picture = Path(options.out)
+    kind = picture.suffix.lower().removeprefix(".")
+    if kind not in _METADATA:
+        raise ParameterError(
+            f"--out {options.out!r} is no kind of picture that is known. "
+            "End it in .png, .svg or .pdf."
+        )
+    grid = SpectralGrid(options.fft, options.scale, options.time, options.freq)
+    paths = [Path(each) for each in options.files]
+    _refuse_folders(paths)
+    reference = _reference(paths, options.reference)
+    seams = [] if options.seams is None else _seams_seconds(options.seams)
+    names = _names(paths)
+    rate = read_info(paths[reference]).sample_rate
+    signals = {
+        name: _read(path, rate, options.quiet) for name, path in zip(names, paths, strict=True)
+    }
+    comparison = compare_spectra(signals, rate, reference=names[reference], grid=grid)
+    axes = draw_comparison(
+        comparison,
+        difference=not options.no_difference,
+        max_db_range=options.range,
+        seams_seconds=seams,
+    )
+    content = _picture(axes.ravel()[0].figure, kind)
+    write_atomically(picture, content, advice=", or choose another with --out")
+    if options.json:
+        facts = _facts(comparison, dict(zip(names, map(str, paths), strict=True)))
+        facts |= {"sample_rate": rate, "seams_seconds": seams, "picture": str(picture)}
+        print(json.dumps(facts, indent=2))
+    elif not options.quiet:
+        print("\n".join(_table(comparison)))
+        print(f"\nPicture: {picture}")
+    return 0
+
+
+def _refuse_folders(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            raise AudioError(
+                f"{str(path)!r} is a folder. Name the files in it that are to be compared.", path
+            )
+
+
+def _reference(paths: Sequence[Path], asked: str | None) -> int:
+    if asked is None:
+        return 0
+    for number, path in enumerate(paths):
+        if os.path.abspath(path) == os.path.abspath(asked):
+            return number
+    raise ParameterError(
+        f"--reference {asked!r} is not one of the files. Choose one of "
+        f"{', '.join(map(str, paths))}."
+    )
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Name files by their stems, with as many of their folders as tell them apart."""
+    # Not every file name is valid text.
+    parts = [
+        [each.encode("utf-8", "replace").decode() for each in path.absolute().with_suffix("").parts]
+        for path in paths
+    ]
+    depths = [1] * len(paths)
+    while True:
+        names = ["/".join(each[-depth:]) for each, depth in zip(parts, depths, strict=True)]
+        count = Counter(names)
+        unclear = [
+            number
+            for number, name in enumerate(names)
+            if count[name] > 1 and depths[number] < len(parts[number])
+        ]
+        if not unclear:
+            break
+        for number in unclear:
+            depths[number] += 1
+    # Left are files that differ in their suffix alone, and a file that is named twice.
+    unique: list[str] = []
+    for path, name in zip(paths, names, strict=True):
+        base = name if count[name] == 1 else path.name.encode("utf-8", "replace").decode()
+        copies = (f"{base} ({number})" for number in itertools.count(2))
+        unique.append(next(each for each in itertools.chain([base], copies) if each not in unique))
+    return unique
+
+
+def _read(path: Path, sample_rate: int, quiet: bool) -> AudioArray:
+    own = read_info(path).sample_rate
+    if own != sample_rate and not quiet:
+        print(
+            f"note: {str(path)!r} has {own} Hz and is compared at {sample_rate} Hz, the "
+            "reference's rate",
+            file=sys.stderr,
+        )
+    return read_file(path, sample_rate=sample_rate)[0]
+
+
+def _seams_seconds(run_json: str) -> list[float]:
+    """Where segments begin and end in the run of a ``run.json``, of all its networks."""
+    manifest = read_run(run_json)
+    try:
+        rate, overlap = manifest["model"]["sample_rate"], manifest["parameters"]["overlap"]
+        seconds = set()
+        for each in manifest["plan"]:
+            plan = ChunkPlan(
+                samples=each["samples"],
+                sample_rate=rate,
+                segment_seconds=Fraction(each["segment_samples"], rate),
+                overlap=overlap,
+                starts=tuple(each["starts"]),
+            )
+            if plan.hop_samples != each["hop_samples"]:
+                raise ValueError("the hop is not that of the segment and the overlap")
+            seconds |= {float(edge) / rate for edge in plan.boundaries}
+    except (KeyError, TypeError, ValueError, ArithmeticError, AssertionError) as error:
+        raise ParameterError(
+            f"{run_json!r} is incomplete or was changed: {error!r}. Pass the run.json that "
+            "`stemlab separate` wrote."
+        ) from error
+    return sorted(seconds)
+
+
+def _picture(figure: Figure, kind: str) -> bytes:
+    content = BytesIO()
+    # Text that can be searched and edited, not outlines of letters.
+    with (
+        matplotlib.rc_context(
+            {"svg.hashsalt": "stemlab", "svg.fonttype": "none", "pdf.fonttype": 42}
+        ),
+        warnings.catch_warnings(),
+    ):
+        # A name in another script has boxes in its place; the table tells it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(content, format=kind, dpi=110, metadata=_METADATA[kind])
+    return content.getvalue()
+
+
+def _facts(comparison: SpectralComparison, files: dict[str, str]) -> dict[str, Any]:
+    def numbers(values: Iterable[float]) -> list[float | None]:
+        # JSON has no NaN.
+        return [None if math.isnan(each) else float(each) for each in values]
+
+    signals: dict[str, dict[str, Any]] = {}
+    for name, file in files.items():
+        signals[name] = {"file": file, "band_levels_db": numbers(comparison.band_levels_db[name])}
+        if name != comparison.reference:
+            (distance,) = numbers([comparison.log_spectral_distance_db[name]])
+            signals[name] |= {
+                "log_spectral_distance_db": distance,
+                "band_differences_db": numbers(comparison.band_differences_db[name]),
+            }
+    return {
+        "reference": comparison.reference,
+        "time_range_seconds": [float(comparison.seconds[0]), float(comparison.seconds[-1])],
+        "band_hz": list(comparison.band_hz),
+        "signals": signals,
+    }
+
+
+def _table(comparison: SpectralComparison) -> Iterable[str]:
+    reference = comparison.reference
+    width = max(9, *map(len, comparison.powers))
+
+    def row(name: str, distance: str, cells: Iterable[str]) -> str:
+        return f"{name:{width}}{distance:>10}" + "".join(f"{each:>7}" for each in cells)
+
+    yield f"In dB. Octave bands in Hz: the level of {reference}, and what the others have more."
+    yield ""
+    yield row("", "distance", map(band_name, comparison.band_hz))
+    yield row(reference, "", map(_number, comparison.band_levels_db[reference]))
+    for name, distance in comparison.log_spectral_distance_db.items():
+        yield row(name, _number(distance), map(_number, comparison.band_differences_db[name]))
+
+
+def _number(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:z.1f}"

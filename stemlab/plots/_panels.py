@@ -1,0 +1,76 @@
+"""What pictures of recordings share: their panels, the time axis and the colours of lines."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stemlab.errors import ParameterError
+
+__all__ = ["COLORS", "panels", "share_time"]
+
+# Okabe and Ito's colours without the yellow, which is too pale for a line on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def panels(
+    axes: Axes | npt.ArrayLike | None,
+    signals: int,
+    *,
+    columns: int = 1,
+    height_inches: float,
+) -> npt.NDArray[np.object_]:
+    """Make a row of panels for each signal, or check those of the caller.
+
+    Parameters
+    ----------
+    axes : Axes or array of Axes, or None
+        None makes a figure; where it has one column, its panels share their axes.
+    signals : int, >= 1
+    columns : int, >= 1
+        Panels in a row.
+    height_inches : float
+        Of a row of a new figure.
+
+    Returns
+    -------
+    panels : ndarray of Axes, shape (signals, columns)
+
+    Raises
+    ------
+    ParameterError
+        If `axes` is of another shape.
+    """
+    if axes is None:
+        alone = columns == 1
+        figure = Figure(
+            figsize=(9 if alone else 14, 0.6 + height_inches * signals), layout="constrained"
+        )
+        made: npt.NDArray[np.object_] = figure.subplots(
+            signals, columns, sharex=alone, sharey=alone, squeeze=False
+        )
+        return made
+    given = np.asarray(axes, dtype=object)
+    fits = given.size == signals if columns == 1 else given.shape == (signals, columns)
+    if not fits or not all(isinstance(each, Axes) for each in given.flat):
+        shape = (signals,) if columns == 1 else (signals, columns)
+        raise ParameterError(
+            f"axes holds {given.size} objects for {signals} signals. Pass matplotlib Axes of shape "
+            f"{shape}, or leave axes out."
+        )
+    return given.reshape(signals, columns)
+
+
+def share_time(lanes: npt.NDArray[np.object_], start_seconds: float, stop_seconds: float) -> None:
+    """Give lanes below each other one time axis, named under the last.
+
+    Parameters
+    ----------
+    lanes : ndarray of Axes, shape (lanes,)
+    start_seconds, stop_seconds : float
+    """
+    for lane in lanes:
+        lane.set_xlim(start_seconds, stop_seconds)
+    lanes[-1].set_xlabel("Time (s)")

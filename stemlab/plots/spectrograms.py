@@ -1,0 +1,397 @@
+"""Spectrograms of recordings below each other, and beside them what sets them apart.
+
+What is measured is in `stemlab.spectra`; here it is only drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.lines import Line2D
+from matplotlib.ticker import AutoLocator, EngFormatter, FixedLocator, NullFormatter, NullLocator
+
+from stemlab.errors import ParameterError
+from stemlab.plots._panels import COLORS, panels, share_time
+from stemlab.spectra import SpectralComparison, SpectralGrid, compare_spectra
+
+__all__ = ["band_name", "compare_spectrograms", "draw_comparison"]
+
+# Under a mel scale equally far from each other, as far as that can be with round numbers.
+_MEL_TICKS = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)
+# No picture has room for longer names.
+_LONGEST_NAME = 36
+_SMALLEST_SPAN_DB = 3.0
+
+
+def compare_spectrograms(
+    signals: Mapping[str, npt.ArrayLike],
+    sample_rate: int,
+    *,
+    reference: str | None = None,
+    difference: bool = True,
+    frequency_scale: str = "log",
+    fft_samples: int = 2048,
+    time_range_seconds: tuple[float, float] | None = None,
+    frequency_range_hz: tuple[float, float] | None = None,
+    max_db_range: float = 80.0,
+    max_difference_db: float = 24.0,
+    seams_seconds: npt.ArrayLike = (),
+    axes: Axes | npt.ArrayLike | None = None,
+) -> npt.NDArray[np.object_]:
+    """Draw spectrograms below each other, and beside each how it differs from one of them.
+
+    All levels are relative to the loudest cell of the loudest signal, so that what is dark in one
+    lane and bright in another can be compared.
+
+    Parameters
+    ----------
+    signals : mapping of str to array, each shape (channels, samples) or (samples,)
+        One or two channels. Names become titles. Lengths may differ.
+    sample_rate : int, in Hz
+        Of all of them.
+    reference : str, optional
+        The signal that the others are compared with. Default: the first.
+    difference : bool, default True
+        Whether to draw the second column; with a single signal there is none.
+    frequency_scale : {"log", "linear", "mel"}, default "log"
+    fft_samples : int, even, in [16, 65536], default 2048
+        Length of a frame (46 ms at 44.1 kHz): a longer one tells close tones apart, a shorter one
+        close moments.
+    time_range_seconds : (float, float), optional
+        What is measured and shown. Default: all of the longest signal.
+    frequency_range_hz : (float, float), optional
+        What is shown. Default: all of it.
+    max_db_range : float, > 0, default 80
+        Levels this far below the loudest, and further, have the darkest colour, and count as that
+        in the differences.
+    max_difference_db : float, > 0, default 24
+        Differences of this size, and larger ones, have the strongest colours.
+    seams_seconds : array of float, each >= 0, optional
+        Moments to be marked by a thin line, for instance where segments meet. Those outside the
+        time that is shown are left out.
+    axes : Axes or array of Axes, optional
+        Of the shape that is returned. Default: those of a new figure.
+
+    Returns
+    -------
+    axes : ndarray of Axes, shape (signals, 2), or (signals,) without a second column
+        Spectrograms are in the first column. The second has the differences, and beside the
+        reference those of octave bands. Their figure, ``axes.flat[0].figure``, also gets the
+        colour bars.
+
+    Raises
+    ------
+    ParameterError
+        If there are no signals, `reference` is not one of them, `axes` has another shape, or an
+        option is outside its range.
+    AudioError
+        If a signal is empty, not finite or has more than two channels.
+
+    See Also
+    --------
+    draw_comparison : The same from what `stemlab.spectra.compare_spectra` measured.
+    stemlab.spectra.compare_spectra : The numbers, and how they are measured.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> noise = np.random.default_rng(0).uniform(-1, 1, 8000)
+    >>> axes = compare_spectrograms({"noise": noise, "quieter": noise / 2}, 8000)
+    >>> axes.shape, axes[1, 0].get_title(loc="left"), axes[1, 0].collections[0].get_clim()
+    ((2, 2), 'quieter', (-80.0, 0.0))
+    >>> axes[1, 1].get_title(loc="left")
+    'minus noise: log-spectral distance 6.0 dB'
+    """
+    grid = SpectralGrid(fft_samples, frequency_scale, time_range_seconds, frequency_range_hz)
+    # Measuring takes time; what is wrong is told before.
+    _check_options(max_db_range, max_difference_db, seams_seconds)
+    comparison = compare_spectra(signals, sample_rate, reference=reference, grid=grid)
+    return draw_comparison(
+        comparison,
+        difference=difference,
+        max_db_range=max_db_range,
+        max_difference_db=max_difference_db,
+        seams_seconds=seams_seconds,
+        axes=axes,
+    )
+
+
+def draw_comparison(
+    comparison: SpectralComparison,
+    *,
+    difference: bool = True,
+    max_db_range: float = 80.0,
+    max_difference_db: float = 24.0,
+    seams_seconds: npt.ArrayLike = (),
+    axes: Axes | npt.ArrayLike | None = None,
+) -> npt.NDArray[np.object_]:
+    """Draw what `stemlab.spectra.compare_spectra` measured.
+
+    Parameters
+    ----------
+    comparison : SpectralComparison
+    difference : bool, default True
+        As for `compare_spectrograms`.
+    max_db_range, max_difference_db : float, > 0
+        As for `compare_spectrograms`.
+    seams_seconds : array of float, each >= 0, optional
+        As for `compare_spectrograms`.
+    axes : Axes or array of Axes, optional
+        Of the shape that is returned. Default: those of a new figure.
+
+    Returns
+    -------
+    axes : ndarray of Axes, shape (signals, 2), or (signals,) without a second column
+        As of `compare_spectrograms`.
+
+    Raises
+    ------
+    ParameterError
+        If `axes` has another shape, or an option is outside its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stemlab.spectra import compare_spectra
+    >>> measured = compare_spectra({"bass": np.sin(np.arange(8000) / 20)}, 8000)
+    >>> draw_comparison(measured)[0].get_yscale()
+    'log'
+    """
+    seams = _check_options(max_db_range, max_difference_db, seams_seconds)
+    start, stop = float(comparison.seconds[0]), float(comparison.seconds[-1])
+    seams = seams[(seams >= start) & (seams <= stop)]
+    names = list(comparison.powers)
+    columns = 2 if difference and len(names) > 1 else 1
+    places = panels(axes, len(names), columns=columns, height_inches=1.6 if columns == 1 else 2.0)
+    levels = _levels(comparison, max_db_range)
+    for lane, name in zip(places[:, 0], names, strict=True):
+        # Lightness alone orders the levels: it reads the same in grey.
+        mesh = _draw_lane(lane, comparison, levels[name], (-max_db_range, 0), "magma")
+        _mark(lane, seams)
+        lane.set_ylabel("Frequency (Hz)")
+        lane.set_title(_short(name), loc="left", parse_math=False)
+    share_time(places[:, 0], start, stop)
+    figure = places[0, 0].figure
+    label = "Level (dB, loudest = 0)"
+    if columns == 1:
+        figure.colorbar(mesh, ax=list(places[:, 0]), label=label, fraction=0.05, pad=0.02)
+        return places[:, 0]
+    figure.colorbar(mesh, ax=list(places[:, 0]), label=label, pad=0.01, aspect=10 * len(names))
+    others = [each for each in names if each != comparison.reference]
+    lanes = np.array([places[names.index(each), 1] for each in others], object)
+    for lane, name in zip(lanes, others, strict=True):
+        minus = levels[name] - levels[comparison.reference]
+        limits = (-max_difference_db, max_difference_db)
+        mesh = _draw_lane(lane, comparison, minus, limits, "RdBu_r")
+        _mark(lane, seams)
+        distance = comparison.log_spectral_distance_db[name]
+        lane.set_title(
+            f"minus {_short(comparison.reference)}: log-spectral distance "
+            + ("–" if np.isnan(distance) else f"{distance:.1f} dB"),
+            loc="left",
+            parse_math=False,
+        )
+    share_time(lanes, start, stop)
+    # Inside the margin that the legend above or below needs anyway.
+    bar = lanes[0].inset_axes((1.02, 0, 0.02, 1))
+    figure.colorbar(mesh, cax=bar, label="Difference (dB)", extend="both")
+    _draw_bands(places[names.index(comparison.reference), 1], comparison, others)
+    if axes is None:
+        _link(places[:, 0], lanes)
+    return places
+
+
+def band_name(centre_hz: float) -> str:
+    """Name an octave band as is usual: with a rounded centre.
+
+    Parameters
+    ----------
+    centre_hz : float
+        Exact: 1 kHz times a power of 2.
+
+    Returns
+    -------
+    name : str
+
+    Examples
+    --------
+    >>> [band_name(each) for each in (31.25, 62.5, 125.0, 4000.0)]
+    ['31.5', '63', '125', '4k']
+    """
+    usual = {31.25: "31.5", 62.5: "63"}
+    return usual.get(centre_hz) or EngFormatter(sep="")(centre_hz)
+
+
+def _check_options(
+    max_db_range: float, max_difference_db: float, seams_seconds: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
+    given: dict[str, tuple[object, int]] = {
+        "max_db_range": (max_db_range, 80),
+        "max_difference_db": (max_difference_db, 24),
+    }
+    for name, (value, usual) in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            value = np.nan
+        if not 0 < value < np.inf:
+            raise ParameterError(
+                f"{name}={given[name][0]!r} is not above 0. "
+                f"Give a number of dB, for instance {usual}."
+            )
+    try:
+        seams = np.asarray(seams_seconds, np.float64)
+        fits = seams.ndim == 1 and bool(np.isfinite(seams).all() and (seams >= 0).all())
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ParameterError(
+            f"seams_seconds={seams_seconds!r} is not a list of moments. Pass numbers of seconds, "
+            "each at least 0, such as the boundaries of a plan divided by its sample rate."
+        )
+    return seams
+
+
+def _levels(
+    comparison: SpectralComparison, max_db_range: float
+) -> dict[str, npt.NDArray[np.floating[Any]]]:
+    """Levels in dB below the loudest cell of all, none further than the range."""
+    loudest = max(float(each.max()) for each in comparison.powers.values()) or 1.0
+    # Silence has a level however wide the range is.
+    floor = max(loudest * 10 ** (-max_db_range / 10), 1e-300)
+    return {
+        name: 10 * np.log10(np.maximum(power, np.float64(floor)) / loudest)
+        for name, power in comparison.powers.items()
+    }
+
+
+def _draw_lane(
+    lane: Axes,
+    comparison: SpectralComparison,
+    cells: npt.NDArray[np.floating[Any]],
+    limits: tuple[float, float],
+    colours: str,
+) -> QuadMesh:
+    mesh = lane.pcolormesh(
+        comparison.seconds,
+        comparison.hz,
+        cells,
+        vmin=limits[0],
+        vmax=limits[1],
+        cmap=colours,
+        rasterized=True,
+    )
+    low, high = float(comparison.hz[0]), float(comparison.hz[-1])
+    scale = comparison.grid.frequency_scale
+    if scale == "mel":
+        import librosa  # Takes a while to load.
+
+        lane.set_yscale("function", functions=(librosa.hz_to_mel, librosa.mel_to_hz))
+    else:
+        lane.set_yscale(scale)
+    lane.yaxis.set_major_formatter(EngFormatter(sep=""))
+    if scale != "linear":
+        ticks = _ticks(scale, low, high)
+        lane.yaxis.set_major_locator(FixedLocator(ticks) if ticks else AutoLocator())
+        lane.yaxis.set_minor_formatter(NullFormatter())
+    lane.set_ylim(low, high)
+    return mesh
+
+
+def _ticks(scale: str, low: float, high: float) -> list[float]:
+    """Round frequencies within a range, or none where it is too narrow for them."""
+    decades = range(7)
+    series: list[Sequence[float]] = [
+        [10.0**decade for decade in decades],
+        [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)],
+    ]
+    if scale == "mel":
+        series[0] = _MEL_TICKS
+    found = ([each for each in ticks if low <= each <= high] for ticks in series)
+    return next((ticks for ticks in found if len(ticks) >= 3), [])
+
+
+def _mark(lane: Axes, seams: npt.NDArray[np.float64]) -> None:
+    if seams.size:
+        # In a colour that neither colour scale has, and above the edge, where nothing hides them.
+        lane.vlines(
+            seams,
+            0,
+            1.03,
+            transform=lane.get_xaxis_transform(),
+            colors="limegreen",
+            linewidth=0.8,
+            clip_on=False,
+        )
+
+
+def _draw_bands(panel: Axes, comparison: SpectralComparison, others: Sequence[str]) -> None:
+    """Draw how the levels of octave bands differ from the reference's."""
+    panel.axhline(0, color="0.5", lw=0.8)
+    low, high = -_SMALLEST_SPAN_DB, _SMALLEST_SPAN_DB
+    drawn = []
+    # Told apart without colour too; the first marker is a dot, which the line hides.
+    styles = zip(cycle(COLORS), cycle(Line2D.filled_markers[1:]), strict=False)
+    for name, (color, marker) in zip(others, styles, strict=False):
+        differences = comparison.band_differences_db[name]
+        drawn += panel.plot(
+            comparison.band_hz,
+            differences,
+            color=color,
+            marker=marker,
+            markersize=4,
+            linewidth=1.2,
+        )
+        low = min(low, 1.1 * float(np.nanmin(differences, initial=0)))
+        high = max(high, 1.1 * float(np.nanmax(differences, initial=0)))
+    panel.set_xscale("log")
+    # All bands have a tick, every other one a name: more would touch each other.
+    panel.xaxis.set_major_locator(FixedLocator(comparison.band_hz))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_xticks(
+        comparison.band_hz,
+        labels=["" if at % 2 == 0 else band_name(hz) for at, hz in enumerate(comparison.band_hz)],
+    )
+    panel.set_ylim(low, high)
+    panel.grid(axis="y", alpha=0.3)
+    panel.set_xlabel("Octave band (Hz)")
+    panel.set_ylabel("Difference (dB)")
+    panel.set_title(
+        f"octave bands, minus {_short(comparison.reference)}", loc="left", parse_math=False
+    )
+    legend = panel.legend(
+        drawn,
+        [_short(each, 20) for each in others],
+        # Beside the panel, where it hides no line.
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.05),
+        fontsize="small",
+        frameon=False,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _link(levels: npt.NDArray[np.object_], differences: npt.NDArray[np.object_]) -> None:
+    """Let all lanes be zoomed together, with numbers on the outer axes only."""
+    first = levels[0]
+    for lane in [*levels[1:], *differences]:
+        lane.sharex(first)
+        lane.sharey(first)
+    for column in (levels, differences):
+        for lane in column[:-1]:
+            lane.tick_params(labelbottom=False)
+    for lane in differences:
+        lane.tick_params(labelleft=False)
+
+
+def _short(name: str, longest: int = _LONGEST_NAME) -> str:
+    """Leave out the middle of a long name."""
+    if len(name) <= longest:
+        return name
+    half = (longest - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"

@@ -1,0 +1,385 @@
+"""Hear stems together: a mixer for notebooks, with every stem on one clock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import traitlets
+
+from stemlab._typing import AudioArray, StrPath
+from stemlab.audio import SeekableRecording, check_output_format
+from stemlab.errors import ParameterError, StemlabError
+from stemlab.spectra import SpectralGrid, compare_spectra
+
+__all__ = ["StemMixer"]
+
+_STATIC = Path(__file__).resolve().parent / "static"
+
+MIXTURE = "mixture"
+GAIN_RANGE_DB = (-40.0, 12.0)
+_SHORTEST_LOOP_SECONDS = 0.1
+
+# About three seconds: short enough to start at once, long enough to fill the time between two.
+_PIECE_SAMPLES = 1 << 17
+_SCAN_SAMPLES = 1 << 18
+# What the lanes show: columns of the waveform, rows of the spectrogram.
+_COLUMNS, _ROWS = 1200, 96
+_LOWEST_HZ, _DB_RANGE = 40.0, 80.0
+# How long closing waits for a spectrogram that is being computed.
+_CLOSING_SECONDS = 10.0
+
+_Recordings = Mapping[str, StrPath | npt.ArrayLike]
+
+
+class StemMixer(anywidget.AnyWidget):
+    """Play stems together in a notebook: mute, solo, seek, loop, and switch between two results.
+
+    All stems play on one clock of the browser, so that they cannot drift apart. Their audio stays
+    where it is and is sent in pieces while it plays: neither the page nor the saved notebook grows
+    with the song.
+
+    Parameters
+    ----------
+    stems : mapping of str to path or array, each shape (channels, samples) or (samples,)
+        One row for each, in this order.
+    sample_rate : int, in Hz, optional
+        Of arrays, which need it; files of another rate are resampled. Default: that of the first
+        file.
+    mixture : path or array, optional
+        Gets a row of its own, muted at first: stems and mixture together would be twice as loud.
+    other : mapping of str to path or array, optional
+        A second result, for instance of other settings, or the true stems. It plays in the same
+        rows, and `heard` switches between the two without a gap.
+    labels : (str, str), default ("A", "B")
+        What the two results are called.
+
+    Attributes
+    ----------
+    playing : bool
+        Can be set. A browser plays nothing before its page was clicked once.
+    position_seconds : float, in [0, duration_seconds]
+        Can be set, to jump.
+    loop_seconds : tuple of float
+        Where the range that is repeated starts and ends; empty for none. Can be set.
+    muted, soloed : tuple of str
+        Rows; where any is soloed, only soloed ones are heard. Can be set.
+    gains_db : dict of str to float, in [-40, 12]
+        Of the rows; those that are left out have 0. Can be set.
+    heard : str
+        The one of `labels` that is heard. Can be set.
+    lanes : {"waveform", "spectrogram"}
+        What the rows show. Can be set.
+    message : str
+        What the page says about its state.
+
+    Raises
+    ------
+    ParameterError
+        If there are no stems, one is called "mixture", the labels are equal, or arrays come
+        without a rate.
+    AudioError
+        If a recording cannot be read.
+
+    Notes
+    -----
+    One gain for all keeps the loudest sample of all recordings within full scale, so that levels
+    can be compared by ear. They are sent as FLAC with 16 bits.
+
+    With the mixer in focus, the space bar plays and pauses, the arrow keys jump 5 s, Home goes to
+    the start, ``[`` and ``]`` set the ends of the loop, ``L`` turns it off and on, ``X`` switches
+    between the two results, digits solo a row and, with Shift, mute it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, 44_100))
+    >>> mixer = StemMixer({"drums": noise, "bass": noise / 2}, 44_100)
+    >>> mixer.soloed = ("bass",)
+    >>> mixer
+    StemMixer('drums', 'bass', seconds=1.0)
+    """
+
+    _esm = _STATIC / "mixer.js"
+    _css = _STATIC / "mixer.css"
+
+    playing = traitlets.Bool(False).tag(sync=True)
+    position_seconds = traitlets.Float(0.0).tag(sync=True)
+    loop_seconds = traitlets.Tuple().tag(sync=True)
+    muted = traitlets.Tuple().tag(sync=True)
+    soloed = traitlets.Tuple().tag(sync=True)
+    gains_db = traitlets.Dict().tag(sync=True)
+    heard = traitlets.Unicode().tag(sync=True)
+    lanes = traitlets.Enum(["waveform", "spectrogram"], "waveform").tag(sync=True)
+    message = traitlets.Unicode("").tag(sync=True)
+
+    # What the page needs to know and nobody changes.
+    _rows: traitlets.List[str] = traitlets.List().tag(sync=True)
+    _labels: traitlets.List[str] = traitlets.List().tag(sync=True)
+    _tracks: traitlets.List[dict[str, str]] = traitlets.List().tag(sync=True)
+    _sample_rate = traitlets.Int().tag(sync=True)
+    _samples = traitlets.Int().tag(sync=True)
+    _piece_samples = traitlets.Int(_PIECE_SAMPLES).tag(sync=True)
+
+    def __init__(
+        self,
+        stems: _Recordings,
+        sample_rate: int | None = None,
+        *,
+        mixture: StrPath | npt.ArrayLike | None = None,
+        other: _Recordings | None = None,
+        labels: Sequence[str] = ("A", "B"),
+    ) -> None:
+        first, second = _check_labels(labels)
+        self._recordings: list[SeekableRecording] = []
+        self._closed = threading.Event()
+        self._painter: threading.Thread | None = None
+        self._one_painter = threading.Lock()
+        rows = [*([MIXTURE] if mixture is not None else []), *_rows_of(stems, other)]
+        # Tracks without a label belong to both results.
+        tracks = [] if mixture is None else [(MIXTURE, "", mixture)]
+        tracks += [(name, first, each) for name, each in stems.items()]
+        tracks += [(name, second, each) for name, each in (other or {}).items()]
+        with ExitStack() as opened:
+            opened.callback(self._close_recordings)
+            for _, _, source in tracks:
+                self._recordings.append(SeekableRecording(source, sample_rate))
+                sample_rate = self._recordings[0].sample_rate
+            assert sample_rate is not None
+            check_output_format("flac", 16, sample_rate)
+            samples = max(each.samples for each in self._recordings)
+            envelopes = [_envelope(each, samples) for each in self._recordings]
+            opened.pop_all()
+        peak = max(float(np.abs(each).max()) for each in envelopes)
+        self._gain = 1 / max(1.0, peak)
+        # One scale for all lanes: the loudest sample fills its own.
+        self._envelopes = [np.round(127 / (peak or 1) * each).astype(np.int8) for each in envelopes]
+        self._seconds: float = samples / sample_rate
+        super().__init__(
+            heard=first,
+            muted=(MIXTURE,) if mixture is not None else (),
+            _rows=rows,
+            _labels=[first] if other is None else [first, second],
+            _tracks=[{"row": row, "label": label} for row, label, _ in tracks],
+            _sample_rate=sample_rate,
+            _samples=samples,
+        )
+        self.on_msg(self._on_message)
+
+    def __repr__(self) -> str:
+        return f"StemMixer({', '.join(map(repr, self._rows))}, seconds={self.duration_seconds:.1f})"
+
+    @property
+    def duration_seconds(self) -> float:
+        """Length of the longest recording."""
+        return self._seconds
+
+    def close(self) -> None:
+        """Take the mixer off the page and let the recordings go."""
+        self._closed.set()
+        super().close()
+        painter = self._painter
+        if painter is not None and painter is not threading.current_thread():
+            painter.join(_CLOSING_SECONDS)
+        self._close_recordings()
+
+    def _close_recordings(self) -> None:
+        for each in self._recordings:
+            each.close()
+
+    # ------------------------------------------------------------ what may be set
+
+    @traitlets.validate("position_seconds")
+    def _check_position(self, proposal: traitlets.Bunch) -> float:
+        seconds = float(proposal.value)
+        if not 0 <= seconds < np.inf:
+            raise ParameterError(
+                f"position_seconds={seconds!r} is not in [0, {self._seconds:.3f}]. "
+                "Pass where to play, in seconds."
+            )
+        return min(seconds, self._seconds)
+
+    @traitlets.validate("loop_seconds")
+    def _check_loop(self, proposal: traitlets.Bunch) -> tuple[float, ...]:
+        if not proposal.value:
+            return ()
+        try:
+            start, stop = map(float, proposal.value)
+        except (TypeError, ValueError):
+            start = stop = float("nan")
+        shortest = min(_SHORTEST_LOOP_SECONDS, self._seconds)
+        if not (start >= 0 and start + shortest <= stop + 1e-9 and stop <= self._seconds + 1e-9):
+            raise ParameterError(
+                f"loop_seconds={proposal.value!r} is not a range of at least {shortest:.3g} s in "
+                f"[0, {self._seconds:.3f}]. Pass (start, stop), or () for no loop."
+            )
+        return start, min(stop, self._seconds)
+
+    @traitlets.validate("muted", "soloed")
+    def _check_rows(self, proposal: traitlets.Bunch) -> tuple[str, ...]:
+        self._refuse_unknown(proposal.trait.name, proposal.value)
+        return tuple(each for each in self._rows if each in proposal.value)
+
+    @traitlets.validate("gains_db")
+    def _check_gains(self, proposal: traitlets.Bunch) -> dict[str, float]:
+        self._refuse_unknown("gains_db", proposal.value)
+        low, high = GAIN_RANGE_DB
+        gains = {name: float(each) for name, each in proposal.value.items()}
+        for name, gain in gains.items():
+            if not low <= gain <= high:
+                raise ParameterError(
+                    f"gains_db[{name!r}]={gain!r} is not in [{low:g}, {high:g}]. Mute the row to "
+                    "silence it."
+                )
+        return gains
+
+    @traitlets.validate("heard")
+    def _check_heard(self, proposal: traitlets.Bunch) -> str:
+        if proposal.value not in self._labels:
+            raise ParameterError(
+                f"heard={proposal.value!r} is not one of {', '.join(map(repr, self._labels))}."
+            )
+        return str(proposal.value)
+
+    def _refuse_unknown(self, trait: str, names: Iterable[str]) -> None:
+        # A text is iterable too, letter by letter.
+        for each in [names] if isinstance(names, str) else names:
+            if each not in self._rows:
+                raise ParameterError(
+                    f"{trait}: {each!r} is not a row here. Pass some of "
+                    f"{', '.join(map(repr, self._rows))}, as a tuple or a mapping."
+                )
+
+    # ------------------------------------------------------------ what the page asks for
+
+    def _on_message(self, _: object, content: Mapping[str, Any], __: object) -> None:
+        """Answer a page; maybe in a thread of its own, at the same time as others."""
+        if self._closed.is_set():
+            return
+        kind = content.get("kind")
+        try:
+            if kind == "overview":
+                self.send(
+                    {"kind": "overview", "width": _column_samples(self._samples)},
+                    [each.tobytes() for each in self._envelopes],
+                )
+            elif kind == "piece":
+                self._send_piece(int(content["piece"]))
+            elif kind == "spectrograms":
+                self._start_painting()
+        except StemlabError as error:
+            self.send({"kind": "failed", "message": str(error)})
+
+    def _send_piece(self, number: int) -> None:
+        pieces = max(1, self._samples // _PIECE_SAMPLES)
+        if not 0 <= number < pieces:
+            return
+        start = number * _PIECE_SAMPLES
+        # The last one takes the rest: a few samples alone are no file that all browsers decode.
+        stop = self._samples if number == pieces - 1 else start + _PIECE_SAMPLES
+        content = [
+            _encode(self._gain * each.read(start, stop), each.sample_rate)
+            for each in self._recordings
+        ]
+        self.send({"kind": "piece", "piece": number}, content)
+
+    def _start_painting(self) -> None:
+        with self._one_painter:
+            if self._painter is None or not self._painter.is_alive():
+                self._painter = threading.Thread(
+                    target=self._paint, name="stemlab-spectrograms", daemon=True
+                )
+                self._painter.start()
+
+    def _paint(self) -> None:
+        """Send the spectrogram of each track, one at a time: they take seconds for a long song."""
+        colours = (matplotlib.colormaps["magma"](np.arange(256)) * 255).astype(np.uint8)
+        loudest = 0.0
+        try:
+            for number, recording in enumerate(self._recordings):
+                if self._closed.is_set():
+                    return
+                powers = _spectrogram(recording)
+                # All relative to the first, which is the mixture where there is one.
+                loudest = loudest or float(powers.max())
+                picture = _shades(powers, loudest, recording.samples / self._samples)
+                self.send(
+                    {
+                        "kind": "spectrogram",
+                        "track": number,
+                        "rows": picture.shape[0],
+                        "columns": picture.shape[1],
+                    },
+                    [picture.tobytes(), colours.tobytes()],
+                )
+        except StemlabError as error:
+            self.send({"kind": "failed", "message": str(error)})
+
+
+def _check_labels(labels: Sequence[str]) -> tuple[str, str]:
+    if len(labels) != 2 or labels[0] == labels[1] or not all(labels):
+        raise ParameterError(f"labels={labels!r} are not two different names. Pass ('A', 'B').")
+    return str(labels[0]), str(labels[1])
+
+
+def _rows_of(stems: _Recordings, other: _Recordings | None) -> list[str]:
+    if not stems or (other is not None and not other):
+        raise ParameterError("there are no stems. Pass a mapping such as {'vocals': path}.")
+    names = [str(each) for each in dict.fromkeys([*stems, *(other or ())])]
+    if MIXTURE in names:
+        raise ParameterError("a stem is called 'mixture'. Pass it as mixture=, or rename it.")
+    return names
+
+
+def _column_samples(samples: int) -> int:
+    return max(1, -(-samples // _COLUMNS))
+
+
+def _envelope(recording: SeekableRecording, samples: int) -> AudioArray:
+    """Lowest and highest sample of each column, shape (2, columns), in constant memory."""
+    width = _column_samples(samples)
+    step = width * max(1, _SCAN_SAMPLES // width)
+    parts = []
+    for start in range(0, samples, step):
+        block = recording.read(start, min(start + step, samples))
+        starts = np.arange(0, block.shape[1], width)
+        parts.append(
+            [
+                np.minimum.reduceat(block.min(axis=0), starts),
+                np.maximum.reduceat(block.max(axis=0), starts),
+            ]
+        )
+    return np.concatenate(parts, axis=1)
+
+
+def _encode(audio: AudioArray, sample_rate: int) -> bytes:
+    file = BytesIO()
+    soundfile.write(file, audio.T, sample_rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def _spectrogram(recording: SeekableRecording) -> npt.NDArray[np.float32]:
+    """Powers of one recording in rows of equal height on a logarithmic axis."""
+    rate = recording.sample_rate
+    grid = SpectralGrid(frequency_range_hz=(min(_LOWEST_HZ, rate / 8), rate / 2))
+    found = compare_spectra({"": recording.read(0, recording.samples)}, rate, grid=grid)
+    heights = np.geomspace(found.hz[0], found.hz[-1], 2 * _ROWS + 1)[1::2]
+    rows = np.clip(np.searchsorted(found.hz, heights) - 1, 0, len(found.hz) - 2)
+    return found.powers[""][rows]
+
+
+def _shades(powers: npt.NDArray[np.float32], loudest: float, share: float) -> npt.NDArray[np.uint8]:
+    """Levels as bytes, the highest frequency first; one that ends early leaves the rest dark."""
+    levels = 10 * np.log10(np.maximum(powers, 1e-20) / (loudest or 1.0))
+    shades = np.clip(255 * (1 + levels / _DB_RANGE), 0, 255).astype(np.uint8)[::-1]
+    missing = round(shades.shape[1] / share) - shades.shape[1]
+    return np.ascontiguousarray(np.pad(shades, ((0, 0), (0, missing))))
