@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from stemlab.separation import SeparationSettings as SeparationSettings
     from stemlab.separation import StemBlock as StemBlock
     from stemlab.separation import replay as replay
+    from stemlab.separation import save_result as save_result
     from stemlab.spectra import SpectralComparison as SpectralComparison
     from stemlab.spectra import SpectralGrid as SpectralGrid
     from stemlab.spectra import compare_spectra as compare_spectra
@@ -94,6 +95,7 @@ _NAMES = {
         "SeparationSettings",
         "StemBlock",
         "replay",
+        "save_result",
     ),
     "stemlab.spectra": ("SpectralComparison", "SpectralGrid", "compare_spectra"),
     "stemlab.sweeps": (

@@ -32,7 +32,7 @@ from stemlab.errors import OutputError, ParameterError
 from stemlab.runs import package_versions
 from stemlab.separation import AudioStemSeparator
 
-__all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds"]
+__all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration"]
 
 # The two lengths at which a machine is calibrated: a call of the network's own length, where that
 # is no longer than this, and a quarter of it.
@@ -164,6 +164,22 @@ def call_seconds(plan: ChunkPlan) -> float:
     """
     length = plan.network_samples or plan.input_samples or min(plan.segment_samples, plan.samples)
     return length / plan.sample_rate
+
+
+def duration(seconds: float) -> str:
+    """Put a time into words.
+
+    Parameters
+    ----------
+    seconds : float, >= 0
+
+    Returns
+    -------
+    text : str
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def calibrate(separator: AudioStemSeparator, *, fresh: bool = False) -> CostModel:

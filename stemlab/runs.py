@@ -354,6 +354,28 @@ class BlockStore:
         """
         return self._folder / name
 
+    def draft_copy(self, source: Path) -> Path:
+        """Copy a finished file into the working folder.
+
+        Parameters
+        ----------
+        source : Path
+
+        Returns
+        -------
+        path : Path
+            A draft for `publish`.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        draft = self.draft(source.name)
+        with _writing_to(self._out_dir):
+            shutil.copyfile(source, draft)
+        return draft
+
     def publish(
         self, target: Target, drafts: Mapping[str, Path], manifest: Mapping[str, Any]
     ) -> None:

@@ -77,6 +77,7 @@ PUBLIC = [
     "recommend",
     "remove_model",
     "replay",
+    "save_result",
     "sdr",
     "seams",
     "si_sdr",

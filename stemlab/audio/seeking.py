@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
@@ -21,8 +21,10 @@ from stemlab.errors import AudioError, OutputError, ParameterError
 
 __all__ = ["SeekableRecording"]
 
-# Files in which every sample has its place; in others a jump changes the samples that follow.
+# Files in which every sample has its place; in others a jump fails, or changes the samples that
+# follow.
 _EXACT_CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC"})
+_EXACT_CODECS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 
 
 class SeekableRecording:
@@ -71,7 +73,7 @@ class SeekableRecording:
         self._path: Path | None = None
         self._decoded: IO[bytes] | None = None
         if sample_rate is not None:
-            check_rate("sample_rate", sample_rate)
+            sample_rate = check_rate("sample_rate", sample_rate)
         if isinstance(recording, (str, os.PathLike)):
             self._open(Path(recording), sample_rate)
         else:
@@ -92,34 +94,46 @@ class SeekableRecording:
         Returns
         -------
         audio : ndarray, shape (channels, stop - start), float32
+            May share memory with an array that was passed.
 
         Raises
         ------
         AudioError
             If the file cannot be read any more, or is another one by now.
         """
-        inside = max(start, min(stop, self.samples))
+        # libsndfile does not go beyond the end.
+        first, last = min(start, self.samples), min(stop, self.samples)
         if self._array is not None:
-            audio = self._array[:, start:inside]
+            audio = self._array[:, first:last]
         elif self._decoded is not None:
-            audio = self._read_decoded(self._decoded, start, inside)
+            audio = self._read_decoded(self._decoded, first, last)
         else:
-            audio = self._read_file(start, inside)
-        return np.pad(audio, ((0, 0), (0, stop - start - audio.shape[1])))
+            audio = self._read_file(first, last)
+        silent = stop - start - audio.shape[1]
+        return np.pad(audio, ((0, 0), (0, silent))) if silent else audio
 
     def close(self) -> None:
         """Remove what was decoded; nothing can be read after that."""
-        self._closing.close()
+        with self._one_reader:
+            self._closing.close()
 
     def _open(self, path: Path, sample_rate: int | None) -> None:
         info = read_info(path)
         self.sample_rate = sample_rate or info.sample_rate
-        exact = info.reader == "soundfile" and info.container in _EXACT_CONTAINERS
+        exact = (
+            info.reader == "soundfile"
+            and info.container in _EXACT_CONTAINERS
+            and info.codec.startswith(_EXACT_CODECS)
+        )
         if exact and info.samples and info.channels <= 2 and self.sample_rate == info.sample_rate:
-            self._path, self._status = path, _status(path)
+            # Whoever reads later may be in another folder by then.
+            self._path, self._status = path.absolute(), _status(path)
             self.channels, self.samples = info.channels, info.samples
             return
-        decoded = self._closing.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        try:
+            decoded = self._closing.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        except OSError as error:
+            raise _no_room(error) from error
         self._decoded = decoded
         resampler: StreamResampler | None = None
         self.samples = 0
@@ -133,22 +147,24 @@ class SeekableRecording:
             assert resampler is not None
             self._keep(decoded, resampler.finish())
         except BaseException:
-            self.close()
+            # A full disk takes nothing at closing either.
+            with suppress(OSError):
+                self.close()
             raise
 
     def _keep(self, file: IO[bytes], block: AudioArray) -> None:
         try:
             file.write(np.ascontiguousarray(block.T).tobytes())
+            file.flush()
         except OSError as error:
-            raise OutputError(
-                f"the temporary folder {tempfile.gettempdir()!r} does not take what was decoded: "
-                f"{error.strerror}. Free some space there, or pass WAV files."
-            ) from error
+            raise _no_room(error) from error
         self.samples += block.shape[1]
 
     def _read_decoded(self, file: IO[bytes], start: int, stop: int) -> AudioArray:
         width = 4 * self.channels
         with self._one_reader:
+            if file.closed:
+                raise AudioError("the recording was closed. Open it again.")
             file.seek(start * width)
             content = file.read((stop - start) * width)
         return np.frombuffer(content, np.float32).reshape(-1, self.channels).T
@@ -174,6 +190,15 @@ class SeekableRecording:
                 self._path,
             )
         return audio
+
+
+def _no_room(error: OSError) -> OutputError:
+    # None where no folder can be used at all.
+    folder = f" {tempfile.tempdir!r}" if tempfile.tempdir else ""
+    return OutputError(
+        f"the temporary folder{folder} does not take what was decoded: {error.strerror}. "
+        "Free some space there, name another folder in TMPDIR, or pass WAV files of one rate."
+    )
 
 
 def _status(path: Path) -> tuple[int, int, int]:

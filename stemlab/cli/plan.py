@@ -10,10 +10,10 @@ from typing import Any
 from stemlab.audio import read_info, resampled_length, stream_file
 from stemlab.chunking import ChunkPlan
 from stemlab.cli.separate import settings_of
-from stemlab.cost import calibrate, call_seconds
+from stemlab.cost import calibrate, call_seconds, duration
 from stemlab.separation import AudioStemSeparator
 
-__all__ = ["duration", "run"]
+__all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -90,19 +90,3 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"  memory       {'not known here' if memory is None else f'about {memory / 1e6:.0f} MB'}",
     ]
     return lines + [f"  note         {each}" for each in facts["notes"]]
-
-
-def duration(seconds: float) -> str:
-    """Put a time into words.
-
-    Parameters
-    ----------
-    seconds : float, >= 0
-
-    Returns
-    -------
-    text : str
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from stemlab.cli.figures import draw
-from stemlab.cli.plan import duration
+from stemlab.cost import duration
 from stemlab.errors import MissingDependencyError, OutputError, ParameterError, SeparationError
 from stemlab.sweeps import (
     SETTING_COLUMNS,
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         sweep = _plan(options, executor)
         estimate = sweep.estimate()
         if not (options.quiet or options.json):
-            print(_tell_estimate(options.song, sweep, estimate))
+            print(f"{Path(options.song).name}: {estimate.in_words(sweep.device)}")
         _confirm(estimate, options)
         try:
             with _bar(hidden=options.quiet or options.json) as progress:
@@ -143,24 +143,6 @@ def _executor(scheduler: str | None) -> Iterator[Executor | None]:
         ) from error
     with client:
         yield client.get_executor()
-
-
-def _tell_estimate(song: str, sweep: Sweep, estimate: SweepEstimate) -> str:
-    same = estimate.settings - estimate.computations
-    left = estimate.computations - estimate.stored
-    memory = estimate.peak_memory_bytes
-    return (
-        f"{Path(song).name}: {estimate.settings} settings on {sweep.device}"
-        + (f" ({same} repeat the computation of others)" if same > 0 else "")
-        + (f", {estimate.stored} measured before" if estimate.stored else "")
-        + (
-            f". About {duration(estimate.seconds)}"
-            + ("" if memory is None else f" and {memory / 1e6:.0f} MB")
-            if left
-            else ""
-        )
-        + "."
-    )
 
 
 def _confirm(estimate: SweepEstimate, options: argparse.Namespace) -> None:

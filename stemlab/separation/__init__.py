@@ -2,11 +2,12 @@
 
 `separator` is what a caller uses. `settings` checks what was asked for, `planning` turns it into
 chunk plans, `_job` runs them, `_files` writes what comes out, `events` is what a caller sees on the
-way and at the end, `replaying` repeats a recorded run.
+way and at the end, `saving` copies a result elsewhere, `replaying` repeats a recorded run.
 """
 
 from stemlab.separation.events import SegmentDone, SeparationResult, StemBlock
 from stemlab.separation.replaying import ReplayReport, replay
+from stemlab.separation.saving import save_result
 from stemlab.separation.separator import AudioStemSeparator
 from stemlab.separation.settings import OutputSettings, SeparationSettings
 
@@ -19,4 +20,5 @@ __all__ = [
     "SeparationSettings",
     "StemBlock",
     "replay",
+    "save_result",
 ]

@@ -29,7 +29,7 @@ from stemlab.separation._job import Job, Recording, exactly, recording_of_file
 from stemlab.separation.events import SeparationResult
 from stemlab.separation.settings import OutputSettings, SeparationSettings
 
-__all__ = ["job_settings", "run_to_files"]
+__all__ = ["job_settings", "relative_path", "run_to_files"]
 
 
 def job_settings(
@@ -184,7 +184,7 @@ def _describe_input(
     path: Path, target: Target, info: audio_io.AudioInfo, digest: str, samples: int
 ) -> dict[str, Any]:
     return {
-        "path": _relative(path, target.manifest.parent),
+        "path": relative_path(path, target.manifest.parent),
         "sha256": digest,
         "bytes": os.path.getsize(path),
         "sample_rate": info.sample_rate,
@@ -236,8 +236,19 @@ def _describe_plan(plan: ChunkPlan) -> dict[str, Any]:
     }
 
 
-def _relative(path: StrPath, folder: Path) -> str:
-    """Path of the input as seen from the result, so that both can move together."""
+def relative_path(path: StrPath, folder: Path) -> str:
+    """Write the path of the input as seen from the result, so that both can move together.
+
+    Parameters
+    ----------
+    path : path
+    folder : Path
+
+    Returns
+    -------
+    relative : str
+        Absolute where there is no way from one to the other.
+    """
     try:
         return os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
     except ValueError:  # Another drive.

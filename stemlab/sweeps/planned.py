@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from stemlab._typing import StrPath
+from stemlab._typing import AudioArray, StrPath
 from stemlab.audio import read_file, resampled_length
 from stemlab.chunking import ChunkPlan
-from stemlab.cost import CostEstimate, CostModel, calibrate, call_seconds
+from stemlab.cost import CostEstimate, CostModel, calibrate, call_seconds, duration
 from stemlab.errors import ParameterError
 from stemlab.metrics.bsseval import museval_metrics
 from stemlab.runs import package_versions
@@ -85,6 +85,29 @@ class SweepEstimate:
     stored: int
     seconds: float
     peak_memory_bytes: int | None
+
+    def in_words(self, device: str) -> str:
+        """Put the estimate into a sentence or two.
+
+        Parameters
+        ----------
+        device : str
+            Where the settings will run.
+
+        Returns
+        -------
+        text : str
+        """
+        same, left = self.settings - self.computations, self.computations - self.stored
+        memory = self.peak_memory_bytes
+        return (
+            f"{self.settings} settings on {device}"
+            + (f" ({same} repeat the computation of others)" if same > 0 else "")
+            + (f", {self.stored} measured before" if self.stored else "")
+            + (f". About {duration(self.seconds)}" if left else "")
+            + (f" and {memory / 1e6:.0f} MB" if left and memory is not None else "")
+            + "."
+        )
 
 
 @dataclass(frozen=True)
@@ -174,6 +197,11 @@ class Sweep:
             f"Sweep({self._audio.name!r}, settings={len(self._rows)}, "
             f"computations={len(self._jobs)})"
         )
+
+    @property
+    def recording(self) -> tuple[AudioArray, int]:
+        """The excerpt that every setting separates, shape (channels, samples), and its rate."""
+        return self._audio.mixture, self._audio.sample_rate
 
     @property
     def settings(self) -> list[SweepSetting]:

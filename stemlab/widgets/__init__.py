@@ -1,7 +1,12 @@
-"""Panels for notebooks: each one only calls the library and shows what it answers."""
+"""Panels for notebooks: each one only calls the library and shows what it answers.
 
+`mixer` plays stems together, `upload` brings songs to the kernel; the panels are built of these.
+"""
+
+from stemlab.widgets.compare_panel import ComparePanel
 from stemlab.widgets.mixer import StemMixer
 from stemlab.widgets.separation_panel import SeparationPanel
+from stemlab.widgets.sweep_panel import SweepPanel
 from stemlab.widgets.upload import SongUpload
 
-__all__ = ["SeparationPanel", "SongUpload", "StemMixer"]
+__all__ = ["ComparePanel", "SeparationPanel", "SongUpload", "StemMixer", "SweepPanel"]

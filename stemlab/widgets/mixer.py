@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from io import BytesIO
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ _LOWEST_HZ, _DB_RANGE = 40.0, 80.0
 _CLOSING_SECONDS = 10.0
 
 _Recordings = Mapping[str, StrPath | npt.ArrayLike]
+
+
+class _TraitRefusedError(ParameterError, traitlets.TraitError):
+    """Of the second kind for traitlets, which keeps what a page sent at any other error."""
 
 
 class StemMixer(anywidget.AnyWidget):
@@ -139,16 +144,19 @@ class StemMixer(anywidget.AnyWidget):
         other: _Recordings | None = None,
         labels: Sequence[str] = ("A", "B"),
     ) -> None:
-        first, second = _check_labels(labels)
+        # First of all: what is made only halfway is closed all the same.
         self._recordings: list[SeekableRecording] = []
         self._closed = threading.Event()
         self._painter: threading.Thread | None = None
         self._one_painter = threading.Lock()
+        self._pictures: list[tuple[dict[str, Any], list[bytes]]] = []
+        self._loudest_power = 0.0
+        first, second = _check_labels(labels)
         rows = [*([MIXTURE] if mixture is not None else []), *_rows_of(stems, other)]
         # Tracks without a label belong to both results.
         tracks = [] if mixture is None else [(MIXTURE, "", mixture)]
-        tracks += [(name, first, each) for name, each in stems.items()]
-        tracks += [(name, second, each) for name, each in (other or {}).items()]
+        tracks += [(str(name), first, each) for name, each in stems.items()]
+        tracks += [(str(name), second, each) for name, each in (other or {}).items()]
         with ExitStack() as opened:
             opened.callback(self._close_recordings)
             for _, _, source in tracks:
@@ -202,7 +210,7 @@ class StemMixer(anywidget.AnyWidget):
     def _check_position(self, proposal: traitlets.Bunch) -> float:
         seconds = float(proposal.value)
         if not 0 <= seconds < np.inf:
-            raise ParameterError(
+            raise _TraitRefusedError(
                 f"position_seconds={seconds!r} is not in [0, {self._seconds:.3f}]. "
                 "Pass where to play, in seconds."
             )
@@ -218,7 +226,7 @@ class StemMixer(anywidget.AnyWidget):
             start = stop = float("nan")
         shortest = min(_SHORTEST_LOOP_SECONDS, self._seconds)
         if not (start >= 0 and start + shortest <= stop + 1e-9 and stop <= self._seconds + 1e-9):
-            raise ParameterError(
+            raise _TraitRefusedError(
                 f"loop_seconds={proposal.value!r} is not a range of at least {shortest:.3g} s in "
                 f"[0, {self._seconds:.3f}]. Pass (start, stop), or () for no loop."
             )
@@ -233,19 +241,18 @@ class StemMixer(anywidget.AnyWidget):
     def _check_gains(self, proposal: traitlets.Bunch) -> dict[str, float]:
         self._refuse_unknown("gains_db", proposal.value)
         low, high = GAIN_RANGE_DB
-        gains = {name: float(each) for name, each in proposal.value.items()}
-        for name, gain in gains.items():
-            if not low <= gain <= high:
-                raise ParameterError(
+        for name, gain in proposal.value.items():
+            if not isinstance(gain, Real) or not low <= float(gain) <= high:
+                raise _TraitRefusedError(
                     f"gains_db[{name!r}]={gain!r} is not in [{low:g}, {high:g}]. Mute the row to "
                     "silence it."
                 )
-        return gains
+        return {name: float(gain) for name, gain in proposal.value.items()}
 
     @traitlets.validate("heard")
     def _check_heard(self, proposal: traitlets.Bunch) -> str:
         if proposal.value not in self._labels:
-            raise ParameterError(
+            raise _TraitRefusedError(
                 f"heard={proposal.value!r} is not one of {', '.join(map(repr, self._labels))}."
             )
         return str(proposal.value)
@@ -254,7 +261,7 @@ class StemMixer(anywidget.AnyWidget):
         # A text is iterable too, letter by letter.
         for each in [names] if isinstance(names, str) else names:
             if each not in self._rows:
-                raise ParameterError(
+                raise _TraitRefusedError(
                     f"{trait}: {each!r} is not a row here. Pass some of "
                     f"{', '.join(map(repr, self._rows))}, as a tuple or a mapping."
                 )
@@ -294,7 +301,11 @@ class StemMixer(anywidget.AnyWidget):
 
     def _start_painting(self) -> None:
         with self._one_painter:
-            if self._painter is None or not self._painter.is_alive():
+            # Those of before, for a page that was opened in between.
+            for content, pixels in self._pictures:
+                self.send(content, pixels)
+            missing = len(self._pictures) < len(self._recordings)
+            if missing and (self._painter is None or not self._painter.is_alive()):
                 self._painter = threading.Thread(
                     target=self._paint, name="stemlab-spectrograms", daemon=True
                 )
@@ -303,37 +314,40 @@ class StemMixer(anywidget.AnyWidget):
     def _paint(self) -> None:
         """Send the spectrogram of each track, one at a time: they take seconds for a long song."""
         colours = (matplotlib.colormaps["magma"](np.arange(256)) * 255).astype(np.uint8)
-        loudest = 0.0
         try:
-            for number, recording in enumerate(self._recordings):
+            for number in range(len(self._pictures), len(self._recordings)):
                 if self._closed.is_set():
                     return
-                powers = _spectrogram(recording)
+                powers = _spectrogram(self._recordings[number], self._samples)
                 # All relative to the first, which is the mixture where there is one.
-                loudest = loudest or float(powers.max())
-                picture = _shades(powers, loudest, recording.samples / self._samples)
-                self.send(
-                    {
-                        "kind": "spectrogram",
-                        "track": number,
-                        "rows": picture.shape[0],
-                        "columns": picture.shape[1],
-                    },
-                    [picture.tobytes(), colours.tobytes()],
-                )
+                self._loudest_power = self._loudest_power or float(powers.max())
+                picture = _shades(powers, self._loudest_power)
+                rows, columns = picture.shape
+                content = {
+                    "kind": "spectrogram",
+                    "track": number,
+                    "rows": rows,
+                    "columns": columns,
+                }
+                with self._one_painter:
+                    self._pictures.append((content, [picture.tobytes(), colours.tobytes()]))
+                    self.send(*self._pictures[-1])
         except StemlabError as error:
             self.send({"kind": "failed", "message": str(error)})
 
 
-def _check_labels(labels: Sequence[str]) -> tuple[str, str]:
-    if len(labels) != 2 or labels[0] == labels[1] or not all(labels):
-        raise ParameterError(f"labels={labels!r} are not two different names. Pass ('A', 'B').")
-    return str(labels[0]), str(labels[1])
+def _check_labels(labels: object) -> tuple[str, str]:
+    match labels:
+        case [str(first), str(second)] if first and second and first != second:
+            return first, second
+    raise ParameterError(f"labels={labels!r} are not two different names. Pass ('A', 'B').")
 
 
 def _rows_of(stems: _Recordings, other: _Recordings | None) -> list[str]:
-    if not stems or (other is not None and not other):
-        raise ParameterError("there are no stems. Pass a mapping such as {'vocals': path}.")
+    given: list[object] = [stems] if other is None else [stems, other]
+    for each in given:
+        if not isinstance(each, Mapping) or not each:
+            raise ParameterError("there are no stems. Pass a mapping such as {'vocals': path}.")
     names = [str(each) for each in dict.fromkeys([*stems, *(other or ())])]
     if MIXTURE in names:
         raise ParameterError("a stem is called 'mixture'. Pass it as mixture=, or rename it.")
@@ -367,19 +381,18 @@ def _encode(audio: AudioArray, sample_rate: int) -> bytes:
     return file.getvalue()
 
 
-def _spectrogram(recording: SeekableRecording) -> npt.NDArray[np.float32]:
+def _spectrogram(recording: SeekableRecording, samples: int) -> npt.NDArray[np.float32]:
     """Powers of one recording in rows of equal height on a logarithmic axis."""
     rate = recording.sample_rate
     grid = SpectralGrid(frequency_range_hz=(min(_LOWEST_HZ, rate / 8), rate / 2))
-    found = compare_spectra({"": recording.read(0, recording.samples)}, rate, grid=grid)
+    found = compare_spectra({"": recording.read(0, samples)}, rate, grid=grid)
     heights = np.geomspace(found.hz[0], found.hz[-1], 2 * _ROWS + 1)[1::2]
     rows = np.clip(np.searchsorted(found.hz, heights) - 1, 0, len(found.hz) - 2)
     return found.powers[""][rows]
 
 
-def _shades(powers: npt.NDArray[np.float32], loudest: float, share: float) -> npt.NDArray[np.uint8]:
-    """Levels as bytes, the highest frequency first; one that ends early leaves the rest dark."""
+def _shades(powers: npt.NDArray[np.float32], loudest: float) -> npt.NDArray[np.uint8]:
+    """Levels as bytes, the highest frequency first."""
     levels = 10 * np.log10(np.maximum(powers, 1e-20) / (loudest or 1.0))
-    shades = np.clip(255 * (1 + levels / _DB_RANGE), 0, 255).astype(np.uint8)[::-1]
-    missing = round(shades.shape[1] / share) - shades.shape[1]
-    return np.ascontiguousarray(np.pad(shades, ((0, 0), (0, missing))))
+    shades = np.clip(255 * (1 + levels / _DB_RANGE), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(shades[::-1])

@@ -1,77 +1,104 @@
-"""Choose a song, press Separate, watch, listen."""
+"""Choose a song, press Separate, watch, listen, save."""
 
 from __future__ import annotations
 
-import atexit
+import math
+import os
 import tempfile
-import threading
-from base64 import b64encode
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import asdict, dataclass
 from html import escape
-from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
-import numpy as np
 import traitlets
 
 from stemlab import audio
 from stemlab._assets import demo_song_dir
-from stemlab._typing import AudioArray, StrPath
+from stemlab._models.devices import available_devices
+from stemlab._typing import StrPath
 from stemlab.errors import (
-    ModelError,
+    AudioError,
     OutputError,
     ParameterError,
     SeparationError,
     StemlabError,
 )
-from stemlab.plots import plot_waveforms
-from stemlab.registry import ModelManifest, find_model, is_installed, list_models
 from stemlab.separation import (
     AudioStemSeparator,
-    OutputSettings,
     SegmentDone,
     SeparationResult,
+    SeparationSettings,
+    save_result,
 )
+from stemlab.widgets._choosers import ModelChooser, SongChooser
+from stemlab.widgets._cost import CostTeller
+from stemlab.widgets._work import LABELS, WIDE, WorkPanel, indented
+from stemlab.widgets.mixer import StemMixer
 
 __all__ = ["SeparationPanel"]
 
-# About 12 MB for each player: what a browser takes without delay.
-_PREVIEW_SECONDS = 120
-_PREVIEW_BLOCK = 1 << 16
-# How long a kernel that is shut down waits for the run to clear up.
-_SHUTDOWN_SECONDS = 30
-_WIDE = ipywidgets.Layout(width="34em", max_width="100%")
-_LABELS = {"description_width": "5.5em"}
+# What the sliders offer; code may set all that a model takes.
+_LEAST_SEGMENT_SECONDS, _MOST_TIMES_ITS_OWN = 0.25, 4
+_MOST_OVERLAP, _MOST_SHIFTS = 0.9, 10
+_WORDS = {
+    "model": "{}",
+    "segment_seconds": "segment {:g} s",
+    "overlap": "overlap {:g}",
+    "shifts": "shifts {}",
+    "pad_to_training_segment": "padded: {}",
+}
 
 
-class _Cancelled(Exception):
-    """Raised in the progress callback, where `AudioStemSeparator` lets a caller stop it."""
+@dataclass(frozen=True)
+class _Run:
+    """A finished run, in a temporary folder until it is saved."""
+
+    choices: Mapping[str, Any]
+    result: SeparationResult
+    folder: tempfile.TemporaryDirectory[str]
+
+    @property
+    def recording(self) -> str:
+        return str(self.result.manifest["input"]["sha256"])
 
 
-class SeparationPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
-    """Separate a song in a notebook and hear the stems.
+class SeparationPanel(WorkPanel):
+    """Separate a song in a notebook, hear the stems, and compare with the run before.
 
-    The last expression of a cell shows the panel. What its buttons do, `separate`, `cancel` and
-    `wait` do from code. The work runs in a thread of its own, and the kernel stays free.
+    The last expression of a cell shows the panel. What its buttons do, `separate`, `cancel`,
+    `save` and `wait` do from code. The work runs in a thread of its own, and the kernel stays free.
 
     Parameters
     ----------
     folder : path, default "."
-        Its audio files are offered as songs.
+        Its audio files are offered as songs; uploaded ones land here.
     song : path, optional
         The one chosen at first. Default: the demo song that comes with stemlab.
     model : str, default "stemlab-mini"
         A registered name, or the path of a folder with a model, which is then offered as well.
     out_dir : path, default "stems"
-        Gets ``<song>/<source>.wav`` and ``<song>/run.json``. An earlier result of the same song
-        there is replaced, and the panel says so; nothing else is.
+        Where `save` puts ``<song>/<source>.wav`` and ``<song>/run.json``. An earlier result of the
+        same song there is replaced, and the panel says so; nothing else is.
 
     Attributes
     ----------
     song, model, out_dir : str
-        What the next run will use; can be set.
+        What the next run, or `save`, will use; can be set.
+    segment_seconds : float or None
+        None for the model's own.
+    overlap : float, in [0, 1)
+    shifts : int, in [0, 100]
+    pad_to_training_segment : bool
+        See `SeparationSettings`.
+    device : str
+        ``auto``, or one that is here.
+    cost : str
+        What a run would compute and, after a slider was moved or a run was done, take.
+    mixer : StemMixer or None
+        Plays the last result; beside it, to be switched to, the run before if it was of the same
+        song with other settings, or the true stems of the demo song.
     state : {"idle", "running", "done", "cancelled", "failed"}
     progress : float, in [0, 1]
     message : str
@@ -88,9 +115,9 @@ class SeparationPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
 
     Notes
     -----
-    The players and the picture hold the first two minutes of a longer song; the files are
-    complete. While a cell runs, a notebook does not hear buttons: interrupt the kernel to cancel
-    a run that a cell waits for.
+    Until they are saved, stems lie in a temporary folder (of `TMPDIR`, where that is set), at most
+    those of two runs. While a cell runs, a notebook does not hear buttons: interrupt the kernel to
+    cancel a run that a cell waits for.
 
     Examples
     --------
@@ -102,10 +129,16 @@ class SeparationPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
     song = traitlets.Unicode()
     model = traitlets.Unicode()
     out_dir = traitlets.Unicode()
-    state = traitlets.Enum(["idle", "running", "done", "cancelled", "failed"], "idle")
-    progress = traitlets.Float(0.0)
-    message = traitlets.Unicode("Choose a song and press Separate.")
-    error = traitlets.Unicode()
+    segment_seconds = traitlets.Float(None, allow_none=True)
+    overlap = traitlets.Float(0.25)
+    shifts = traitlets.Int(0)
+    pad_to_training_segment = traitlets.Bool(True)
+    device = traitlets.Unicode("auto")
+    cost = traitlets.Unicode()
+    mixer = traitlets.Instance(StemMixer, allow_none=True)
+
+    _thread_name = "stemlab-separation"
+    _cancelled_message = "Cancelled. Nothing was written."
 
     def __init__(
         self,
@@ -116,16 +149,13 @@ class SeparationPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         out_dir: StrPath = "stems",
     ) -> None:
         super().__init__()
-        self._busy = False
-        self._starting = threading.Lock()
-        self._stop = threading.Event()
-        self._ended: threading.Event | None = None
-        self._result: SeparationResult | None = None
-        self._failure: BaseException | None = None
-        self._manifests = _offered_models(str(model))
-        self.model, self.out_dir = str(model), str(out_dir)
-        self.song = str(demo_song_dir() / "mixture.flac" if song is None else song)
-        self._build(_offered_songs(Path(folder)))
+        self._runs: list[_Run] = []
+        self._teller = CostTeller(self._show_cost)
+        self._lengths: dict[tuple[str, int, int], tuple[int, int]] = {}
+        self._songs, self._models = SongChooser(folder, song), ModelChooser(model)
+        self.out_dir = str(out_dir)
+        self.message = "Choose a song and press Separate."
+        self._build()
 
     def __repr__(self) -> str:
         return (
@@ -135,35 +165,28 @@ class SeparationPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
 
     def separate(self) -> None:
         """Start a run with what is chosen now, unless one is running already; does not wait."""
-        with self._starting:
-            if self._busy:
-                return
-            self._busy = True
-        self._stop.clear()
-        # One of this run: an interrupted Thread.join would take the thread for ended.
-        self._ended = threading.Event()
-        self._result = self._failure = None
-        self.error, self.progress = "", 0.0
-        self._clear_results()
-        self.message = "Reading the model and the song."
-        self.state = "running"
-        atexit.register(self._shut_down)
-        threading.Thread(
-            target=self._run,
-            args=(self.song.strip(), self.model, self.out_dir.strip(), self._ended),
-            name="stemlab-separation",
-            # Python waits for other threads before it asks anything to stop.
-            daemon=True,
-        ).start()
+        # Taken before anything can change.
+        song, model, device = self.song.strip(), self.model, self.device
+        asked = {name: getattr(self, name) for name in _WORDS if name != "model"}
+        self._start(
+            lambda: self._separate(song, model, device, asked), "Reading the model and the song."
+        )
 
-    def cancel(self) -> None:
-        """Ask the run to stop; it does after the segment in work, and leaves no files."""
-        if self._busy:
-            self._stop.set()
-            self.message = "Stopping after this segment."
+    def save(self) -> None:
+        """Start to save the stems of the last run to `out_dir`; does not wait.
+
+        Raises
+        ------
+        SeparationError
+            If nothing was separated yet.
+        """
+        if not self._runs:
+            raise SeparationError("there are no stems to save yet. Call separate() first.")
+        result, out_dir = self._runs[-1].result, Path(self.out_dir.strip() or ".").expanduser()
+        self._start(lambda: self._save(result, out_dir), "Saving the stems.")
 
     def wait(self, timeout: float | None = None) -> SeparationResult:
-        """Wait for the run to end; interrupting the wait cancels the run.
+        """Wait for the run, or for `save`, to end; interrupting the wait cancels the run.
 
         Parameters
         ----------
@@ -173,6 +196,8 @@ class SeparationPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         Returns
         -------
         result : SeparationResult
+            Of a run, its files lie in a temporary folder until the run after the next; of `save`,
+            where they were saved.
 
         Raises
         ------
@@ -183,86 +208,82 @@ class SeparationPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         StemlabError
             What made the run fail.
         """
-        if self._ended is None:
-            raise SeparationError("nothing was separated yet. Call separate() first.")
-        try:
-            ended = self._ended.wait(timeout)
-        except KeyboardInterrupt:
-            self.cancel()
-            raise
-        if not ended:
-            raise TimeoutError(
-                f"the separation is not done after timeout={timeout} s ({self.progress:.0%}). "
-                "Wait again, or call cancel()."
-            )
-        if self._failure is not None:
-            raise self._failure
-        assert self._result is not None
-        return self._result
+        result: SeparationResult = super().wait(timeout)
+        return result
 
-    @traitlets.validate("model")
-    def _check_model(self, proposal: traitlets.Bunch) -> str:
-        name = str(proposal.value)
-        if name not in self._manifests:
-            raise ParameterError(
-                f"model={name!r} is not offered here ({', '.join(self._manifests)}). "
-                "Make a panel for it: SeparationPanel(model=...)."
-            )
-        return name
+    def close(self) -> None:
+        """Stop the run, take the panel off the page, and remove stems that were not saved."""
+        super().close()
+        self._teller.close()
+        self._songs.close()
+        self._clear_mixer()
+        while self._runs:
+            self._runs.pop().folder.cleanup()
+
+    # ------------------------------------------------------------ what may be chosen
+
+    @traitlets.validate("device")
+    def _check_device(self, proposal: traitlets.Bunch) -> str:
+        AudioStemSeparator(self.model, device=str(proposal.value))
+        return str(proposal.value)
+
+    @traitlets.validate("segment_seconds", "overlap", "shifts")
+    def _check_setting(self, proposal: traitlets.Bunch) -> Any:
+        settings = SeparationSettings(**{proposal.trait.name: proposal.value})
+        if proposal.trait.name == "segment_seconds":
+            AudioStemSeparator(self.model).check(settings)
+        return proposal.value
 
     # ------------------------------------------------------------ the run
 
-    def _run(self, song: str, model: str, out_dir: str, ended: threading.Event) -> None:
-        """Work in the thread. Nothing may escape: an exception of a thread reaches nobody."""
-        state = "failed"
-        try:
-            self._result, replaced = self._separate(song, model, out_dir)
-            self._show_result(Path(song).expanduser(), self._result)
-        except _Cancelled:
-            state, self.message = "cancelled", "Cancelled. Nothing was written."
-            self._failure = SeparationError("the run was cancelled. Call separate() to start anew.")
-        except StemlabError as error:
-            self._fail(str(error), error)
-        except Exception as error:  # noqa: BLE001
-            text = f"{type(error).__name__}: {error}"
-            self._fail(f"This is a bug of stemlab, please report it. {text}", error)
-        else:
-            state, self.progress = "done", 1.0
-            where = self._result.manifest_path.parent
-            self.message = f"Done: {len(self._result.stems)} stems are in {where}." + (
-                " They replaced an earlier result of this song." if replaced else ""
-            )
-        atexit.unregister(self._shut_down)
-        self._busy = False
-        try:
-            self.state = state
-        finally:
-            ended.set()
-
-    def _fail(self, text: str, error: Exception) -> None:
-        self._failure = error
-        self.message = "This did not work."
-        self.error = text
-
-    def _separate(self, song: str, model: str, out_dir: str) -> tuple[SeparationResult, bool]:
+    def _separate(
+        self, song: str, model: str, device: str, asked: Mapping[str, Any]
+    ) -> SeparationResult:
         if not song:
             raise ParameterError("song is empty. Choose one, or type the path of an audio file.")
-        separator = AudioStemSeparator(model)
-        path, target = Path(song).expanduser(), Path(out_dir or ".").expanduser()
+        separator = AudioStemSeparator(model, device=device)
+        path = Path(song).expanduser()
+        folder = tempfile.TemporaryDirectory(prefix="stemlab-")
         try:
-            return separator.separate_file(path, target, progress=self._on_progress), False
+            result = separator.separate_file(
+                path, folder.name, progress=self._on_progress, **asdict(SeparationSettings(**asked))
+            )
+            run = _Run({"model": separator.name, **asked}, result, folder)
+            self._show_result(path, run)
+        except BaseException:
+            folder.cleanup()
+            raise
+        self._keep(run)
+        cost = result.manifest["cost"]
+        self.message = (
+            f"Done in {cost['wall_seconds']:.1f} s: {len(result.stems)} stems. Listen, and save "
+            "them if they are worth it."
+        )
+        self._show_cost(measure=True)
+        return result
+
+    def _keep(self, run: _Run) -> None:
+        self._runs.append(run)
+        # The mixer plays the last two.
+        while len(self._runs) > 2:
+            self._runs.pop(0).folder.cleanup()
+
+    def _save(self, result: SeparationResult, out_dir: Path) -> SeparationResult:
+        replaced = ""
+        try:
+            saved = save_result(result, out_dir)
         except OutputError as error:
             # Files without a run.json beside them are not ours to replace.
             if error.path is None or not (error.path.parent / "run.json").is_file():
                 raise
-        output = OutputSettings(force=True)
-        return separator.separate_file(
-            path, target, output=output, progress=self._on_progress
-        ), True
+            saved = save_result(result, out_dir, force=True)
+            replaced = " They replaced an earlier result of this song."
+        where = saved.manifest_path.parent
+        self.message = f"Saved: {len(saved.stems)} stems are in {where}.{replaced}"
+        return saved
 
     def _on_progress(self, event: SegmentDone) -> None:
-        if self._stop.is_set():
-            raise _Cancelled
+        self._check_stop()
         self.progress = event.done / event.total
         self.message = (
             f"Segment {event.done} of {event.total}, about {event.remaining_seconds:.0f} s left."
@@ -270,190 +291,196 @@ class SeparationPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
             else "Writing the stems."
         )
 
-    def _shut_down(self) -> None:
-        self._stop.set()
-        if self._ended is not None:
-            self._ended.wait(_SHUTDOWN_SECONDS)
-
     # ------------------------------------------------------------ what is shown
 
-    def _build(self, songs: list[tuple[str, str]]) -> None:
-        self._songs = ipywidgets.Dropdown(
-            options=songs, description="Song", layout=_WIDE, style=_LABELS
+    def _build(self) -> None:
+        self._segment = ipywidgets.FloatSlider(
+            description="Segment (s)", step=0.05, readout_format=".2f", layout=WIDE, style=LABELS
         )
-        self._typed = ipywidgets.Text(
-            description="Path",
-            placeholder="path of an audio file",
-            continuous_update=False,
-            layout=ipywidgets.Layout(width=_WIDE.width, max_width=_WIDE.max_width),
-            style=_LABELS,
+        self._pad = ipywidgets.Checkbox(
+            description="pad shorter segments to the length of its training",
+            indent=False,
+            layout=ipywidgets.Layout(width="30em"),
         )
-        self._models = ipywidgets.Dropdown(
-            options=list(self._manifests),
-            description="Model",
-            layout=_WIDE,
-            style=_LABELS,
+        overlap = ipywidgets.FloatSlider(
+            description="Overlap", max=_MOST_OVERLAP, step=0.05, layout=WIDE, style=LABELS
         )
-        self._about = ipywidgets.HTML(layout=ipywidgets.Layout(margin="0 0 0 6em"))
+        shifts = ipywidgets.IntSlider(
+            description="Shifts", max=_MOST_SHIFTS, layout=WIDE, style=LABELS
+        )
+        self._cost_text = ipywidgets.HTML()
+        devices = ipywidgets.Dropdown(
+            options=["auto", *available_devices()],
+            description="Device",
+            layout=WIDE,
+            style=LABELS,
+        )
+        start = ipywidgets.Button(
+            description="Separate", button_style="primary", tooltip="Take the song apart"
+        )
+        self._save_button = ipywidgets.Button(
+            description="Save", tooltip="Save the stems to this folder", disabled=True
+        )
         folder = ipywidgets.Text(
             description="Save to",
             placeholder="folder",
             tooltip="Folder that gets the stems, one folder per song",
             continuous_update=False,
-            layout=_WIDE,
-            style=_LABELS,
+            layout=WIDE,
+            style=LABELS,
         )
-        self._start = ipywidgets.Button(
-            description="Separate", button_style="primary", tooltip="Take the song apart"
-        )
-        self._cancel = ipywidgets.Button(
-            description="Cancel", tooltip="Stop the run; nothing is written", disabled=True
-        )
-        bar = ipywidgets.FloatProgress(
-            max=1.0,
-            tooltip="Share of the song that is done",
-            layout=ipywidgets.Layout(width="16em"),
-        )
-        self._status = ipywidgets.HTML()
         self._results = ipywidgets.VBox()
 
-        traitlets.link((self, "model"), (self._models, "value"))
+        traitlets.link((self._songs, "song"), (self, "song"))
+        traitlets.link((self._models, "model"), (self, "model"))
         traitlets.link((self, "out_dir"), (folder, "value"))
-        traitlets.dlink((self, "progress"), (bar, "value"))
-        self._songs.observe(self._on_song_picked, "value")
-        self._typed.observe(self._on_song_typed, "value")
-        self._start.on_click(lambda _: self.separate())
-        self._cancel.on_click(lambda _: self.cancel())
-        self.observe(self._show_song, "song")
+        traitlets.link((self, "device"), (devices, "value"))
+        traitlets.link((self, "pad_to_training_segment"), (self._pad, "value"))
+        self._segment.observe(self._on_segment_moved, "value")
+        # Code may set more than the sliders reach: they then stand at their end.
+        _follow(self, "overlap", overlap)
+        _follow(self, "shifts", shifts)
+        start.on_click(lambda _: self.separate())
+        self._save_button.on_click(lambda _: self.save())
         self.observe(self._show_model, "model")
-        self.observe(self._show_state, ["state", "message", "error"])
-        self._show_song()
+        self.observe(self._show_segment, "segment_seconds")
+        self.observe(lambda _: self._show_cost(), ["song", "model", "device"])
+        self.observe(
+            lambda _: self._show_cost(measure=True),
+            ["segment_seconds", "overlap", "shifts", "pad_to_training_segment"],
+        )
+        self.observe(self._show_state, "state")
         self._show_model()
-        self._show_state()
+        self._show_cost()
+        self._show_status()
         self.children = [
             self._songs,
-            self._typed,
             self._models,
-            self._about,
-            folder,
-            ipywidgets.HBox([self._start, self._cancel, bar]),
+            self._segment,
+            indented(self._pad),
+            overlap,
+            shifts,
+            indented(self._cost_text),
+            devices,
+            self._buttons(start, cancel_tooltip="Stop the run; nothing is written"),
             self._status,
             self._results,
+            ipywidgets.HBox([folder, self._save_button]),
         ]
 
-    def _on_song_picked(self, _: object) -> None:
-        self.song = self._songs.value or self._typed.value
+    def _on_segment_moved(self, _: object) -> None:
+        own = self._own_segment()
+        self.segment_seconds = None if self._segment.value == own else self._segment.value
 
-    def _on_song_typed(self, _: object) -> None:
-        if not self._songs.value:
-            self.song = self._typed.value
-
-    def _show_song(self, _: object = None) -> None:
-        # In these orders, because the list takes over what is typed once it says "another file".
-        if self.song in [path for _, path in self._songs.options]:
-            self._songs.value = self.song
-            self._typed.value = ""
-        else:
-            self._typed.value = self.song
-            self._songs.value = ""
-        self._typed.layout.display = "none" if self._songs.value else ""
+    def _own_segment(self) -> float:
+        return float(self._models.manifest.segment_seconds)
 
     def _show_model(self, _: object = None) -> None:
-        manifest = self._manifests[self.model]
-        self._about.value = (
-            f"<small>{escape(manifest.title)}. Makes {escape(', '.join(manifest.sources))}. "
-            f"Weights: {escape(manifest.weight_license)}, {escape(manifest.origin)}.</small>"
+        spec = AudioStemSeparator(self.model).spec
+        own = self._own_segment()
+        longest = min(
+            (float(each.max_segment_seconds or math.inf) for each in spec.members), default=math.inf
         )
+        shortest = max(each.min_segment_samples for each in spec.members) / spec.sample_rate
+        low = min(own, max(_LEAST_SEGMENT_SECONDS, math.ceil(20 * shortest) / 20))
+        self.segment_seconds = None
+        with self._segment.hold_trait_notifications():
+            self._segment.max = min(longest, _MOST_TIMES_ITS_OWN * own)
+            self._segment.min = low
+            self._segment.value = own
+        self._pad.layout.display = "" if any(each.pads for each in spec.members) else "none"
+
+    def _show_segment(self, _: object = None) -> None:
+        wanted = self._own_segment() if self.segment_seconds is None else self.segment_seconds
+        slider = self._segment
+        with slider.hold_trait_notifications():
+            slider.min, slider.max = min(slider.min, wanted), max(slider.max, wanted)
+            slider.value = wanted
+
+    def _show_cost(self, *, measure: bool = False) -> None:
+        try:
+            self.cost = self._teller.tell(
+                AudioStemSeparator(self.model, device=self.device),
+                self._song_length(),
+                SeparationSettings(
+                    segment_seconds=self.segment_seconds,
+                    overlap=self.overlap,
+                    shifts=self.shifts,
+                    pad_to_training_segment=self.pad_to_training_segment,
+                ),
+                # Not beside a run: both would be slow.
+                measure=measure and self.state != "running",
+            )
+        except StemlabError as error:
+            # A song that cannot be opened is told by the run; while one types, it is no news.
+            self.cost = "" if isinstance(error, AudioError) else str(error)
+        self._cost_text.value = f'<small role="status">{escape(self.cost)}</small>'
+
+    def _song_length(self) -> tuple[int, int]:
+        """Samples and rate, as far as the file tells; decoding it tells, where it does not."""
+        path = Path(self.song.strip() or ".").expanduser()
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            raise AudioError(f"{self.song!r} cannot be opened.", path) from None
+        key = (str(path), status.st_size, status.st_mtime_ns)
+        if key not in self._lengths:
+            info = audio.read_info(path)
+            samples = info.samples
+            if samples is None:
+                samples = sum(each.shape[1] for each in audio.stream_file(path, downmix=True))
+            self._lengths = {key: (samples, info.sample_rate)}
+        return self._lengths[key]
 
     def _show_state(self, _: object = None) -> None:
-        running = self.state == "running"
-        self._start.disabled, self._cancel.disabled = running, not running
-        # Roles, so that a screen reader speaks what changes.
-        self._status.value = f'<div role="status">{escape(self.message)}</div>' + (
-            '<div role="alert" style="color: var(--jp-error-color1, #b00020)">'
-            f"<b>Error:</b> {escape(self.error)}</div>"
-            if self.error
-            else ""
-        )
+        self._save_button.disabled = self.state == "running" or not self._runs
 
-    def _show_result(self, song: Path, result: SeparationResult) -> None:
-        files = {"mixture": song, **result.stems}
-        rate = audio.read_info(song).sample_rate
-        signals = {name: _excerpt(path) for name, path in files.items()}
-        # One gain for all, or stems could not be compared by ear.
-        gain = 1 / max(1.0, *(float(np.abs(each).max()) for each in signals.values()))
-        rows = [
-            ipywidgets.HBox(
-                [
-                    ipywidgets.Label(name, layout=ipywidgets.Layout(width="5.5em")),
-                    _player(signals[name], rate, gain),
-                    ipywidgets.Label(str(path)),
-                ],
-                layout=ipywidgets.Layout(align_items="center"),
-            )
-            for name, path in files.items()
-        ]
-        self._results.children = [*rows, _picture(signals, rate)]
+    def _show_result(self, song: Path, run: _Run) -> None:
+        labels, other = self._beside(song, run)
+        mixer = StemMixer(run.result.stems, mixture=song, other=other, labels=labels)
+        old, self.mixer = self.mixer, mixer
+        self._results.children = [mixer]
+        if old is not None:
+            old.close()
 
-    def _clear_results(self) -> None:
-        old, self._results.children = self._results.children, ()
-        for each in old:
-            # Otherwise kernel and page would keep the audio of every run.
-            for part in (*getattr(each, "children", ()), each):
-                part.close()
+    def _beside(self, song: Path, run: _Run) -> tuple[tuple[str, str], Mapping[str, Path] | None]:
+        """What the result can be compared with by ear, and what the two are called."""
+        for earlier in reversed(self._runs):
+            differ = [name for name in _WORDS if run.choices[name] != earlier.choices[name]]
+            if earlier.recording == run.recording and differ:
+                names = [
+                    ", ".join(_in_words(each.choices, name) for name in differ)
+                    for each in (run, earlier)
+                ]
+                return (names[0], names[1]), earlier.result.stems
+        truth = {name: song.with_name(f"{name}.flac") for name in run.result.stems}
+        if song.parent == demo_song_dir() and all(each.is_file() for each in truth.values()):
+            return ("estimated", "true"), truth
+        return ("A", "B"), None
+
+    def _clear_mixer(self) -> None:
+        old, self.mixer = self.mixer, None
+        self._results.children = ()
+        if old is not None:
+            old.close()
 
 
-def _offered_songs(folder: Path) -> list[tuple[str, str]]:
-    """Labels and paths; an empty path stands for a typed one."""
-    if not folder.is_dir():
-        raise ParameterError(f"folder={str(folder)!r} is not a folder. Name one that exists.")
-    return [
-        ("Demo song (comes with stemlab)", str(demo_song_dir() / "mixture.flac")),
-        *((each.name, str(each)) for each in audio.find_recordings(folder)),
-        ("Another file: type its path", ""),
-    ]
+def _in_words(choices: Mapping[str, Any], name: str) -> str:
+    value = choices[name]
+    if value is None:
+        return "its own segment"
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    return _WORDS[name].format(value)
 
 
-def _offered_models(model: str) -> Mapping[str, ModelManifest]:
-    registered = {}
-    for each in list_models():
-        # One that is damaged is told by `stemlab models verify`, and hides no other.
-        with suppress(ModelError):
-            if is_installed(each):
-                registered[each.name] = each
-    return registered if model in registered else {**registered, model: find_model(model)}
+def _follow(panel: SeparationPanel, name: str, slider: Any) -> None:
+    """Let a slider and a trait follow each other, each within its own range."""
+    slider.value = getattr(panel, name)
 
+    def show(change: traitlets.Bunch) -> None:
+        slider.max = max(slider.max, change.new)
+        slider.value = change.new
 
-def _excerpt(path: Path) -> AudioArray:
-    """Read what the players and the picture hold of a recording."""
-    left = _PREVIEW_SECONDS * audio.read_info(path).sample_rate
-    blocks = []
-    for block in audio.stream_file(path, block_samples=_PREVIEW_BLOCK):
-        blocks.append(block[:, :left])
-        left -= blocks[-1].shape[1]
-        if not left:
-            break
-    return np.concatenate(blocks, axis=1)
-
-
-def _player(recording: AudioArray, sample_rate: int, gain: float) -> ipywidgets.Audio:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "player.flac"
-        audio.write_file(
-            file, [recording], sample_rate, len(recording), format="flac", bits=16, gain=gain
-        )
-        content = file.read_bytes()
-    # No tooltip, by which others get a name: with one, this widget's view fails (ipywidgets 8.1).
-    return ipywidgets.Audio(value=content, format="flac", autoplay=False, loop=False)
-
-
-def _picture(signals: Mapping[str, AudioArray], sample_rate: int) -> ipywidgets.HTML:
-    """Waveforms as an image with a text alternative, which ipywidgets.Image cannot have."""
-    buffer = BytesIO()
-    plot_waveforms(signals, sample_rate)[0].figure.savefig(buffer, format="png", dpi=90)
-    peaks = ", ".join(f"{name} {np.abs(each).max():.2f}" for name, each in signals.items())
-    return ipywidgets.HTML(
-        f'<img alt="Waveforms. Peaks, full scale being 1: {escape(peaks)}." '
-        'style="max-width: 100%" '
-        f'src="data:image/png;base64,{b64encode(buffer.getvalue()).decode()}">'
-    )
+    panel.observe(show, name)
+    slider.observe(lambda change: setattr(panel, name, change.new), "value")

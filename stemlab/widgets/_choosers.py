@@ -1,0 +1,199 @@
+"""What several panels begin with: which song, which model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from html import escape
+from pathlib import Path
+
+import ipywidgets
+import traitlets
+
+from stemlab import audio
+from stemlab._assets import demo_song_dir
+from stemlab._typing import StrPath
+from stemlab.errors import ModelError, ParameterError
+from stemlab.registry import ModelManifest, find_model, is_installed, list_models
+from stemlab.widgets._work import LABELS, WIDE, indented
+from stemlab.widgets.upload import SongUpload
+
+__all__ = ["ModelChooser", "SongChooser", "demo_song"]
+
+
+def demo_song() -> str:
+    """Path of the song that comes with stemlab.
+
+    Returns
+    -------
+    path : str
+    """
+    return str(demo_song_dir() / "mixture.flac")
+
+
+class SongChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+    """Choose the demo song, a recording of a folder, any other by its path, or upload one.
+
+    Parameters
+    ----------
+    folder : path
+        Its recordings are offered; uploaded ones land there.
+    song : path, optional
+        Default: the demo song.
+
+    Attributes
+    ----------
+    song : str
+        Can be set.
+
+    Raises
+    ------
+    ParameterError
+        If `folder` is not a folder.
+    """
+
+    song = traitlets.Unicode()
+
+    def __init__(self, folder: StrPath, song: StrPath | None) -> None:
+        super().__init__()
+        self._folder = Path(folder)
+        self._songs = ipywidgets.Dropdown(
+            options=self._offered(), description="Song", layout=WIDE, style=LABELS
+        )
+        self._typed = ipywidgets.Text(
+            description="Path",
+            placeholder="path of an audio file",
+            continuous_update=False,
+            layout=ipywidgets.Layout(**WIDE),
+            style=LABELS,
+        )
+        self._upload = SongUpload(self._folder)
+        self._songs.observe(self._on_picked, "value")
+        self._typed.observe(self._on_typed, "value")
+        self._upload.observe(self._on_uploaded, "path")
+        self.observe(self._show, "song")
+        self.song = demo_song() if song is None else str(song)
+        self._show()
+        self.children = [self._songs, self._typed, indented(self._upload)]
+
+    def close(self) -> None:
+        """Stop an upload and take the chooser off the page."""
+        self._upload.close()
+        super().close()
+
+    def _offered(self) -> list[tuple[str, str]]:
+        """Labels and paths; an empty path stands for a typed one."""
+        if not self._folder.is_dir():
+            raise ParameterError(
+                f"folder={str(self._folder)!r} is not a folder. Name one that exists."
+            )
+        return [
+            ("Demo song (comes with stemlab)", demo_song()),
+            *((each.name, str(each)) for each in audio.find_recordings(self._folder)),
+            ("Another file: type its path", ""),
+        ]
+
+    def _on_picked(self, _: object) -> None:
+        self.song = self._songs.value or self._typed.value
+
+    def _on_typed(self, _: object) -> None:
+        if not self._songs.value:
+            self.song = self._typed.value
+
+    def _on_uploaded(self, _: object) -> None:
+        if not self._upload.path:
+            return
+        # As the list names it, so that the list can show it.
+        uploaded = str(self._folder / Path(self._upload.path).name)
+        with self._songs.hold_trait_notifications():
+            self._songs.options = self._offered()
+            self._songs.value = uploaded
+        self.song = uploaded
+
+    def _show(self, _: object = None) -> None:
+        # In these orders, because the list takes over what is typed once it says "another file".
+        if self.song in [path for _, path in self._songs.options]:
+            self._songs.value = self.song
+            self._typed.value = ""
+        else:
+            self._typed.value = self.song
+            self._songs.value = ""
+        self._typed.layout.display = "none" if self._songs.value else ""
+
+
+class ModelChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+    """Choose one of the models that are installed; says what it is and under which licence.
+
+    Parameters
+    ----------
+    model : path
+        A registered name, or the path of a folder with a model, which is then offered as well.
+
+    Attributes
+    ----------
+    model : str
+        Can be set to one that is offered.
+
+    Raises
+    ------
+    ModelNotFoundError, ModelRefusedError
+        If there is no such model, or a manifest failed a check.
+    """
+
+    model = traitlets.Unicode()
+
+    def __init__(self, model: StrPath) -> None:
+        super().__init__()
+        self._manifests = _offered_models(str(model))
+        about = ipywidgets.HTML()
+        names = ipywidgets.Dropdown(
+            options=list(self._manifests), description="Model", layout=WIDE, style=LABELS
+        )
+
+        def show(_: object = None) -> None:
+            about.value = _about(self.manifest)
+
+        self.model = str(model)
+        traitlets.link((self, "model"), (names, "value"))
+        self.observe(show, "model")
+        show()
+        self.children = [names, indented(about)]
+
+    @property
+    def manifest(self) -> ModelManifest:
+        """What is known of the chosen model."""
+        return self._manifests[self.model]
+
+    @traitlets.validate("model")
+    def _check(self, proposal: traitlets.Bunch) -> str:
+        name = str(proposal.value)
+        if name not in self._manifests:
+            raise ParameterError(
+                f"model={name!r} is not offered here ({', '.join(self._manifests)}). "
+                "Make a panel for it: model=..."
+            )
+        return name
+
+
+def _about(manifest: ModelManifest) -> str:
+    segment = {
+        "free": "it was made for shorter ones as well, which save memory and see less.",
+        "padded": "a shorter one is padded to that, costs as much and saves nothing.",
+        "fixed": "it takes no other.",
+    }[manifest.segment_policy]
+    lines = [
+        f"{manifest.title}. Makes {', '.join(manifest.sources)}.",
+        f"Weights: {manifest.weight_license}, {manifest.origin}.",
+        f"Its own segment is {manifest.segment_seconds:g} s; {segment}",
+    ]
+    return f"<small>{'<br>'.join(map(escape, lines))}</small>"
+
+
+def _offered_models(model: str) -> Mapping[str, ModelManifest]:
+    registered = {}
+    for each in list_models():
+        # One that is damaged is told by `stemlab models verify`, and hides no other.
+        with suppress(ModelError):
+            if is_installed(each):
+                registered[each.name] = each
+    return registered if model in registered else {**registered, model: find_model(model)}

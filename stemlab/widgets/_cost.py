@@ -1,0 +1,113 @@
+"""What a separation would cost, in words, while settings change."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from stemlab.audio import resampled_length
+from stemlab.chunking import ChunkPlan
+from stemlab.cost import CostModel, calibrate, duration
+from stemlab.errors import StemlabError
+from stemlab.separation import AudioStemSeparator, SeparationSettings
+
+__all__ = ["CostTeller"]
+
+_CLOSING_SECONDS = 60.0
+
+
+class CostTeller:
+    """Tells what settings cost; how fast this machine is, it finds out in the background, once.
+
+    Parameters
+    ----------
+    changed : callable
+        Called when there is more to tell.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._models: dict[tuple[str | None, str], CostModel | None] = {}
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def tell(
+        self,
+        separator: AudioStemSeparator,
+        length: tuple[int, int],
+        settings: SeparationSettings,
+        *,
+        measure: bool,
+    ) -> str:
+        """Put the plan of a separation and its cost into words.
+
+        Parameters
+        ----------
+        separator : AudioStemSeparator
+        length : (int, int)
+            Samples of the recording, and its rate in Hz.
+        settings : SeparationSettings
+        measure : bool
+            Whether to find out how fast this machine is, if that is not known.
+
+        Returns
+        -------
+        text : str
+
+        Raises
+        ------
+        ParameterError
+            If the model cannot take the settings.
+        """
+        samples, rate = length
+        plans = separator.plan(resampled_length(samples, rate, separator.sample_rate), settings)
+        parts = [_work(plans, samples / rate)]
+        key = (separator.request, separator.device)
+        model = self._models.get(key)
+        if model is not None:
+            cost = model.estimate(plans)
+            memory = cost.peak_memory_bytes
+            parts.append(
+                f"About {duration(cost.seconds)} (RTF {cost.rtf:.2g})"
+                + ("" if memory is None else f", {memory / 1e6:.0f} MB of memory")
+                + "."
+            )
+        elif measure and key not in self._models:
+            parts.append("Finding out how fast this machine is…")
+            self._measure(key, separator)
+        return " ".join([*parts, *dict.fromkeys(note for each in plans for note in each.notes)])
+
+    def close(self) -> None:
+        """Wait for what is being measured."""
+        self._closed = True
+        if self._thread is not None:
+            self._thread.join(_CLOSING_SECONDS)
+
+    def _measure(self, key: tuple[str | None, str], separator: AudioStemSeparator) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            return
+
+        def work() -> None:
+            self._models[key] = None
+            with suppress(StemlabError):  # The run itself will say what is wrong with the model.
+                self._models[key] = calibrate(separator)
+            if not self._closed:
+                self._changed()
+
+        # Takes a call or two of the network: Python may wait for it at its end.
+        self._thread = threading.Thread(target=work, name="stemlab-calibration")
+        self._thread.start()
+
+
+def _work(plans: Sequence[ChunkPlan], seconds: float) -> str:
+    calls = sum(each.calls for each in plans)
+    computed = sum(each.computed_samples / each.sample_rate for each in plans)
+    shares = [f"{max(each.overlap_share for each in plans):.0%} of it overlap"]
+    padding = max(each.padding_share for each in plans)
+    if padding >= 0.005:
+        shares.append(f"{padding:.0%} padding and context")
+    return (
+        f"{calls} call{'s' * (calls != 1)} of the network, which compute "
+        f"{computed / seconds:.2g} times the song: {', '.join(shares)}."
+    )

@@ -1,0 +1,341 @@
+"""Look at recordings beside each other, see what sets them apart, and switch between two by ear."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from html import escape
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import numpy.typing as npt
+import traitlets
+
+from stemlab import audio
+from stemlab._typing import AudioArray, StrPath
+from stemlab.errors import ParameterError
+from stemlab.plots import draw_comparison
+from stemlab.plots.spectrograms import band_name
+from stemlab.spectra import FREQUENCY_SCALES, SpectralComparison, SpectralGrid, compare_spectra
+from stemlab.widgets._work import LABELS, WIDE, WorkPanel
+from stemlab.widgets.mixer import MIXTURE, StemMixer
+
+__all__ = ["ComparePanel"]
+
+_FRAMES = (256, 512, 1024, 2048, 4096, 8192, 16384)
+_LOWEST_HZ = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+
+
+class ComparePanel(WorkPanel):
+    """Compare the spectrograms of recordings in a notebook, and hear two of them in turn.
+
+    Parameters
+    ----------
+    signals : path, or mapping of str to path or array, each shape (channels, samples)
+        A folder stands for the recordings in it.
+    sample_rate : int, in Hz, optional
+        Of arrays, which need it. Files of another rate are resampled. Default: that of the
+        first file.
+    seams_seconds : array of float, optional
+        Moments to be marked in the pictures, for instance where segments meet.
+
+    Attributes
+    ----------
+    reference : str
+        The signal that the others are compared with; can be set.
+    compared : tuple of str
+        The others; can be set. The first of them is what the mixer switches to.
+    frequency_scale : {"log", "linear", "mel"}
+    fft_samples : int
+    time_range_seconds : (float, float)
+    lowest_hz : int
+    difference : bool
+        As in `compare_spectrograms`.
+    comparison : SpectralComparison or None
+        The last.
+    mixer : StemMixer or None
+    state : {"idle", "running", "done", "cancelled", "failed"}
+    progress : float, in [0, 1]
+    message : str
+        What the panel says about the state.
+    error : str
+        What went wrong in the last run; empty otherwise.
+
+    Raises
+    ------
+    ParameterError
+        If there are fewer than two signals, or arrays come without a rate.
+    AudioError
+        If a file cannot be read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, 44_100))
+    >>> panel = ComparePanel({"loud": noise, "quiet": noise / 2}, 44_100)
+    >>> panel
+    ComparePanel(reference='loud', compared=('quiet',), state='idle')
+    """
+
+    reference = traitlets.Unicode()
+    compared = traitlets.Tuple()
+    frequency_scale = traitlets.Enum(list(FREQUENCY_SCALES), "log")
+    fft_samples = traitlets.Enum(list(_FRAMES), 2048)
+    time_range_seconds = traitlets.Tuple()
+    lowest_hz = traitlets.Enum(list(_LOWEST_HZ), 0)
+    difference = traitlets.Bool(True)
+    comparison = traitlets.Instance(SpectralComparison, allow_none=True)
+    mixer = traitlets.Instance(StemMixer, allow_none=True)
+
+    _thread_name = "stemlab-comparison"
+
+    def __init__(
+        self,
+        signals: StrPath | Mapping[str, StrPath | npt.ArrayLike],
+        sample_rate: int | None = None,
+        *,
+        seams_seconds: npt.ArrayLike = (),
+    ) -> None:
+        if isinstance(signals, (str, PathLike)):
+            signals = {each.stem: each for each in audio.find_recordings(signals)}
+        if len(signals) < 2:
+            raise ParameterError(
+                f"there are {len(signals)} signals to compare. Pass two or more, or a folder that "
+                "holds them."
+            )
+        super().__init__()
+        self._signals: dict[str, Any] = dict(signals)
+        self._seams = np.asarray(seams_seconds, np.float64)
+        self._sample_rate, self._seconds = _rate_and_length(self._signals, sample_rate)
+        self._read: dict[str, AudioArray] = {}
+        # The mixture is what stems are compared with.
+        names = sorted(self._signals, key=lambda each: each != MIXTURE)
+        self.reference, self.compared = names[0], tuple(names[1:])
+        self.time_range_seconds = (0.0, self._seconds)
+        self.message = "Choose what to compare and press Compare."
+        self._build(names)
+
+    def __repr__(self) -> str:
+        return (
+            f"ComparePanel(reference={self.reference!r}, compared={self.compared!r}, "
+            f"state={self.state!r})"
+        )
+
+    def compare(self) -> None:
+        """Start to compare what is chosen now, unless that is going on; does not wait.
+
+        `wait` then returns a `SpectralComparison`.
+        """
+        names = [self.reference, *(each for each in self.compared if each != self.reference)]
+        start, stop = self.time_range_seconds
+        whole = (start, stop) == (0.0, self._seconds)
+        chosen = {
+            "fft_samples": self.fft_samples,
+            "frequency_scale": self.frequency_scale,
+            "time_range_seconds": None if whole else (start, stop),
+            "frequency_range_hz": (self.lowest_hz, self._sample_rate / 2),
+        }
+        difference = self.difference
+        self._start(lambda: self._compare(names, chosen, difference), "Reading the recordings.")
+
+    def close(self) -> None:
+        """Stop the work and take the panel off the page."""
+        super().close()
+        old, self.mixer = self.mixer, None
+        if old is not None:
+            old.close()
+
+    # ------------------------------------------------------------ what may be chosen
+
+    @traitlets.validate("reference")
+    def _check_reference(self, proposal: traitlets.Bunch) -> str:
+        self._refuse_unknown("reference", proposal.value)
+        return str(proposal.value)
+
+    @traitlets.validate("compared")
+    def _check_compared(self, proposal: traitlets.Bunch) -> tuple[str, ...]:
+        for each in proposal.value:
+            self._refuse_unknown("compared", each)
+        return tuple(proposal.value)
+
+    def _refuse_unknown(self, trait: str, name: str) -> None:
+        if name not in self._signals:
+            raise ParameterError(
+                f"{trait}={name!r} is not one of the signals. Choose one of "
+                f"{', '.join(map(repr, self._signals))}."
+            )
+
+    # ------------------------------------------------------------ the work
+
+    def _compare(
+        self, names: list[str], chosen: Mapping[str, Any], difference: bool
+    ) -> SpectralComparison:
+        if len(names) < 2:
+            raise ParameterError(
+                "nothing is chosen to be compared with the reference. Choose another signal."
+            )
+        grid = SpectralGrid(**chosen)
+        for number, name in enumerate(names):
+            self._check_stop()
+            if name not in self._read:
+                self._read[name] = self._load(name)
+            self.progress = (number + 1) / (2 * len(names))
+        self.message = "Comparing."
+        signals = {name: self._read[name] for name in names}
+        comparison = compare_spectra(signals, self._sample_rate, grid=grid)
+        self._check_stop()
+        self.comparison = comparison
+        self._show(comparison, signals, difference)
+        self.message = "Done."
+        return comparison
+
+    def _load(self, name: str) -> AudioArray:
+        signal = self._signals[name]
+        if isinstance(signal, (str, PathLike)):
+            return audio.read_file(Path(signal).expanduser(), sample_rate=self._sample_rate)[0]
+        return audio.as_audio(signal, name=f"signals[{name!r}]")
+
+    # ------------------------------------------------------------ what is shown
+
+    def _build(self, names: list[str]) -> None:
+        choose = ipywidgets.Dropdown(
+            options=names, description="Reference", layout=WIDE, style=LABELS
+        )
+        others = ipywidgets.SelectMultiple(
+            options=names,
+            description="Compared",
+            rows=min(6, len(names)),
+            layout=WIDE,
+            style=LABELS,
+        )
+        scale = ipywidgets.Dropdown(
+            options=list(FREQUENCY_SCALES), description="Frequencies", layout=WIDE, style=LABELS
+        )
+        frames = ipywidgets.Dropdown(
+            options=[
+                (f"{each} samples, {1000 * each / self._sample_rate:.0f} ms", each)
+                for each in _FRAMES
+            ],
+            description="Frame",
+            layout=WIDE,
+            style=LABELS,
+        )
+        times = ipywidgets.FloatRangeSlider(
+            description="Time (s)",
+            min=0,
+            max=self._seconds,
+            step=min(0.1, self._seconds / 10),
+            layout=WIDE,
+            style=LABELS,
+        )
+        lowest = ipywidgets.Dropdown(
+            options=[(f"{each} Hz" if each else "all", each) for each in _LOWEST_HZ],
+            description="From",
+            layout=WIDE,
+            style=LABELS,
+        )
+        difference = ipywidgets.Checkbox(description="draw the differences")
+        for name, widget in (
+            ("reference", choose),
+            ("compared", others),
+            ("frequency_scale", scale),
+            ("fft_samples", frames),
+            ("time_range_seconds", times),
+            ("lowest_hz", lowest),
+            ("difference", difference),
+        ):
+            traitlets.link((self, name), (widget, "value"))
+        start = ipywidgets.Button(
+            description="Compare", button_style="primary", tooltip="Compute the spectrograms"
+        )
+        start.on_click(lambda _: self.compare())
+        self._results = ipywidgets.VBox()
+        self._show_status()
+        self.children = [
+            *(choose, others, scale, frames, times, lowest, difference),
+            self._buttons(start),
+            self._status,
+            self._results,
+        ]
+
+    def _show(
+        self, comparison: SpectralComparison, signals: Mapping[str, AudioArray], difference: bool
+    ) -> None:
+        axes = draw_comparison(comparison, difference=difference, seams_seconds=self._seams)
+        content = BytesIO()
+        axes.ravel()[0].figure.savefig(content, format="png", dpi=90)
+        picture = ipywidgets.HTML(
+            f'<img alt="{escape(_told(comparison))}" style="max-width: 100%" '
+            f'src="data:image/png;base64,{b64encode(content.getvalue()).decode()}">'
+        )
+        first, second = list(signals)[:2]
+        mixer = StemMixer(
+            {"sound": signals[second]},
+            self._sample_rate,
+            other={"sound": signals[first]},
+            labels=(second, first),
+        )
+        old, self.mixer = self.mixer, mixer
+        before, self._results.children = (
+            self._results.children,
+            [
+                picture,
+                ipywidgets.HTML(_table(comparison)),
+                mixer,
+            ],
+        )
+        if old is not None:
+            old.close()
+        for each in before:
+            each.close()
+
+
+def _rate_and_length(signals: Mapping[str, Any], sample_rate: int | None) -> tuple[int, float]:
+    """The rate for all, and the length of the longest as far as headers tell."""
+    seconds = []
+    for signal in signals.values():
+        if isinstance(signal, (str, PathLike)):
+            info = audio.read_info(Path(signal).expanduser())
+            sample_rate = sample_rate or info.sample_rate
+            samples = info.samples
+            if samples is None:
+                samples = sum(each.shape[1] for each in audio.stream_file(info.path))
+            seconds.append(samples / info.sample_rate)
+    for signal in signals.values():
+        if not isinstance(signal, (str, PathLike)):
+            if sample_rate is None:
+                raise ParameterError("sample_rate is missing. Pass the rate of the arrays in Hz.")
+            seconds.append(np.shape(signal)[-1] / sample_rate)
+    assert sample_rate is not None
+    return sample_rate, max(seconds)
+
+
+def _told(comparison: SpectralComparison) -> str:
+    """The picture in words, for whoever cannot see it."""
+    distances = ", ".join(
+        f"{name} {each:.1f} dB" for name, each in comparison.log_spectral_distance_db.items()
+    )
+    return (
+        f"Spectrograms of {', '.join(comparison.powers)}. Log-spectral distance from "
+        f"{comparison.reference}: {distances}."
+    )
+
+
+def _table(comparison: SpectralComparison) -> str:
+    def cells(tag: str, values: list[str]) -> str:
+        return "".join(f"<{tag} style='padding: 0 6px'>{escape(each)}</{tag}>" for each in values)
+
+    heads = ["", "distance", *(f"{band_name(each)} Hz" for each in comparison.band_hz)]
+    rows = [f"<tr>{cells('th', heads)}</tr>"]
+    for name, distance in comparison.log_spectral_distance_db.items():
+        figures = [distance, *comparison.band_differences_db[name]]
+        shown = ["–" if np.isnan(each) else f"{each:z.1f}" for each in figures]
+        rows.append(f"<tr>{cells('td', [name, *shown])}</tr>")
+    return (
+        f"<small>In dB, compared with {escape(comparison.reference)}: log-spectral distance, and "
+        f"by how much each octave band is louder.<table>{''.join(rows)}</table></small>"
+    )

@@ -1,0 +1,482 @@
+"""Try settings on a song, see what each costs and buys, and hear one beside the recommended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ipywidgets
+import matplotlib
+import numpy as np
+import pandas as pd
+import traitlets
+
+from stemlab._assets import demo_song_dir
+from stemlab._typing import StrPath
+from stemlab.cost import duration
+from stemlab.errors import ParameterError, SeparationError
+from stemlab.sweeps import (
+    Recommendation,
+    Sweep,
+    SweepProgress,
+    SweepSetting,
+    plan_sweep,
+    recommend,
+)
+from stemlab.widgets._choosers import ModelChooser, SongChooser, demo_song
+from stemlab.widgets._work import LABELS, WIDE, WorkPanel
+from stemlab.widgets.mixer import StemMixer
+
+__all__ = ["SweepPanel"]
+
+_PADDED = {
+    "as the model was made": None,
+    "yes": (True,),
+    "no": (False,),
+    "both": (True, False),
+}
+# What a cell can show: its title, how it is written, and whether more is better.
+_FIGURES: dict[str, tuple[str, str, bool]] = {
+    "sdr_db": ("SDR (dB)", "{:.2f}", True),
+    "agreement_db": ("Agreement (dB)", "{:.1f}", True),
+    "seam_db": ("Seams (dB)", "{:.1f}", False),
+    "rtf": ("RTF (time / duration)", "{:.3f}", False),
+    "calls": ("Calls of the network", "{:.0f}", False),
+    "wasted_share": ("Wasted share", "{:.0%}", False),
+}
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+class SweepPanel(WorkPanel):
+    """Sweep over segments, overlaps and shifts in a notebook, and listen to any of them.
+
+    Each setting becomes a cell of a table. Pressing a cell loads its stems into the mixer, beside
+    those of the recommended setting. What is measured is kept: a sweep that was cancelled, or
+    whose kernel died, goes on where it was.
+
+    Parameters
+    ----------
+    folder : path, default "."
+        Its audio files are offered as songs; uploaded ones land here.
+    song : path, optional
+        The one chosen at first. Default: the demo song that comes with stemlab.
+    model : str, default "stemlab-mini"
+        A registered name, or the path of a folder with a model, which is then offered as well.
+    references : path, optional
+        Folder of the true stems, named like the sources. Default: those of the demo song, while
+        that is the song.
+
+    Attributes
+    ----------
+    song, model, references : str
+        What the next run will use; can be set. No references: "".
+    segments, overlaps, shifts : str
+        Numbers separated by commas; no segments stand for the model's own, a half and a quarter.
+    padded : {"as the model was made", "yes", "no", "both"}
+    excerpt_seconds : float
+        Of the song, in its middle.
+    sweep : Sweep or None
+        The last that was planned.
+    recommendation : Recommendation or None
+    selected : SweepSetting or None
+        The one whose stems the mixer plays; can be set.
+    figure : str
+        The column of the results that the cells show; can be set.
+    mixer : StemMixer or None
+    state : {"idle", "running", "done", "cancelled", "failed"}
+    progress : float, in [0, 1]
+    message : str
+        What the panel says about the state.
+    error : str
+        What went wrong in the last run; empty otherwise.
+
+    Raises
+    ------
+    ParameterError
+        If `folder` is not a folder.
+    ModelNotFoundError, ModelRefusedError
+        If there is no such model, or a manifest failed a check.
+
+    Notes
+    -----
+    Stems are kept in the cache of sweeps as long as it has room; ``stemlab cache`` tells about it.
+
+    Examples
+    --------
+    >>> panel = SweepPanel()
+    >>> panel.segments = "2, 4"
+    >>> panel
+    SweepPanel(song='mixture.flac', model='stemlab-mini', state='idle')
+    """
+
+    song = traitlets.Unicode()
+    model = traitlets.Unicode()
+    references = traitlets.Unicode()
+    segments = traitlets.Unicode()
+    overlaps = traitlets.Unicode("0, 0.1, 0.25, 0.5")
+    shifts = traitlets.Unicode("0")
+    padded = traitlets.Enum(list(_PADDED), "as the model was made")
+    excerpt_seconds = traitlets.Float(30.0)
+    sweep = traitlets.Instance(Sweep, allow_none=True)
+    recommendation = traitlets.Instance(Recommendation, allow_none=True)
+    selected = traitlets.Instance(SweepSetting, allow_none=True)
+    figure = traitlets.Enum(list(_FIGURES), "agreement_db")
+    mixer = traitlets.Instance(StemMixer, allow_none=True)
+
+    _thread_name = "stemlab-sweep"
+    _cancelled_message = "Cancelled. What was measured is kept: press Resume to go on."
+
+    def __init__(
+        self,
+        folder: StrPath = ".",
+        *,
+        song: StrPath | None = None,
+        model: StrPath = "stemlab-mini",
+        references: StrPath | None = None,
+    ) -> None:
+        super().__init__()
+        self._songs, self._models = SongChooser(folder, song), ModelChooser(model)
+        self.references = str(references or "")
+        self._results: pd.DataFrame | None = None
+        self._cells: dict[SweepSetting, ipywidgets.Button] = {}
+        self.message = "Choose values and press Estimate or Run."
+        self._build()
+
+    def __repr__(self) -> str:
+        return (
+            f"SweepPanel(song={Path(self.song).name!r}, model={self.model!r}, state={self.state!r})"
+        )
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """Table of what is measured so far, as `Sweep.table` makes it.
+
+        Raises
+        ------
+        SeparationError
+            If nothing was run yet.
+        """
+        if self._results is None:
+            raise SeparationError("nothing was measured yet. Call run() first.")
+        return self._results
+
+    def estimate(self) -> None:
+        """Start to estimate what is left to do, which calibrates the model; does not wait.
+
+        `wait` then returns a `SweepEstimate`.
+        """
+        plan = self._planned()
+        self._start(lambda: self._estimate(plan), "Estimating.")
+
+    def run(self) -> None:
+        """Start to measure what was not measured before, unless that is going on; does not wait.
+
+        `wait` then returns the table of results.
+        """
+        plan = self._planned()
+        self._start(lambda: self._measure(plan), "Planning the sweep.")
+
+    def close(self) -> None:
+        """Stop the sweep and take the panel off the page."""
+        super().close()
+        self._songs.close()
+        self._clear_mixer()
+
+    # ------------------------------------------------------------ the work
+
+    def _planned(self) -> Callable[[], Sweep]:
+        """Take what is chosen now; what is wrong with it is told in the panel."""
+        chosen = {name: getattr(self, name) for name in ("segments", "overlaps", "shifts")}
+        song, model = Path(self.song.strip()).expanduser(), self.model
+        references, padded = self.references.strip(), _PADDED[self.padded]
+        excerpt = self.excerpt_seconds
+
+        def plan() -> Sweep:
+            segments = _numbers("segments", chosen["segments"], float)
+            return plan_sweep(
+                song,
+                model,
+                segments=segments or None,
+                overlaps=_numbers("overlaps", chosen["overlaps"], float),
+                shifts=_numbers("shifts", chosen["shifts"], int),
+                padded=padded,
+                references=Path(references).expanduser() if references else None,
+                excerpt_seconds=excerpt,
+                keep_audio=True,
+            )
+
+        return plan
+
+    def _estimate(self, plan: Callable[[], Sweep]) -> Any:
+        self.sweep = sweep = plan()
+        estimate = sweep.estimate()
+        self.message = estimate.in_words(sweep.device)
+        self._show_table(sweep)
+        return estimate
+
+    def _measure(self, plan: Callable[[], Sweep]) -> pd.DataFrame:
+        self.sweep = sweep = plan()
+        self.recommendation = None
+        self._show_table(sweep)
+        shown = -1
+
+        def tell(event: SweepProgress) -> None:
+            nonlocal shown
+            self._check_stop()
+            self.progress = event.share
+            left = event.remaining_seconds
+            self.message = (
+                f"{event.done} of {event.total} computations are measured; now {event.running}"
+                + ("" if left is None else f"; about {duration(left)} left")
+                + "."
+            )
+            if event.done != shown:
+                shown = event.done
+                self._show_table(sweep)
+
+        try:
+            results = sweep.run(progress=tell)
+        finally:
+            self._show_table(sweep)
+        try:
+            self.recommendation = recommend(results)
+            self.message = f"Recommended: {self.recommendation.setting}. "
+            self.message += self.recommendation.reason
+        except ParameterError as error:
+            self.message = f"Measured, but nothing can be recommended: {error}"
+        self._show_table(sweep)
+        if self.recommendation is not None:
+            self.selected = None
+            self.selected = self.recommendation.setting
+        return results
+
+    # ------------------------------------------------------------ what is shown
+
+    def _build(self) -> None:
+        def text(description: str, placeholder: str = "") -> ipywidgets.Text:
+            return ipywidgets.Text(
+                description=description,
+                placeholder=placeholder,
+                continuous_update=False,
+                layout=WIDE,
+                style=LABELS,
+            )
+
+        fields = {
+            "references": text("True stems", "folder with drums.wav and so on, if you have it"),
+            "segments": text("Segments", "in seconds, for instance 2, 4, 7.8"),
+            "overlaps": text("Overlaps", "for instance 0, 0.25, 0.5"),
+            "shifts": text("Shifts", "for instance 0, 1"),
+            "padded": ipywidgets.Dropdown(
+                options=list(_PADDED), description="Pad", layout=WIDE, style=LABELS
+            ),
+            "excerpt_seconds": ipywidgets.BoundedFloatText(
+                description="Excerpt (s)", min=1, max=3600, step=1, layout=WIDE, style=LABELS
+            ),
+        }
+        for name, field in fields.items():
+            traitlets.link((self, name), (field, "value"))
+        self.observe(self._on_song, "song")
+        traitlets.link((self._songs, "song"), (self, "song"))
+        traitlets.link((self._models, "model"), (self, "model"))
+        estimate = ipywidgets.Button(
+            description="Estimate", tooltip="Say how long the sweep takes, without it"
+        )
+        self._run_button = ipywidgets.Button(
+            description="Run", button_style="primary", tooltip="Measure each setting"
+        )
+        estimate.on_click(lambda _: self.estimate())
+        self._run_button.on_click(lambda _: self.run())
+        figures = ipywidgets.Dropdown(
+            options=[(title, name) for name, (title, *_) in _FIGURES.items()],
+            description="Cells show",
+            layout=WIDE,
+            style=LABELS,
+        )
+        traitlets.link((self, "figure"), (figures, "value"))
+        self._tables = ipywidgets.VBox()
+        self._player = ipywidgets.VBox()
+        self.observe(lambda _: self._colour(), "figure")
+        self.observe(self._load, "selected")
+        self.observe(self._show_state, "state")
+        self._show_status()
+        self.children = [
+            self._songs,
+            self._models,
+            *fields.values(),
+            self._buttons(estimate, self._run_button, cancel_tooltip="Stop; what is done is kept"),
+            self._status,
+            figures,
+            self._tables,
+            self._player,
+        ]
+
+    def _on_song(self, change: traitlets.Bunch) -> None:
+        """The true stems belong to the song: those of the demo song come and go with it."""
+        demo = str(demo_song_dir())
+        if change.new == demo_song() and not self.references:
+            self.references = demo
+        elif change.new != demo_song() and self.references == demo:
+            self.references = ""
+
+    def _show_state(self, _: object = None) -> None:
+        self._run_button.description = "Resume" if self.state == "cancelled" else "Run"
+
+    def _show_table(self, sweep: Sweep) -> None:
+        self._results = results = sweep.table()
+        if set(sweep.settings) != set(self._cells):
+            self._lay_out(sweep.settings)
+        if self.figure == "agreement_db" and results["sdr_db"].notna().any():
+            self.figure = "sdr_db"
+        self._colour()
+
+    def _lay_out(self, settings: list[SweepSetting]) -> None:
+        """One grid for each number of shifts and padding: segments down, overlaps across."""
+        old = list(self._cells.values())
+        self._cells = {each: _cell(each, self._select) for each in settings}
+        groups: dict[tuple[int, bool], list[SweepSetting]] = {}
+        for each in settings:
+            groups.setdefault((each.shifts, each.padded), []).append(each)
+        tables = []
+        for (shifts, padded), group in groups.items():
+            segments = sorted({each.segment_seconds for each in group})
+            overlaps = sorted({each.overlap for each in group})
+            title = f"Shifts {shifts}, {'padded' if padded else 'not padded'}"
+            children: list[Any] = [
+                ipywidgets.Label("segment, overlap"),
+                *(ipywidgets.Label(f"{each:g}") for each in overlaps),
+            ]
+            by_place = {(each.segment_seconds, each.overlap): each for each in group}
+            for segment in segments:
+                children.append(ipywidgets.Label(f"{segment:.4g} s"))
+                for overlap in overlaps:
+                    found = by_place.get((segment, overlap))
+                    children.append(self._cells[found] if found else ipywidgets.Label("–"))
+            grid = ipywidgets.GridBox(
+                children,
+                layout=ipywidgets.Layout(
+                    grid_template_columns=f"9em repeat({len(overlaps)}, 8em)", grid_gap="2px"
+                ),
+            )
+            tables.append(ipywidgets.VBox([ipywidgets.HTML(f"<b>{escape(title)}</b>"), grid]))
+        self._tables.children = tables
+        for button in old:
+            button.close()
+
+    def _colour(self) -> None:
+        """Write the chosen figure into the cells; the better, the darker."""
+        if self._results is None:
+            return
+        title, pattern, more_is_better = _FIGURES[self.figure]
+        figures = _by_setting(self._results, self.figure)
+        errors = _by_setting(self._results, "error")
+        finite = [each for each in figures.values() if np.isfinite(each)]
+        low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+        best = None if self.recommendation is None else self.recommendation.setting
+        for setting, button in self._cells.items():
+            value = figures.get(setting, np.nan)
+            known = bool(np.isfinite(value))
+            mark = "★ " if setting == best else ""
+            button.description = mark + (pattern.format(value) if known else "…")
+            button.tooltip = f"{setting}: {title} " + (pattern.format(value) if known else "–")
+            if errors.get(setting):
+                button.description, button.tooltip = "failed", str(errors[setting])
+            button.disabled = setting not in figures or bool(errors.get(setting))
+            share = 0.5 if high == low else (value - low) / (high - low)
+            goodness = share if more_is_better else 1 - share
+            _paint(button, goodness if known else None)
+
+    def _select(self, setting: SweepSetting) -> None:
+        # Pressing it again loads it again.
+        if self.selected == setting:
+            self._load()
+        self.selected = setting
+
+    def _load(self, _: object = None) -> None:
+        """Put the stems of the selected setting into the mixer, beside the recommended ones."""
+        setting, sweep = self.selected, self.sweep
+        if setting is None or sweep is None:
+            return
+        stems = self._kept(sweep, setting)
+        if not stems:
+            self.error = (
+                f"the stems of {setting} are not kept any more: the cache of sweeps had no room. "
+                "Run the sweep again, with fewer settings or a shorter excerpt."
+            )
+            return
+        best = None if self.recommendation is None else self.recommendation.setting
+        other = self._kept(sweep, best) if best is not None and best != setting else {}
+        mixture, rate = sweep.recording
+        labels = (_short(setting), "recommended: " + _short(best) if best else "B")
+        mixer = StemMixer(stems, rate, mixture=mixture, other=other or None, labels=labels)
+        self.error = ""
+        old, self.mixer = self.mixer, mixer
+        self._player.children = [
+            ipywidgets.HTML(f"Heard: <b>{escape(str(setting))}</b>"),
+            mixer,
+        ]
+        if old is not None:
+            old.close()
+
+    def _kept(self, sweep: Sweep, setting: SweepSetting) -> dict[str, Path]:
+        found = sweep.kept_stems(setting)
+        # In the order of the model, as the table has them.
+        order = [] if self._results is None else list(dict.fromkeys(self._results["source"]))
+        return {name: found[name] for name in sorted(found, key=[*order, *found].index)}
+
+    def _clear_mixer(self) -> None:
+        old, self.mixer = self.mixer, None
+        self._player.children = ()
+        if old is not None:
+            old.close()
+
+
+def _numbers(name: str, text: str, kind: type[_Number]) -> list[_Number]:
+    try:
+        return [kind(each) for each in text.split(",")] if text.strip() else []
+    except ValueError:
+        what = {"int": "whole numbers"}.get(kind.__name__, "numbers")
+        raise ParameterError(
+            f"{name}={text!r} is not a list of {what} separated by commas. Write for instance "
+            "0, 1, 2."
+        ) from None
+
+
+def _by_setting(results: pd.DataFrame, column: str) -> dict[SweepSetting, Any]:
+    """A figure of each setting: the mean over its sources."""
+    found: dict[SweepSetting, list[Any]] = {}
+    for row in results.to_dict(orient="records"):
+        found.setdefault(SweepSetting.of_row(row), []).append(row[column])
+    if column == "error":
+        return {setting: values[0] for setting, values in found.items()}
+    return {
+        setting: float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
+        for setting, values in ((each, np.array(all_, np.float64)) for each, all_ in found.items())
+    }
+
+
+def _cell(setting: SweepSetting, select: Callable[[SweepSetting], None]) -> ipywidgets.Button:
+    button = ipywidgets.Button(
+        description="…", disabled=True, layout=ipywidgets.Layout(width="100%", margin="0")
+    )
+    button.on_click(lambda _: select(setting))
+    return button
+
+
+def _paint(button: ipywidgets.Button, goodness: float | None) -> None:
+    if goodness is None:
+        button.style.button_color = button.style.text_color = None
+        return
+    red, green, blue = (round(255 * each) for each in matplotlib.colormaps["Blues"](goodness)[:3])
+    button.style.button_color = f"#{red:02x}{green:02x}{blue:02x}"
+    button.style.text_color = "#ffffff" if goodness > 0.55 else "#000000"
+
+
+def _short(setting: SweepSetting) -> str:
+    shifts = f", shifts {setting.shifts}" if setting.shifts else ""
+    padded = ", padded" if setting.padded else ""
+    return f"{setting.segment_seconds:.4g} s, overlap {setting.overlap:g}{shifts}{padded}"
