@@ -226,7 +226,7 @@ def use(visit: Visit, lab: Lab, memory: Memory) -> None:
         jumps.append(within(page, 30, script(JUMP, PLACE=0.95 * (number * 0.618034 % 1))))
         page.wait_for_timeout(PLAYED_SECONDS * 1e3)
 
-    within(page, 30, script(JUMP, PLACE=0.5))
+    within(page, 30, script(JUMP, PLACE=0.25))
     page.evaluate("() => { window.changes.length = 0; }")
     for number in range(STRETCH_SECONDS):
         press(page, "Hear A" if number % 2 else "Hear B")

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nbformat
 import pytest
 
 if TYPE_CHECKING:
@@ -220,8 +221,20 @@ def within(page: Page, seconds: float, script: str) -> Any:
     return page.evaluate(LIMITED, [script, seconds])
 
 
-def press(page: Page, name: str) -> None:
-    page.get_by_role("button", name=name, exact=True).click()
+def press(page: Page, name: str, *, times: int = 1) -> None:
+    page.get_by_role("button", name=name, exact=True).first.click(click_count=times)
+
+
+def write_notebook(lab: Lab, name: str, *sources: str) -> None:
+    """Put a notebook with these cells where the server finds it."""
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(each) for each in sources],
+        # Without it, JupyterLab asks which kernel to take.
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}
+        },
+    )
+    nbformat.write(notebook, lab.folder / name)
 
 
 def expect_status(page: Page, text: str) -> None:

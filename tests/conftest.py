@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -104,3 +106,53 @@ def tiny_bag(tiny_htdemucs: HTDemucs) -> BagOfModels:
     return BagOfModels(
         [tiny_htdemucs, _tiny_htdemucs(2)], weights=[[1.0, 0.5, 0.0, 2.0], [1.0, 1.5, 1.0, 1.0]]
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tiny_htdemucs: HTDemucs, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a small real model: four segments for three seconds."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    weights = folder / "tiny.safetensors"
+    save_file({name: each.clone() for name, each in tiny_htdemucs.state_dict().items()}, weights)
+    network = {
+        "architecture": "HTDemucs",
+        "arguments": {
+            "sources": SOURCES,
+            "samplerate": 44100,
+            "channels": 8,
+            "bottom_channels": 32,
+            "t_layers": 3,
+            "t_heads": 2,
+            "t_hidden_scale": 1.0,
+            "segment": 1.0,
+        },
+        "files": [
+            {
+                "name": weights.name,
+                "bytes": weights.stat().st_size,
+                "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            }
+        ],
+    }
+    manifest = {
+        "schema": 2,
+        "name": "tiny",
+        "title": "tiny <of the tests>",
+        "sources": SOURCES,
+        "sample_rate": 44100,
+        "channels": 2,
+        "segment_seconds": 1.0,
+        "segment_policy": "padded",
+        "parameters": sum(each.numel() for each in tiny_htdemucs.parameters()),
+        "networks": [network],
+        "code_license": "MIT",
+        "weight_license": "CC0-1.0",
+        "disputes": [],
+        "origin": "random numbers",
+        "training_data": "none",
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    return str(folder)

@@ -17,16 +17,18 @@ from browsing import (
     press,
     running_lab,
     within,
+    write_notebook,
 )
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-PLAYERS = """async () => {
-  const players = [...document.querySelectorAll('audio')];
-  for (const each of players) { each.muted = true; await each.play(); }
-  await new Promise(resolve => setTimeout(resolve, 500));
-  return players.map(each => ({
-    name: each.previousSibling.textContent, seconds: each.duration, position: each.currentTime}));
-}"""
+# Small enough to take seconds; the demo song and the default model are real.
+PANELS = [
+    "from stemlab.widgets import ComparePanel, SweepPanel\n"
+    "sweep = SweepPanel()\n"
+    "sweep.segments, sweep.overlaps, sweep.excerpt_seconds = '2, 4', '0, 0.25', 4\n"
+    "sweep",
+    "from stemlab._assets import demo_song_dir\nComparePanel(demo_song_dir())",
+]
 
 
 @pytest.mark.browser
@@ -42,28 +44,31 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
                 kinds = [(each["output_type"], each.get("name")) for each in cell["outputs"]]
                 assert ("error", None) not in kinds, cell
                 assert ("stream", "stderr") not in kinds, cell
-            expect_status(page, "Done: 4 stems are in stems/mixture.")
+            expect_status(page, "Saved: 4 stems are in stems/mixture.")
 
-            press(page, "Separate")
+            # Ten presses at once are one run.
+            press(page, "Separate", times=10)
+            expect_status(page, "Segment 1 of")
             press(page, "Cancel")
             expect_status(page, "Cancelled. Nothing was written.")
-            assert page.locator("audio").count() == 0
 
+            page.locator(".widget-hslider", has_text="Overlap").get_by_role("slider").focus()
+            for _ in range(5):
+                page.keyboard.press("ArrowRight")
+            page.get_by_text("7 calls of the network").wait_for()
             press(page, "Separate")
+            expect_status(page, "Done in")
+            page.get_by_role("button", name="Hear overlap 0.25").click()
+            press(page, "Play")
+            page.wait_for_function(
+                "() => document.querySelector('.stemlab-mixer').mixer.seconds > 1"
+            )
+            press(page, "Pause")
+            press(page, "Save")
             expect_status(page, "They replaced an earlier result of this song.")
-            page.locator("audio").nth(4).wait_for()
-            players = page.evaluate(PLAYERS)
-            assert [each["name"] for each in players] == [
-                *("mixture", "drums", "bass", "other", "vocals")
-            ]
-            for each in players:
-                assert each["seconds"] == pytest.approx(24, abs=6), each
-                assert each["position"] > 0, each
-            picture = page.get_by_role("img", name=re.compile("Waveforms. Peaks"))
-            assert picture.evaluate("image => image.naturalWidth") > 500
 
-            page.get_by_label("Song").select_option(label="Another file: type its path")
-            page.get_by_label("Path").fill("missing.wav")
+            page.get_by_label("Song", exact=True).select_option(label="Another file: type its path")
+            page.get_by_label("Path", exact=True).fill("missing.wav")
             page.keyboard.press("Enter")
             press(page, "Separate")
             page.get_by_role("alert").filter(has_text="missing.wav").wait_for()
@@ -72,3 +77,29 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
     left = {each.name for each in (tmp_path / "work" / "stems" / "mixture").iterdir()}
     assert left == {"run.json", "drums.wav", "bass.wav", "other.wav", "vocals.wav"}
     assert [each.name for each in (tmp_path / "work" / "stems").iterdir()] == ["mixture"]
+
+
+@pytest.mark.browser
+def test_sweeps_and_comparisons_in_jupyterlab(tmp_path: Path) -> None:
+    executable = find_browser()
+    with running_lab(tmp_path) as lab:
+        write_notebook(lab, "panels.ipynb", *PANELS)
+        with open_notebook(lab, "panels.ipynb", executable) as visit:
+            page = visit.page
+            within(page, RUN_SECONDS, RUN_ALL)
+            press(page, "Run")
+            expect_status(page, "Recommended: stemlab-mini")
+            page.get_by_role("button", name=re.compile(r"^★ \d")).wait_for()
+            cells = page.locator(".widget-gridbox button")
+            assert cells.count() == 4
+            cells.filter(has_not_text="★").first.click()
+            page.get_by_role("button", name=re.compile("Hear recommended: ")).wait_for()
+            page.get_by_label("Cells show").select_option(label="Calls of the network")
+            cells.first.filter(has_text=re.compile(r"^(★ )?\d$")).wait_for()
+
+            press(page, "Compare")
+            expect_status(page, "Done.")
+            picture = page.get_by_role("img", name=re.compile("Spectrograms of mixture, bass"))
+            assert picture.evaluate("image => image.naturalWidth") > 500
+            page.get_by_role("button", name="Hear mixture").click()
+            assert visit.complaints() == []

@@ -8,10 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import numpy as np
 import pytest
-from browsing import CELLS, RUN_ALL, Lab, Visit, find_browser, open_notebook, running_lab, within
+from browsing import (
+    CELLS,
+    RUN_ALL,
+    Lab,
+    Visit,
+    find_browser,
+    open_notebook,
+    running_lab,
+    within,
+    write_notebook,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -132,13 +141,7 @@ def button(visit: Visit, name: str) -> Any:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     find_browser()
     with running_lab(tmp_path_factory.mktemp("lab")) as running:
-        notebook = nbformat.v4.new_notebook(
-            cells=[nbformat.v4.new_code_cell(CELL)],
-            metadata={
-                "kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}
-            },
-        )
-        nbformat.write(notebook, running.folder / "mixer.ipynb")
+        write_notebook(running, "mixer.ipynb", CELL)
         yield running
 
 

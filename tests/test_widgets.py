@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 import numpy as np
 import pytest
-import soundfile
-from safetensors.torch import save_file
+from panels import find, parts, shown
 
 from stemlab import audio
 from stemlab.errors import (
+    AudioError,
     AudioNotFoundError,
     ModelNotFoundError,
     OutputError,
@@ -30,63 +29,12 @@ from stemlab.errors import (
     SeparationError,
 )
 from stemlab.registry import list_models
-from stemlab.separation import AudioStemSeparator
+from stemlab.runs import read_run
+from stemlab.separation import AudioStemSeparator, SeparationSettings, replay
 from stemlab.widgets import SeparationPanel, separation_panel
-
-if TYPE_CHECKING:
-    from demucs.htdemucs import HTDemucs
 
 RATE = 44100
 SECONDS = 120
-
-
-@pytest.fixture(scope="module")
-def model(tiny_htdemucs: HTDemucs, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with a small real model: four segments for three seconds."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    folder.mkdir()
-    weights = folder / "tiny.safetensors"
-    save_file({name: each.clone() for name, each in tiny_htdemucs.state_dict().items()}, weights)
-    sources = ["drums", "bass", "other", "vocals"]
-    network = {
-        "architecture": "HTDemucs",
-        "arguments": {
-            "sources": sources,
-            "samplerate": RATE,
-            "channels": 8,
-            "bottom_channels": 32,
-            "t_layers": 3,
-            "t_heads": 2,
-            "t_hidden_scale": 1.0,
-            "segment": 1.0,
-        },
-        "files": [
-            {
-                "name": weights.name,
-                "bytes": weights.stat().st_size,
-                "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-            }
-        ],
-    }
-    manifest = {
-        "schema": 2,
-        "name": "tiny",
-        "title": "tiny <of the tests>",
-        "sources": sources,
-        "sample_rate": RATE,
-        "channels": 2,
-        "segment_seconds": 1.0,
-        "segment_policy": "padded",
-        "parameters": sum(each.numel() for each in tiny_htdemucs.parameters()),
-        "networks": [network],
-        "code_license": "MIT",
-        "weight_license": "CC0-1.0",
-        "disputes": [],
-        "origin": "random numbers",
-        "training_data": "none",
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    return str(folder)
 
 
 @pytest.fixture
@@ -100,32 +48,30 @@ def song(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 
 @pytest.fixture
-def panel(song: Path, model: str, tmp_path: Path) -> Iterator[SeparationPanel]:
+def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where stems lie until they are saved."""
+    folder = tmp_path_factory.mktemp("scratch")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def panel(
+    song: Path, tiny_model_folder: str, tmp_path: Path, scratch: Path
+) -> Iterator[SeparationPanel]:
     before = set(threading.enumerate())
-    made = SeparationPanel(song.parent, song=song, model=model, out_dir=tmp_path / "stems")
-    yield made
-    made.cancel()
-    for each in set(threading.enumerate()) - before:
-        each.join(SECONDS)
-    assert set(threading.enumerate()) <= before
-
-
-def parts(widget: Any) -> Iterator[Any]:
-    """A widget and everything in it."""
-    yield widget
-    for each in getattr(widget, "children", ()):
-        yield from parts(each)
-
-
-def find(panel: SeparationPanel, kind: type[Any], description: str) -> Any:
-    (found,) = (
-        each for each in parts(panel) if isinstance(each, kind) and each.description == description
+    made = SeparationPanel(
+        song.parent, song=song, model=tiny_model_folder, out_dir=tmp_path / "stems"
     )
-    return found
+    yield made
+    made.close()
+    assert set(threading.enumerate()) <= before
+    assert list(scratch.glob("stemlab-*")) == []
 
 
-def shown(panel: SeparationPanel) -> str:
-    return "\n".join(each.value for each in parts(panel) if isinstance(each, ipywidgets.HTML))
+@pytest.fixture
+def model(tiny_model_folder: str) -> str:
+    return tiny_model_folder
 
 
 def on_first_segment(panel: SeparationPanel, do: Any) -> None:
@@ -185,6 +131,7 @@ def test_lists_and_traits_follow_each_other(panel: SeparationPanel, song: Path) 
 
 def test_says_what_the_model_is_and_under_which_licence(panel: SeparationPanel) -> None:
     assert "tiny &lt;of the tests&gt;. Makes drums, bass, other, vocals." in shown(panel)
+    assert "Its own segment is 1 s; a shorter one is padded to that" in shown(panel)
     assert "Weights: CC0-1.0, random numbers." in shown(panel)
     registered = list_models()[0]
     find(panel, ipywidgets.Dropdown, "Model").value = registered.name
@@ -215,7 +162,7 @@ def test_wrong_choices_are_refused_at_once(panel: SeparationPanel, tmp_path: Pat
 # --- running
 
 
-def test_a_run_writes_shows_and_returns_the_stems(
+def test_a_run_returns_the_stems_and_plays_them(
     panel: SeparationPanel, song: Path, model: str, tmp_path: Path
 ) -> None:
     seen: list[tuple[str, float]] = []
@@ -230,8 +177,7 @@ def test_a_run_writes_shows_and_returns_the_stems(
     assert len(progress) >= 3
     assert progress == sorted(progress)
     assert progress[-1] == panel.progress == 1
-    assert f"Done: 4 stems are in {tmp_path / 'stems' / 'hum'}." in shown(panel)
-    assert "replaced" not in shown(panel)
+    assert re.search(r"Done in \d+\.\d s: 4 stems\.", shown(panel))
 
     mixture, _ = audio.read_file(song)
     expected = AudioStemSeparator(model).separate_audio(mixture, RATE)
@@ -239,41 +185,40 @@ def test_a_run_writes_shows_and_returns_the_stems(
         stem, rate = audio.read_file(path)
         assert rate == RATE
         np.testing.assert_allclose(stem, expected[source], atol=1e-5)
-
-    players = [each for each in parts(panel) if isinstance(each, ipywidgets.Audio)]
-    gain = 1 / max(1, *(np.abs(each).max() for each in (mixture, *expected.values())))
-    for player, signal_ in zip(players, [mixture, *expected.values()], strict=True):
-        heard, rate = soundfile.read(BytesIO(player.value), dtype="float32")
-        assert (player.format, rate, player.autoplay, player.loop) == ("flac", RATE, False, False)
-        np.testing.assert_allclose(heard.T, gain * signal_, atol=2**-15)
-    labels = [each.value for each in parts(panel) if isinstance(each, ipywidgets.Label)]
-    assert labels[::2] == ["mixture", "drums", "bass", "other", "vocals"]
-    assert labels[1::2] == [str(song), *(str(each) for each in result.stems.values())]
-    assert '<img alt="Waveforms. Peaks, full scale being 1: mixture 0.40, drums' in shown(panel)
+    assert panel.mixer in parts(panel)
+    assert repr(panel.mixer) == (
+        "StemMixer('mixture', 'drums', 'bass', 'other', 'vocals', seconds=3.0)"
+    )
+    # Nothing is saved before that is asked for.
+    assert files_below(tmp_path) == ["songs", "songs/hum.wav"]
 
 
-def test_players_hold_an_excerpt_of_a_long_song(
-    panel: SeparationPanel, monkeypatch: pytest.MonkeyPatch
+def test_saving_puts_the_files_where_a_command_would(
+    panel: SeparationPanel, song: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(separation_panel, "_PREVIEW_SECONDS", 2)
+    save = find(panel, ipywidgets.Button, "Save")
+    assert save.disabled
+    with pytest.raises(SeparationError, match="no stems to save yet"):
+        panel.save()
     panel.separate()
-    result = panel.wait(SECONDS)
-    for each in parts(panel):
-        if isinstance(each, ipywidgets.Audio):
-            assert soundfile.info(BytesIO(each.value)).frames == 2 * RATE
-    assert soundfile.info(result.stems["bass"]).frames == 3 * RATE
+    made = panel.wait(SECONDS)
+    assert not save.disabled
+    save.click()
+    saved = panel.wait(SECONDS)
+    folder = tmp_path / "stems" / "hum"
+    assert saved.manifest_path == folder / "run.json"
+    assert f"Saved: 4 stems are in {folder}." in shown(panel)
+    assert "replaced" not in shown(panel)
+    for source, path in made.stems.items():
+        assert saved.stems[source] == folder / f"{source}.wav"
+        assert saved.stems[source].read_bytes() == path.read_bytes()
+    manifest = read_run(folder)
+    assert (folder / manifest["input"]["path"]).resolve() == song.resolve()
+    assert replay(folder).equal
 
-
-def test_running_again_replaces_the_result_and_says_so(panel: SeparationPanel) -> None:
-    panel.separate()
-    first = panel.wait(SECONDS)
-    old = [each for each in parts(panel) if isinstance(each, ipywidgets.Audio)]
-    panel.separate()
-    second = panel.wait(SECONDS)
-    assert second.stems == first.stems
+    panel.save()
+    panel.wait(SECONDS)
     assert "They replaced an earlier result of this song." in shown(panel)
-    # A closed widget has no connection: its audio is gone from kernel and page.
-    assert [each.comm for each in old] == [None] * 5
 
 
 def test_files_of_others_are_not_replaced(panel: SeparationPanel, tmp_path: Path) -> None:
@@ -281,12 +226,123 @@ def test_files_of_others_are_not_replaced(panel: SeparationPanel, tmp_path: Path
     foreign.parent.mkdir(parents=True)
     foreign.write_text("mine")
     panel.separate()
+    panel.wait(SECONDS)
+    panel.save()
     with pytest.raises(OutputError, match="was not written by stemlab"):
         panel.wait(SECONDS)
     assert panel.state == "failed"
     assert "was not written by stemlab" in panel.error
     assert foreign.read_text() == "mine"
     assert files_below(tmp_path / "stems") == ["hum", "hum/vocals.wav"]
+    # The stems are still there to be saved elsewhere.
+    panel.out_dir = str(tmp_path / "elsewhere")
+    panel.save()
+    assert len(panel.wait(SECONDS).stems) == 4
+    assert panel.error == ""
+
+
+def test_a_stem_that_was_changed_is_not_saved(panel: SeparationPanel, tmp_path: Path) -> None:
+    panel.separate()
+    stems = panel.wait(SECONDS).stems
+    with stems["bass"].open("ab") as file:
+        file.write(b"x")
+    panel.save()
+    with pytest.raises(AudioError, match=r"bass\.wav' is not what the run wrote"):
+        panel.wait(SECONDS)
+    assert not (tmp_path / "stems").exists()
+
+
+def test_other_settings_play_beside_the_run_before(panel: SeparationPanel, scratch: Path) -> None:
+    panel.separate()
+    first = panel.wait(SECONDS)
+    old = panel.mixer
+    panel.overlap, panel.shifts = 0.5, 1
+    panel.separate()
+    second = panel.wait(SECONDS)
+    assert second.manifest["parameters"]["overlap"] == 0.5
+    assert second.manifest["parameters"]["shifts"] == 1
+    assert panel.mixer is not None
+    assert panel.mixer.heard == "overlap 0.5, shifts 1"
+    panel.mixer.heard = "overlap 0.25, shifts 0"
+    # A closed widget has no connection to the page.
+    assert old is not None
+    assert old.comm is None
+    assert all(each.is_file() for each in (*first.stems.values(), *second.stems.values()))
+
+    panel.shifts = 0
+    panel.separate()
+    third = panel.wait(SECONDS)
+    assert panel.mixer.heard == "shifts 0"
+    assert not any(each.exists() for each in first.stems.values())
+    assert all(each.is_file() for each in third.stems.values())
+    assert len(list(scratch.glob("stemlab-*"))) == 2
+
+
+def test_the_demo_song_plays_beside_its_true_stems(
+    model: str, tmp_path: Path, scratch: Path
+) -> None:
+    made = SeparationPanel(tmp_path, model=model)
+    made.separate()
+    made.wait(SECONDS)
+    assert made.mixer is not None
+    assert made.mixer.heard == "estimated"
+    made.mixer.heard = "true"
+    made.close()
+
+
+# --- settings and what they cost
+
+
+def test_sliders_and_traits_follow_each_other(panel: SeparationPanel) -> None:
+    segment = find(panel, ipywidgets.FloatSlider, "Segment (s)")
+    overlap = find(panel, ipywidgets.FloatSlider, "Overlap")
+    shifts = find(panel, ipywidgets.IntSlider, "Shifts")
+    assert (segment.value, segment.max, overlap.value, shifts.value) == (1.0, 1.0, 0.25, 0)
+    assert panel.segment_seconds is None
+    segment.value, overlap.value, shifts.value = 0.5, 0.5, 2
+    assert (panel.segment_seconds, panel.overlap, panel.shifts) == (0.5, 0.5, 2)
+    segment.value = 1.0
+    assert panel.segment_seconds is None
+    # Code may set what the sliders do not offer.
+    panel.overlap, panel.shifts = 0.95, 12
+    assert (overlap.value, shifts.value) == (0.95, 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("segment_seconds", 2.0, "segment_seconds=2 is longer than the 1 s"),
+        ("segment_seconds", -1.0, "segment_seconds=-1"),
+        ("overlap", 1.0, "overlap=1"),
+        ("shifts", 101, "shifts=101"),
+        ("device", "cuda:7", "device='cuda:7' is not available"),
+    ],
+)
+def test_wrong_settings_are_refused_at_once(
+    panel: SeparationPanel, name: str, value: Any, message: str
+) -> None:
+    before = getattr(panel, name)
+    with pytest.raises(ParameterError, match=message):
+        setattr(panel, name, value)
+    assert getattr(panel, name) == before
+
+
+def test_the_cost_follows_the_sliders(panel: SeparationPanel, model: str) -> None:
+    assert panel.cost.startswith("4 calls of the network, which compute 1.3 times the song: ")
+    assert "About" not in panel.cost
+    assert not [each for each in threading.enumerate() if each.name == "stemlab-calibration"]
+    told = threading.Event()
+    panel.observe(lambda change: "About" in change.new and told.set(), "cost")
+    find(panel, ipywidgets.FloatSlider, "Overlap").value = 0.5
+    plans = AudioStemSeparator(model).plan(3 * RATE, SeparationSettings(overlap=0.5))
+    assert panel.cost.startswith(f"{sum(each.calls for each in plans)} calls of the network")
+    # How fast this machine is, is found out once, in the background.
+    assert told.wait(SECONDS)
+    assert re.search(r"About .* s \(RTF [\d.e-]+\), \d+ MB of memory\.", panel.cost)
+    find(panel, ipywidgets.FloatSlider, "Segment (s)").value = 0.5
+    assert "A segment of 0.5 s is padded to 1 s by tiny" in panel.cost
+    panel.song = "missing.wav"
+    assert panel.cost == ""
 
 
 def test_pressing_twice_starts_one_run(panel: SeparationPanel) -> None:
@@ -339,24 +395,24 @@ def test_cancelling_midway_leaves_no_files(panel: SeparationPanel, tmp_path: Pat
     assert len(panel.wait(SECONDS).stems) == 4
 
 
-def test_cancelling_keeps_an_earlier_result(panel: SeparationPanel, tmp_path: Path) -> None:
+def test_cancelling_keeps_an_earlier_result(panel: SeparationPanel, scratch: Path) -> None:
     panel.separate()
     panel.wait(SECONDS)
-    before = {name: (tmp_path / name).stat().st_mtime_ns for name in files_below(tmp_path)}
+    kept, mixer = files_below(scratch), panel.mixer
     on_first_segment(panel, panel.cancel)
     panel.separate()
     with pytest.raises(SeparationError, match="was cancelled"):
         panel.wait(SECONDS)
-    after = {name: (tmp_path / name).stat().st_mtime_ns for name in files_below(tmp_path)}
-    before.pop("stems")  # The folder itself held the working files of the second run.
-    after.pop("stems")
-    assert after == before
+    assert files_below(scratch) == kept
+    assert panel.mixer is mixer
+    panel.save()
+    assert len(panel.wait(SECONDS).stems) == 4
 
 
 def test_cancelling_nothing_does_nothing(panel: SeparationPanel) -> None:
     panel.cancel()
     assert panel.state == "idle"
-    with pytest.raises(SeparationError, match="nothing was separated yet"):
+    with pytest.raises(SeparationError, match="nothing was started yet"):
         panel.wait(0)
 
 
@@ -428,10 +484,10 @@ def test_an_error_is_gone_with_the_next_run(panel: SeparationPanel, song: Path) 
 
 
 def test_a_bug_is_called_a_bug(panel: SeparationPanel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("no lanes")
 
-    monkeypatch.setattr(separation_panel, "plot_waveforms", fail)
+    monkeypatch.setattr(separation_panel, "StemMixer", fail)
     panel.separate()
     with pytest.raises(ZeroDivisionError):
         panel.wait(SECONDS)

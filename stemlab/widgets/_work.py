@@ -73,6 +73,10 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
         self._status = ipywidgets.HTML()
         self.observe(self._show_status, ["message", "error"])
 
+    def __del__(self) -> None:
+        # ipywidgets keeps every widget until it is closed: this one could not even be made.
+        pass
+
     def cancel(self) -> None:
         """Ask the work to stop, which it does as soon as it can; nothing half-done is left."""
         if self._busy:

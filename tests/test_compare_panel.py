@@ -1,0 +1,132 @@
+"""The comparison panel with real recordings."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import pytest
+from panels import find, parts, shown
+
+from stemlab import audio, compare_spectra
+from stemlab.errors import AudioError, AudioNotFoundError, ParameterError
+from stemlab.spectra import SpectralGrid
+from stemlab.widgets import ComparePanel
+
+RATE = 8000
+SECONDS = 60
+
+
+@pytest.fixture
+def signals(rng: np.random.Generator) -> dict[str, Any]:
+    noise = rng.uniform(-0.3, 0.3, (2, 2 * RATE)).astype(np.float32)
+    return {"stem": noise / 2, "mixture": noise, "<other>": noise[:1, :RATE] / 4}
+
+
+@pytest.fixture
+def panel(signals: Any) -> Iterator[ComparePanel]:
+    before = set(threading.enumerate())
+    made = ComparePanel(signals, RATE)
+    yield made
+    made.close()
+    assert set(threading.enumerate()) <= before
+
+
+def test_starts_with_the_mixture_as_reference(panel: ComparePanel) -> None:
+    assert panel.reference == "mixture"
+    assert panel.compared == ("stem", "<other>")
+    assert panel.time_range_seconds == (0, 2)
+    assert repr(panel) == (
+        "ComparePanel(reference='mixture', compared=('stem', '<other>'), state='idle')"
+    )
+
+
+def test_the_numbers_are_those_of_the_library(panel: ComparePanel, signals: Any) -> None:
+    find(panel, ipywidgets.Button, "Compare").click()
+    found = panel.wait(SECONDS)
+    expected = compare_spectra(signals, RATE, reference="mixture")
+    assert found.log_spectral_distance_db == expected.log_spectral_distance_db
+    assert panel.comparison is found
+    text = shown(panel)
+    assert 'alt="Spectrograms of mixture, stem, &lt;other&gt;. Log-spectral distance' in text
+    assert "stem 6.0 dB" in text
+    assert "<td style='padding: 0 6px'>-6.0</td>" in text
+    assert "<other>" not in text
+    assert panel.mixer in parts(panel)
+    assert panel.mixer.heard == "stem"
+    panel.mixer.heard = "mixture"
+
+
+def test_choices_reach_the_library(panel: ComparePanel, signals: Any) -> None:
+    find(panel, ipywidgets.Dropdown, "Reference").value = "stem"
+    find(panel, ipywidgets.SelectMultiple, "Compared").value = ("mixture",)
+    find(panel, ipywidgets.Dropdown, "Frequencies").value = "mel"
+    find(panel, ipywidgets.Dropdown, "Frame").value = 512
+    find(panel, ipywidgets.FloatRangeSlider, "Time (s)").value = (0.5, 1.5)
+    find(panel, ipywidgets.Dropdown, "From").value = 100
+    panel.compare()
+    found = panel.wait(SECONDS)
+    assert found.reference == "stem"
+    assert list(found.powers) == ["stem", "mixture"]
+    assert found.grid == SpectralGrid(512, "mel", (0.5, 1.5), (100, RATE / 2))
+
+
+def test_a_folder_stands_for_its_recordings(tmp_path: Path, signals: Any) -> None:
+    for name, signal in zip(("b", "a"), signals.values(), strict=False):
+        audio.write_file(tmp_path / f"{name}.wav", [signal], RATE, len(signal))
+    # Of another rate, and to be decoded.
+    audio.write_file(tmp_path / "c.ogg", [signals["mixture"]], 2 * RATE, 2, format="ogg")
+    panel = ComparePanel(tmp_path)
+    assert (panel.reference, panel.compared) == ("a", ("b", "c"))
+    panel.compare()
+    assert panel.wait(SECONDS).log_spectral_distance_db["b"] == pytest.approx(6.02, abs=0.01)
+    panel.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda s, _: ComparePanel({"x": s["stem"]}, RATE), ParameterError, "are 1 signals"),
+        (lambda s, _: ComparePanel(s), ParameterError, "sample_rate is missing"),
+        (lambda _, p: ComparePanel(p), ParameterError, "are 0 signals"),
+        (lambda _, p: ComparePanel(p / "no"), AudioError, "cannot be listed"),
+        (
+            lambda _, p: ComparePanel({"a": p / "a.wav", "b": p / "b.wav"}),
+            AudioNotFoundError,
+            "does not exist",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    make: Any, error: type[Exception], message: str, signals: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        make(signals, tmp_path)
+
+
+def test_wrong_choices_are_refused(panel: ComparePanel) -> None:
+    with pytest.raises(ParameterError, match="reference='no' is not one of the signals"):
+        panel.reference = "no"
+    with pytest.raises(ParameterError, match="compared='no'"):
+        panel.compared = ("no",)
+    panel.compared = ()
+    panel.compare()
+    with pytest.raises(ParameterError, match="nothing is chosen to be compared"):
+        panel.wait(SECONDS)
+    assert "nothing is chosen" in shown(panel)
+
+
+def test_an_earlier_result_makes_room(panel: ComparePanel) -> None:
+    panel.compare()
+    panel.wait(SECONDS)
+    old = panel.mixer
+    pictures = shown(panel).count("<img")
+    panel.compare()
+    panel.wait(SECONDS)
+    assert old is not None
+    assert old.comm is None
+    assert shown(panel).count("<img") == pictures == 1
