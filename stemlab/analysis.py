@@ -48,10 +48,9 @@ _SINE_POWER = 0.5
 # The gating block of BS.1770; below that rate its filter, a shelf around 1.7 kHz, does not fit.
 _LOUDNESS_SECONDS, _LOUDNESS_RATE_HZ = 0.4, 8000
 
-# Tempo: a short hop, because the period is a whole number of them before it is refined.
-_TEMPO_SECONDS, _TEMPO_RATE_HZ = 4.0, 22_050
-_TEMPO_FFT, _TEMPO_HOP, _TEMPO_BANDS, _TEMPO_FRAMES_AT_ONCE = 2048, 128, 80, 4096
-_PERIOD_SECONDS = 4
+# What librosa estimates tempo with by default.
+_TEMPO_SECONDS, _TEMPO_RATE_HZ, _TEMPO_HOP = 8.0, 22_050, 512
+_SLOWEST_BPM, _FASTEST_BPM = 30, 300
 # Onsets of noise correlate by less than 0.1 at every distance, those of the demo song by 0.5.
 _STEADY = 0.15
 # The mean level of all bands rises by more at an onset; that of a steady tone wavers by 0.001 dB.
@@ -203,10 +202,10 @@ def analyze(
     Integrated loudness follows ITU-R BS.1770 [1]_, with the filters that its coefficients describe
     at any sample rate. It needs 0.4 s above -70 LUFS. Levels follow AES17 [2]_.
 
-    The tempo is the distance at which the strength of onsets (increase of the levels in mel bands)
-    correlates best with itself, under librosa's preference [3]_ for about 120 beats per minute:
-    half or double of what a listener taps is a usual answer. Where the correlation is below 0.15,
-    there is none.
+    The tempo is librosa's estimate [3]_: the distance at which the strength of onsets correlates
+    best with itself, with a preference for about 120 beats per minute. Half or double of what a
+    listener taps is a usual answer. Where they correlate by less than 0.15 at any distance of 30
+    to 300 beats per minute, there is none.
 
     Memory grows with the length of the recording, and with stems by one recording for each.
 
@@ -362,44 +361,25 @@ def _tempo(mixture: AudioArray, sample_rate: int) -> float | None:
         return None
     import librosa  # Takes a while to load.
 
-    onsets = _onset_strength(mixture, sample_rate)
+    mono = resample(mixture.mean(axis=0, keepdims=True), sample_rate, _TEMPO_RATE_HZ)[0]
+    onsets = librosa.onset.onset_strength(y=mono, sr=_TEMPO_RATE_HZ, hop_length=_TEMPO_HOP)
     if onsets.max() < _ONSET_DB:
         return None
-    per_minute = 60 * _TEMPO_RATE_HZ / _TEMPO_HOP
-    lags = _PERIOD_SECONDS * _TEMPO_RATE_HZ // _TEMPO_HOP
-    similarity = librosa.autocorrelate(onsets - onsets.mean(), max_size=lags)
-    similarity = np.maximum(similarity / similarity[0], 0)
     (found,) = librosa.feature.tempo(
-        tg=similarity[:, np.newaxis], sr=_TEMPO_RATE_HZ, hop_length=_TEMPO_HOP
+        onset_envelope=onsets, sr=_TEMPO_RATE_HZ, hop_length=_TEMPO_HOP
     )
-    lag = min(round(per_minute / float(found)), lags - 2)
-    if similarity[lag] < _STEADY:
+    per_minute = 60 * _TEMPO_RATE_HZ / _TEMPO_HOP
+    similarity = librosa.autocorrelate(onsets - onsets.mean())
+    # A long distance has fewer pairs of frames, which is no less of a pulse.
+    pairs = np.arange(len(onsets), len(onsets) - len(similarity), -1)
+    similarity = similarity / similarity[0] * len(onsets) / pairs
+    beats = slice(*(round(per_minute / each) for each in (_FASTEST_BPM, _SLOWEST_BPM)))
+    if similarity[beats].max() < _STEADY:
         return None
+    # The answer is a whole number of frames; the top of the parabola through the neighbours lies
+    # between them.
+    lag = min(round(per_minute / float(found)), len(similarity) - 2)
     before, here, after = map(float, similarity[lag - 1 : lag + 2])
     bend = before - 2 * here + after
-    # The top of the parabola through the three.
-    return per_minute / (lag + (0.5 * (before - after) / bend if bend < 0 else 0.0))
-
-
-def _onset_strength(mixture: AudioArray, sample_rate: int) -> npt.NDArray[np.float64]:
-    """How much louder the mel bands become in each frame; memory for a few frames at a time."""
-    import librosa
-
-    mono = resample(mixture.mean(axis=0, keepdims=True), sample_rate, _TEMPO_RATE_HZ)[0]
-    frames = 1 + (len(mono) - _TEMPO_FFT) // _TEMPO_HOP
-    blocks = []
-    for first in range(0, frames, _TEMPO_FRAMES_AT_ONCE):
-        last = min(first + _TEMPO_FRAMES_AT_ONCE, frames) - 1
-        blocks.append(
-            librosa.feature.melspectrogram(
-                y=mono[first * _TEMPO_HOP : last * _TEMPO_HOP + _TEMPO_FFT],
-                sr=_TEMPO_RATE_HZ,
-                n_fft=_TEMPO_FFT,
-                hop_length=_TEMPO_HOP,
-                n_mels=_TEMPO_BANDS,
-                center=False,
-            )
-        )
-    levels = librosa.power_to_db(np.concatenate(blocks, axis=1), ref=np.max)
-    strength = librosa.onset.onset_strength(S=levels, sr=_TEMPO_RATE_HZ, hop_length=_TEMPO_HOP)
-    return strength.astype(np.float64)
+    shift = 0.5 * (before - after) / bend if here > max(before, after) else 0.0
+    return per_minute / (lag + shift)

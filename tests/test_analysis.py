@@ -128,15 +128,15 @@ def test_bands_add_up_to_the_level(rng):
 
 @pytest.mark.parametrize("bpm", [70, 97.3, 120, 140])
 def test_clicks_give_their_tempo(bpm):
-    assert analyze(clicks(bpm), RATE).tempo_bpm == pytest.approx(bpm, rel=0.002)
+    assert analyze(clicks(bpm), RATE).tempo_bpm == pytest.approx(bpm, rel=0.005)
 
 
 def test_where_there_is_no_pulse_there_is_no_tempo(rng):
-    for song in (0.1 * rng.standard_normal(5 * RATE), sine(5), np.zeros(5 * RATE)):
+    for song in (0.1 * rng.standard_normal(9 * RATE), sine(9), np.zeros(9 * RATE)):
         report = analyze(song, RATE)
         assert report.tempo_bpm is None
         assert "tempo: no steady pulse was found" in report.notes
-    assert "tempo: needs 4 s of audio" in analyze(clicks(120, 3), RATE).notes
+    assert "tempo: needs 8 s of audio" in analyze(clicks(120, 3), RATE).notes
 
 
 # ---------------------------------------------------------------- what has no value

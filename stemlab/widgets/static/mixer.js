@@ -12,6 +12,7 @@ const GUARD_SECONDS = 0.05; // the clock goes on while something is put on it
 const FADE_SECONDS = 0.008; // against clicks
 const PATIENCE_SECONDS = 12; // then the page says that the kernel does not answer
 const JUMP_SECONDS = 5;
+const ECHO_SECONDS = 1; // positions that come back from the kernel are at most this old
 const SHORTEST_LOOP_SECONDS = 0.1;
 
 const NO_AUDIO =
@@ -158,15 +159,19 @@ class Transport {
     this.running = false;
     this.at = Math.round(model.get("position_seconds") * this.rate); // while nothing runs
     this.spans = []; // what is on the clock
-    this.sent = model.get("position_seconds");
     this.overview = null;
     this.pictures = [];
     this.handlers = {
       "msg:custom": (content, views) => this.receive(content, views),
-      "change:playing": () => (model.get("playing") ? this.play() : this.pause()),
+      // Another page may show the same mixer: the one in view plays, and the others only follow.
+      "change:playing": () => {
+        if (!model.get("playing")) this.pause();
+        else if (document.visibilityState === "visible") this.play();
+      },
       "change:position_seconds": () => {
-        const seconds = model.get("position_seconds");
-        if (seconds !== this.sent) this.seek(Math.round(seconds * this.rate));
+        const seconds = model.get("position_seconds"), sample = Math.round(seconds * this.rate);
+        if (!this.running) { this.at = sample; this.pump(); this.emit(); }
+        else if (Math.abs(seconds - this.seconds) > ECHO_SECONDS) this.seek(sample);
       },
       "change:loop_seconds": () => this.enterLoop(),
       "change:lanes": () => { this.wantPictures(); this.emit(); },
@@ -272,10 +277,7 @@ class Transport {
       this.say(this.context.state === "suspended" && !clicked ? NEEDS_A_CLICK : NO_AUDIO);
     }, 3000);
   }
-  pause() {
-    if (this.running) this.stop();
-    else this.push();
-  }
+  pause() { if (this.running) this.stop(); }
   stop() {
     this.at = this.sample;
     this.running = false;
@@ -348,9 +350,10 @@ class Transport {
     if (this.ending && now >= this.next.frame) { this.stop(); this.seek(0); }
   }
   prefetch() {
-    const loop = this.loop;
-    let sample = this.running && this.next ? this.next.sample : this.at;
-    for (let ahead = 0; ahead < (this.running ? FETCH_SECONDS : 1) * this.rate;) {
+    const loop = this.loop, most = this.pieces.capacity - 2;
+    let sample = this.running && this.next ? this.next.sample : this.at, pieces = 0;
+    // Never so many that the first are forgotten before they are played.
+    for (let ahead = 0; ahead < (this.running ? FETCH_SECONDS : 1) * this.rate && pieces < most; pieces++) {
       if (sample >= this.samples) break;
       const number = this.pieces.number(sample);
       this.pieces.want(number);
@@ -361,8 +364,7 @@ class Transport {
   }
   push() {
     this.pushed = performance.now();
-    this.sent = this.seconds;
-    this.model.set("position_seconds", this.sent);
+    this.model.set("position_seconds", this.seconds);
     this.model.set("playing", this.running);
     this.model.save_changes();
     this.emit();
