@@ -12,6 +12,7 @@ import ipywidgets
 import traitlets
 
 from stemlab.errors import SeparationError, StemlabError
+from stemlab.widgets.mixer import StemMixer
 
 __all__ = ["LABELS", "WIDE", "WorkPanel", "indented"]
 
@@ -52,12 +53,15 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
         What the panel says about the state.
     error : str
         What went wrong in the last run; empty otherwise.
+    mixer : StemMixer or None
+        Plays the last result.
     """
 
     state = traitlets.Enum(["idle", "running", "done", "cancelled", "failed"], "idle")
     progress = traitlets.Float(0.0)
     message = traitlets.Unicode()
     error = traitlets.Unicode()
+    mixer = traitlets.Instance(StemMixer, allow_none=True)
 
     _thread_name = "stemlab-work"
     _cancelled_message = "Cancelled."
@@ -70,7 +74,7 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
         self._ended: threading.Event | None = None
         self._result: Any = None
         self._failure: BaseException | None = None
-        self._status = ipywidgets.HTML()
+        self._status, self._results = ipywidgets.HTML(), ipywidgets.VBox()
         self.observe(self._show_status, ["message", "error"])
 
     def __del__(self) -> None:
@@ -124,6 +128,7 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
     def close(self) -> None:
         """Stop the work and take the panel off the page."""
         self._shut_down()
+        self._show_results()
         super().close()
 
     # ------------------------------------------------------------ for the panels
@@ -154,6 +159,14 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
         """End the work here if that was asked for; called from within it."""
         if self._stop.is_set():
             raise _Cancelled
+
+    def _show_results(self, *widgets: ipywidgets.Widget) -> None:
+        """Show these in place of what was shown before, which goes from kernel and page."""
+        before = self._results.children
+        self.mixer = next((each for each in widgets if isinstance(each, StemMixer)), None)
+        self._results.children = widgets
+        for each in before:
+            each.close()
 
     def _buttons(
         self, *buttons: ipywidgets.Button, cancel_tooltip: str = "Stop the work"

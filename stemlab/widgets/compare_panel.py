@@ -89,7 +89,6 @@ class ComparePanel(WorkPanel):
     lowest_hz = traitlets.Enum(list(_LOWEST_HZ), 0)
     difference = traitlets.Bool(True)
     comparison = traitlets.Instance(SpectralComparison, allow_none=True)
-    mixer = traitlets.Instance(StemMixer, allow_none=True)
 
     _thread_name = "stemlab-comparison"
 
@@ -141,13 +140,6 @@ class ComparePanel(WorkPanel):
         }
         difference = self.difference
         self._start(lambda: self._compare(names, chosen, difference), "Reading the recordings.")
-
-    def close(self) -> None:
-        """Stop the work and take the panel off the page."""
-        super().close()
-        old, self.mixer = self.mixer, None
-        if old is not None:
-            old.close()
 
     # ------------------------------------------------------------ what may be chosen
 
@@ -253,7 +245,6 @@ class ComparePanel(WorkPanel):
             description="Compare", button_style="primary", tooltip="Compute the spectrograms"
         )
         start.on_click(lambda _: self.compare())
-        self._results = ipywidgets.VBox()
         self._show_status()
         self.children = [
             *(choose, others, scale, frames, times, lowest, difference),
@@ -279,19 +270,7 @@ class ComparePanel(WorkPanel):
             other={"sound": signals[first]},
             labels=(second, first),
         )
-        old, self.mixer = self.mixer, mixer
-        before, self._results.children = (
-            self._results.children,
-            [
-                picture,
-                ipywidgets.HTML(_table(comparison)),
-                mixer,
-            ],
-        )
-        if old is not None:
-            old.close()
-        for each in before:
-            each.close()
+        self._show_results(picture, ipywidgets.HTML(_table(comparison)), mixer)
 
 
 def _rate_and_length(signals: Mapping[str, Any], sample_rate: int | None) -> tuple[int, float]:

@@ -135,7 +135,6 @@ class SeparationPanel(WorkPanel):
     pad_to_training_segment = traitlets.Bool(True)
     device = traitlets.Unicode("auto")
     cost = traitlets.Unicode()
-    mixer = traitlets.Instance(StemMixer, allow_none=True)
 
     _thread_name = "stemlab-separation"
     _cancelled_message = "Cancelled. Nothing was written."
@@ -216,7 +215,6 @@ class SeparationPanel(WorkPanel):
         super().close()
         self._teller.close()
         self._songs.close()
-        self._clear_mixer()
         while self._runs:
             self._runs.pop().folder.cleanup()
 
@@ -329,7 +327,6 @@ class SeparationPanel(WorkPanel):
             layout=WIDE,
             style=LABELS,
         )
-        self._results = ipywidgets.VBox()
 
         traitlets.link((self._songs, "song"), (self, "song"))
         traitlets.link((self._models, "model"), (self, "model"))
@@ -437,11 +434,7 @@ class SeparationPanel(WorkPanel):
 
     def _show_result(self, song: Path, run: _Run) -> None:
         labels, other = self._beside(song, run)
-        mixer = StemMixer(run.result.stems, mixture=song, other=other, labels=labels)
-        old, self.mixer = self.mixer, mixer
-        self._results.children = [mixer]
-        if old is not None:
-            old.close()
+        self._show_results(StemMixer(run.result.stems, mixture=song, other=other, labels=labels))
 
     def _beside(self, song: Path, run: _Run) -> tuple[tuple[str, str], Mapping[str, Path] | None]:
         """What the result can be compared with by ear, and what the two are called."""
@@ -457,12 +450,6 @@ class SeparationPanel(WorkPanel):
         if song.parent == demo_song_dir() and all(each.is_file() for each in truth.values()):
             return ("estimated", "true"), truth
         return ("A", "B"), None
-
-    def _clear_mixer(self) -> None:
-        old, self.mixer = self.mixer, None
-        self._results.children = ()
-        if old is not None:
-            old.close()
 
 
 def _in_words(choices: Mapping[str, Any], name: str) -> str:

@@ -125,7 +125,6 @@ class SweepPanel(WorkPanel):
     recommendation = traitlets.Instance(Recommendation, allow_none=True)
     selected = traitlets.Instance(SweepSetting, allow_none=True)
     figure = traitlets.Enum(list(_FIGURES), "agreement_db")
-    mixer = traitlets.Instance(StemMixer, allow_none=True)
 
     _thread_name = "stemlab-sweep"
     _cancelled_message = "Cancelled. What was measured is kept: press Resume to go on."
@@ -141,7 +140,7 @@ class SweepPanel(WorkPanel):
         super().__init__()
         self._songs, self._models = SongChooser(folder, song), ModelChooser(model)
         self.references = str(references or "")
-        self._results: pd.DataFrame | None = None
+        self._measured: pd.DataFrame | None = None
         self._cells: dict[SweepSetting, ipywidgets.Button] = {}
         self.message = "Choose values and press Estimate or Run."
         self._build()
@@ -160,9 +159,9 @@ class SweepPanel(WorkPanel):
         SeparationError
             If nothing was run yet.
         """
-        if self._results is None:
+        if self._measured is None:
             raise SeparationError("nothing was measured yet. Call run() first.")
-        return self._results
+        return self._measured
 
     def estimate(self) -> None:
         """Start to estimate what is left to do, which calibrates the model; does not wait.
@@ -184,7 +183,6 @@ class SweepPanel(WorkPanel):
         """Stop the sweep and take the panel off the page."""
         super().close()
         self._songs.close()
-        self._clear_mixer()
 
     # ------------------------------------------------------------ the work
 
@@ -299,7 +297,6 @@ class SweepPanel(WorkPanel):
         )
         traitlets.link((self, "figure"), (figures, "value"))
         self._tables = ipywidgets.VBox()
-        self._player = ipywidgets.VBox()
         self.observe(lambda _: self._colour(), "figure")
         self.observe(self._load, "selected")
         self.observe(self._show_state, "state")
@@ -312,7 +309,7 @@ class SweepPanel(WorkPanel):
             self._status,
             figures,
             self._tables,
-            self._player,
+            self._results,
         ]
 
     def _on_song(self, change: traitlets.Bunch) -> None:
@@ -327,7 +324,7 @@ class SweepPanel(WorkPanel):
         self._run_button.description = "Resume" if self.state == "cancelled" else "Run"
 
     def _show_table(self, sweep: Sweep) -> None:
-        self._results = results = sweep.table()
+        self._measured = results = sweep.table()
         if set(sweep.settings) != set(self._cells):
             self._lay_out(sweep.settings)
         if self.figure == "agreement_db" and results["sdr_db"].notna().any():
@@ -369,11 +366,11 @@ class SweepPanel(WorkPanel):
 
     def _colour(self) -> None:
         """Write the chosen figure into the cells; the better, the darker."""
-        if self._results is None:
+        if self._measured is None:
             return
         title, pattern, more_is_better = _FIGURES[self.figure]
-        figures = _by_setting(self._results, self.figure)
-        errors = _by_setting(self._results, "error")
+        figures = _by_setting(self._measured, self.figure)
+        errors = _by_setting(self._measured, "error")
         finite = [each for each in figures.values() if np.isfinite(each)]
         low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
         best = None if self.recommendation is None else self.recommendation.setting
@@ -414,25 +411,13 @@ class SweepPanel(WorkPanel):
         labels = (_short(setting), "recommended: " + _short(best) if best else "B")
         mixer = StemMixer(stems, rate, mixture=mixture, other=other or None, labels=labels)
         self.error = ""
-        old, self.mixer = self.mixer, mixer
-        self._player.children = [
-            ipywidgets.HTML(f"Heard: <b>{escape(str(setting))}</b>"),
-            mixer,
-        ]
-        if old is not None:
-            old.close()
+        self._show_results(ipywidgets.HTML(f"Heard: <b>{escape(str(setting))}</b>"), mixer)
 
     def _kept(self, sweep: Sweep, setting: SweepSetting) -> dict[str, Path]:
         found = sweep.kept_stems(setting)
         # In the order of the model, as the table has them.
-        order = [] if self._results is None else list(dict.fromkeys(self._results["source"]))
+        order = [] if self._measured is None else list(dict.fromkeys(self._measured["source"]))
         return {name: found[name] for name in sorted(found, key=[*order, *found].index)}
-
-    def _clear_mixer(self) -> None:
-        old, self.mixer = self.mixer, None
-        self._player.children = ()
-        if old is not None:
-            old.close()
 
 
 def _numbers(name: str, text: str, kind: type[_Number]) -> list[_Number]:
