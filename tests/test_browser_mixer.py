@@ -382,6 +382,23 @@ def test_decoded_audio_is_forgotten(visit: Visit) -> None:
     assert most == 2
 
 
+def test_a_kernel_that_does_not_answer_is_told_of(visit: Visit) -> None:
+    visit.page.evaluate(
+        f"""() => {{
+          const m = {MIXER};
+          m.pieces.known.clear();
+          window.send = m.model.send;
+          m.model.send = () => {{ throw new Error('Cannot send'); }};
+        }}"""
+    )
+    button(visit, "Play").click()
+    note = visit.page.locator(".stemlab-mixer").get_by_role("status")
+    note.filter(has_text="No answer from the kernel").wait_for(timeout=30_000)
+    # It is there again, and the music begins.
+    visit.page.evaluate(f"() => {{ {MIXER}.model.send = window.send; }}")
+    until(visit, "m.running && m.seconds > 0.2 && t.get('message') === ''")
+
+
 @pytest.mark.parametrize("missing", ["throws", "stands still"])
 def test_without_an_audio_device_there_is_a_sentence(visit: Visit, missing: str) -> None:
     """A browser without one cannot be had: its two ways to fail are put in its place."""

@@ -23,6 +23,9 @@ const NO_ANSWER = "No answer from the kernel. If it is busy, this goes on by its
   "restarted, run the cell again.";
 
 const bytes = (view) => view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
+const ask = (model, content) => {
+  try { model.send(content); } catch { /* The kernel is gone: the page says so when nothing comes. */ }
+};
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 class Pieces {
@@ -35,7 +38,7 @@ class Pieces {
     this.count = Math.max(1, Math.floor(this.samples / this.size));
     this.tracks = model.get("_tracks").length;
     this.known = new Map(); // number -> AudioBuffers, the longest unused first
-    this.asked = new Map(); // number -> when
+    this.asked = new Map(); // number -> since when, and when last
     this.capacity = Math.max(6, Math.floor(CACHE_BYTES / (this.tracks * this.size * 8)));
     // Decoding needs a context of the right rate, but no audio device and no permission.
     this.decoder = new OfflineAudioContext(1, 1, this.rate);
@@ -50,17 +53,16 @@ class Pieces {
   }
   want(number) {
     if (number >= this.count || this.known.has(number)) return;
-    const now = performance.now() / 1e3, when = this.asked.get(number);
-    if (when !== undefined && now - when < PATIENCE_SECONDS) return;
-    // Two at a time: what is needed first comes first.
-    if (when === undefined && this.asked.size > 1) return;
-    this.asked.set(number, now);
-    this.model.send({ kind: "piece", piece: number });
+    const now = performance.now() / 1e3, wish = this.asked.get(number);
+    // Two at a time: what is needed first comes first. Once more after a while, as the first may be lost.
+    if (wish ? now - wish.last < PATIENCE_SECONDS : this.asked.size > 1) return;
+    this.asked.set(number, { since: wish?.since ?? now, last: now });
+    ask(this.model, { kind: "piece", piece: number });
   }
   forgetWishes() { this.asked.clear(); }
   overdue() {
     const now = performance.now() / 1e3;
-    return [...this.asked.values()].some((when) => now - when > PATIENCE_SECONDS);
+    return [...this.asked.values()].some(({ since }) => now - since > PATIENCE_SECONDS);
   }
   async receive(number, views) {
     if (!this.asked.has(number)) return; // another page asked
@@ -206,7 +208,7 @@ class Transport {
 
   ask(kind) {
     this.asked = performance.now() / 1e3;
-    this.model.send({ kind });
+    ask(this.model, { kind });
   }
   wantPictures() {
     if (this.model.get("lanes") === "spectrogram" && !this.pictures.length) {
