@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from stemlab.errors import (
 from stemlab.registry import list_models
 from stemlab.runs import read_run
 from stemlab.separation import AudioStemSeparator, SeparationSettings, replay
-from stemlab.widgets import SeparationPanel, separation_panel
+from stemlab.widgets import SeparationPanel, SongUpload, separation_panel
 
 RATE = 44100
 SECONDS = 120
@@ -127,6 +128,15 @@ def test_lists_and_traits_follow_each_other(panel: SeparationPanel, song: Path) 
 
     find(panel, ipywidgets.Text, "Save to").value = "there"
     assert panel.out_dir == "there"
+
+
+def test_an_uploaded_song_is_chosen(panel: SeparationPanel, song: Path) -> None:
+    uploaded = shutil.copy(song, song.with_name("new.wav"))
+    (upload,) = (each for each in parts(panel) if isinstance(each, SongUpload))
+    assert upload.folder == song.parent
+    upload.path = str(uploaded)
+    assert panel.song == str(uploaded)
+    assert find(panel, ipywidgets.Dropdown, "Song").label == "new.wav"
 
 
 def test_says_what_the_model_is_and_under_which_licence(panel: SeparationPanel) -> None:

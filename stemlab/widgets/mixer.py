@@ -258,8 +258,7 @@ class StemMixer(anywidget.AnyWidget):
         return str(proposal.value)
 
     def _refuse_unknown(self, trait: str, names: Iterable[str]) -> None:
-        # A text is iterable too, letter by letter.
-        for each in [names] if isinstance(names, str) else names:
+        for each in names:
             if each not in self._rows:
                 raise _TraitRefusedError(
                     f"{trait}: {each!r} is not a row here. Pass some of "
