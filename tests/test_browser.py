@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browsing import (
     CELLS,
@@ -19,6 +20,8 @@ from browsing import (
     within,
     write_notebook,
 )
+
+from stemlab import audio
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 # Small enough to take seconds; the demo song and the default model are real.
@@ -34,6 +37,9 @@ PANELS = [
 @pytest.mark.browser
 def test_panel_in_jupyterlab(tmp_path: Path) -> None:
     executable = find_browser()
+    song = tmp_path / "hum.wav"
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, 2 * 44_100)).astype(np.float32)
+    audio.write_file(song, [noise], 44_100, 2)
     with running_lab(tmp_path) as lab:
         shutil.copy(NOTEBOOKS / "01_separate.ipynb", lab.folder)
         with open_notebook(lab, "01_separate.ipynb", executable) as visit:
@@ -66,6 +72,14 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
             press(page, "Pause")
             press(page, "Save")
             expect_status(page, "They replaced an earlier result of this song.")
+
+            page.locator(".stemlab-upload input[type=file]").set_input_files(song)
+            expect_status(page, "Done: 'hum.wav' is in 'work'.")
+            chosen = page.get_by_label("Song", exact=True).locator("option:checked")
+            chosen.filter(has_text="hum.wav").wait_for(state="attached")
+            press(page, "Separate")
+            expect_status(page, "Done in")
+            assert page.get_by_role("button", name="Hear true").count() == 0
 
             page.get_by_label("Song", exact=True).select_option(label="Another file: type its path")
             page.get_by_label("Path", exact=True).fill("missing.wav")

@@ -134,9 +134,16 @@ def test_an_uploaded_song_is_chosen(panel: SeparationPanel, song: Path) -> None:
     uploaded = shutil.copy(song, song.with_name("new.wav"))
     (upload,) = (each for each in parts(panel) if isinstance(each, SongUpload))
     assert upload.folder == song.parent
-    upload.path = str(uploaded)
-    assert panel.song == str(uploaded)
+    seen: list[str] = []
+    panel.observe(lambda change: seen.append(change.new), "song")
+    upload.path, upload.state = str(uploaded), "done"
+    assert seen == [panel.song] == [str(uploaded)]
     assert find(panel, ipywidgets.Dropdown, "Song").label == "new.wav"
+    # The same once more, after another was chosen.
+    panel.song, upload.state = str(song), "uploading"
+    assert panel.song == str(song)
+    upload.state = "done"
+    assert panel.song == str(uploaded)
 
 
 def test_says_what_the_model_is_and_under_which_licence(panel: SeparationPanel) -> None:

@@ -70,7 +70,8 @@ class SongChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no t
         self._upload = SongUpload(self._folder)
         self._songs.observe(self._on_picked, "value")
         self._typed.observe(self._on_typed, "value")
-        self._upload.observe(self._on_uploaded, "path")
+        # Not its path, which stays the same where the same file is uploaded again.
+        self._upload.observe(self._on_uploaded, "state")
         self.observe(self._show, "song")
         self.song = demo_song() if song is None else str(song)
         self._show()
@@ -101,14 +102,16 @@ class SongChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no t
             self.song = self._typed.value
 
     def _on_uploaded(self, _: object) -> None:
-        if not self._upload.path:
+        if self._upload.state != "done":
             return
         # As the list names it, so that the list can show it.
         uploaded = str(self._folder / Path(self._upload.path).name)
-        with self._songs.hold_trait_notifications():
-            self._songs.options = self._offered()
-            self._songs.value = uploaded
+        # A list that gets new entries chooses the first, which nobody asked for.
+        self._songs.unobserve(self._on_picked, "value")
+        self._songs.options = self._offered()
+        self._songs.observe(self._on_picked, "value")
         self.song = uploaded
+        self._show()
 
     def _show(self, _: object = None) -> None:
         # In these orders, because the list takes over what is typed once it says "another file".
