@@ -95,7 +95,7 @@ class SeparationPanel(WorkPanel):
     device : str
         ``auto``, or one that is here.
     cost : str
-        What a run would compute and, after a slider was moved or a run was done, take.
+        What a run would compute and, once a slider was moved, how long it would take here.
     mixer : StemMixer or None
         Plays the last result; beside it, to be switched to, the run before if it was of the same
         song with other settings, or the true stems of the demo song.
@@ -257,7 +257,6 @@ class SeparationPanel(WorkPanel):
             f"Done in {cost['wall_seconds']:.1f} s: {len(result.stems)} stems. Listen, and save "
             "them if they are worth it."
         )
-        self._show_cost(measure=True)
         return result
 
     def _keep(self, run: _Run) -> None:
