@@ -134,6 +134,8 @@ class StemMixer(anywidget.AnyWidget):
     _sample_rate = traitlets.Int().tag(sync=True)
     _samples = traitlets.Int().tag(sync=True)
     _piece_samples = traitlets.Int(_PIECE_SAMPLES).tag(sync=True)
+    # The page that plays; empty for none.
+    _player = traitlets.Unicode("").tag(sync=True)
 
     def __init__(
         self,

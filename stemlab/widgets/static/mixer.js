@@ -156,6 +156,7 @@ const rowLevels = (model) => {
 class Transport {
   constructor(model) {
     this.model = model;
+    this.id = `${Math.random()}`;
     this.listeners = new Set();
     this.pieces = new Pieces(model, () => this.pump());
     this.rate = this.pieces.rate;
@@ -167,10 +168,12 @@ class Transport {
     this.pictures = [];
     this.handlers = {
       "msg:custom": (content, views) => this.receive(content, views),
-      // Another page may show the same mixer: the one in view plays, and the others only follow.
+      // Another page may show the same mixer: where one plays, the others only follow. What code
+      // starts plays in the page that is in view.
       "change:playing": () => {
+        const player = model.get("_player");
         if (!model.get("playing")) this.pause();
-        else if (document.visibilityState === "visible") this.play();
+        else if (player ? player === this.id : document.visibilityState === "visible") this.play();
       },
       "change:position_seconds": () => {
         const seconds = model.get("position_seconds"), sample = Math.round(seconds * this.rate);
@@ -189,7 +192,8 @@ class Transport {
     this.ask("overview");
     this.wantPictures();
     this.timer = setInterval(() => this.pump(), 100);
-    if (model.get("playing")) this.play();
+    // Set by code before the mixer was shown; a page that is gone may have left it, too.
+    if (model.get("playing") && !model.get("_player")) this.play();
     this.pump();
   }
   dispose() {
@@ -370,6 +374,7 @@ class Transport {
     this.pushed = performance.now();
     this.model.set("position_seconds", this.seconds);
     this.model.set("playing", this.running);
+    this.model.set("_player", this.running ? this.id : "");
     this.model.save_changes();
     this.emit();
   }
