@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nbformat
 import numpy as np
 import pytest
 import soundfile
@@ -22,13 +21,13 @@ from browsing import (
     press,
     running_lab,
     within,
+    write_notebook,
 )
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 SCRIPT = Path(__file__).resolve().parent.parent / "stemlab" / "widgets" / "static" / "upload.js"
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 CELL = """from stemlab.widgets.upload import SongUpload
 SongUpload("songs")"""
 # Not by events of Playwright, which tells only of sockets opened after the asking.
@@ -166,10 +165,7 @@ def test_large_song_in_jupyterlab(tmp_path: Path) -> None:
     large = write_noise(tmp_path / "large.wav", 60, 1)
     assert large.stat().st_size > 60_000_000
     with running_lab(tmp_path) as lab:
-        notebook = nbformat.v4.new_notebook(
-            cells=[nbformat.v4.new_code_cell(CELL)], metadata=KERNEL
-        )
-        nbformat.write(notebook, lab.folder / "upload.ipynb")
+        write_notebook(lab, "upload.ipynb", CELL)
         songs = lab.folder / "songs"
         with open_notebook(lab, "upload.ipynb", executable) as visit:
             page = visit.page

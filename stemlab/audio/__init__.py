@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from stemlab.audio.arrays import as_audio
 from stemlab.audio.finding import find_recordings
-from stemlab.audio.reading import AudioInfo, file_digest, read_file, read_info, stream_file
+from stemlab.audio.reading import (
+    AudioInfo,
+    file_digest,
+    read_file,
+    read_info,
+    read_length,
+    stream_file,
+)
 from stemlab.audio.resampling import StreamResampler, resample, resampled_length
 from stemlab.audio.seeking import SeekableRecording
 from stemlab.audio.writing import FORMATS, OutputFormat, check_output_format, write_file
@@ -25,6 +32,7 @@ __all__ = [
     "find_recordings",
     "read_file",
     "read_info",
+    "read_length",
     "resample",
     "resampled_length",
     "stream_file",

@@ -33,7 +33,15 @@ from stemlab.errors import AudioError, AudioNotFoundError, MissingDependencyErro
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
 
-__all__ = ["AudioInfo", "ForwardFile", "file_digest", "read_file", "read_info", "stream_file"]
+__all__ = [
+    "AudioInfo",
+    "ForwardFile",
+    "file_digest",
+    "read_file",
+    "read_info",
+    "read_length",
+    "stream_file",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -429,6 +437,30 @@ def read_info(path: StrPath) -> AudioInfo:
     """
     with _open_recording(path) as recording:
         return recording.info
+
+
+def read_length(path: StrPath) -> tuple[int, int]:
+    """Tell how long a recording is: as its header states, or decoded where that states nothing.
+
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Returns
+    -------
+    samples : int
+    sample_rate : int, in Hz
+
+    Raises
+    ------
+    AudioNotFoundError, AudioError, MissingDependencyError
+        As `stream_file`.
+    """
+    info = read_info(path)
+    samples = info.samples
+    if samples is None:
+        samples = sum(block.shape[1] for block in stream_file(path, downmix=True))
+    return samples, info.sample_rate
 
 
 def stream_file(

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from stemlab.audio import read_info, resampled_length, stream_file
+from stemlab.audio import read_length, resampled_length
 from stemlab.chunking import ChunkPlan
 from stemlab.cli.separate import settings_of
 from stemlab.cost import calibrate, call_seconds, duration
@@ -32,18 +32,13 @@ def run(options: argparse.Namespace) -> int:
         options.model, device=options.device, batch_size=options.batch_size
     )
     separator.check(settings)
-    info = read_info(options.song)
-    samples = info.samples
-    if samples is None:  # Only decoding tells.
-        samples = sum(block.shape[1] for block in stream_file(options.song, downmix=True))
-    plans = separator.plan(
-        resampled_length(samples, info.sample_rate, separator.sample_rate), settings
-    )
+    samples, sample_rate = read_length(options.song)
+    plans = separator.plan(resampled_length(samples, sample_rate, separator.sample_rate), settings)
     model = calibrate(separator)
     cost = model.estimate(plans)
     facts = {
         "song": options.song,
-        "seconds": samples / info.sample_rate,
+        "seconds": samples / sample_rate,
         "model": separator.name,
         "device": separator.device,
         "settings": asdict(settings),

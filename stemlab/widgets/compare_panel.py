@@ -278,12 +278,9 @@ def _rate_and_length(signals: Mapping[str, Any], sample_rate: int | None) -> tup
     seconds = []
     for signal in signals.values():
         if isinstance(signal, (str, PathLike)):
-            info = audio.read_info(Path(signal).expanduser())
-            sample_rate = sample_rate or info.sample_rate
-            samples = info.samples
-            if samples is None:
-                samples = sum(each.shape[1] for each in audio.stream_file(info.path))
-            seconds.append(samples / info.sample_rate)
+            samples, own_rate = audio.read_length(Path(signal).expanduser())
+            sample_rate = sample_rate or own_rate
+            seconds.append(samples / own_rate)
     for signal in signals.values():
         if not isinstance(signal, (str, PathLike)):
             if sample_rate is None:

@@ -421,11 +421,7 @@ class SeparationPanel(WorkPanel):
             raise AudioError(f"{self.song!r} cannot be opened.", path) from None
         key = (str(path), status.st_size, status.st_mtime_ns)
         if key not in self._lengths:
-            info = audio.read_info(path)
-            samples = info.samples
-            if samples is None:
-                samples = sum(each.shape[1] for each in audio.stream_file(path, downmix=True))
-            self._lengths = {key: (samples, info.sample_rate)}
+            self._lengths = {key: audio.read_length(path)}
         return self._lengths[key]
 
     def _show_state(self, _: object = None) -> None:

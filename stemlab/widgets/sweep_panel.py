@@ -246,7 +246,7 @@ class SweepPanel(WorkPanel):
             self.message += self.recommendation.reason
         except ParameterError as error:
             self.message = f"Measured, but nothing can be recommended: {error}"
-        self._show_table(sweep)
+        self._colour()
         if self.recommendation is not None:
             self.selected = None
             self.selected = self.recommendation.setting
