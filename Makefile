@@ -40,14 +40,8 @@ format: $(STAMP) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# JupyterLab would ask on its first page whether it may fetch news.
-NO_NEWS := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
-lab: $(STAMP) ## open the notebooks in JupyterLab; it asks the network for nothing
-	@mkdir -p $(VENV)/share/jupyter/lab/settings
-	@echo '$(NO_NEWS)' > $(VENV)/share/jupyter/lab/settings/overrides.json
-	$(BIN)/jupyter lab notebooks \
-	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-	  --LabApp.extension_manager=readonly
+lab: $(STAMP) ## open the notebooks in JupyterLab, in a folder of yours; asks the network for nothing
+	$(BIN)/stemlab lab stemlab-notebooks
 
 # Needs the system packages that models/training/README.md names. Songs are synthesised beside the
 # training; cut off, both go on where they were.

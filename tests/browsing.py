@@ -185,7 +185,8 @@ def stop(lab: Lab, server: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def open_notebook(lab: Lab, name: str, executable: str) -> Iterator[Visit]:
+def open_page(lab: Lab, path: str, executable: str) -> Iterator[Visit]:
+    """Show a page of the server; whatever it asks of others is refused and noted."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -208,13 +209,19 @@ def open_notebook(lab: Lab, name: str, executable: str) -> Iterator[Visit]:
         page.route("**/*", keep_inside)
         page.on("console", note)
         page.on("pageerror", lambda error: visit.faults.append(f"page: {error}"))
-        page.goto(f"{lab.url}/doc/tree/{name}?token={lab.token}")
-        page.wait_for_function("() => window.jupyterapp")
-        within(page, 60, ATTACH)
+        page.goto(f"{lab.url}/{path}?token={lab.token}")
         try:
             yield visit
         finally:
             browser.close()
+
+
+@contextmanager
+def open_notebook(lab: Lab, name: str, executable: str) -> Iterator[Visit]:
+    with open_page(lab, f"doc/tree/{name}", executable) as visit:
+        visit.page.wait_for_function("() => window.jupyterapp")
+        within(visit.page, 60, ATTACH)
+        yield visit
 
 
 def within(page: Page, seconds: float, script: str) -> Any:

@@ -51,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_sweep,
         _add_figures,
         _add_compare,
+        _add_lab,
         _add_cache,
         _add_models,
         _add_info,
@@ -293,6 +294,23 @@ def _add_compare(commands: _Commands[_Parser]) -> None:
     add("--range", type=_decibels, default=80.0, metavar="DB", help="darkest below loudest (80)")
     add("--seams", metavar="RUN_JSON", help="mark where the segments of this separation meet")
     add("--no-difference", action="store_true", help="draw the spectrograms alone")
+
+
+def _add_lab(commands: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands, "lab", "lab", "Copy the notebooks to a folder of yours and open JupyterLab there."
+    )
+    add = parser.add_argument
+    add(
+        "folder",
+        nargs="?",
+        default="stemlab-notebooks",
+        metavar="FOLDER",
+        help="never overwritten: a notebook of yours stays as it is (default: stemlab-notebooks)",
+    )
+    add("--no-browser", action="store_true", help="only print the address")
+    add("--port", type=int, metavar="N", help="of the server (the first free one from 8888)")
+    add("--allow-root", action="store_true", help="run as root, which Jupyter refuses otherwise")
 
 
 def _add_cache(commands: _Commands[_Parser]) -> None:

@@ -1,0 +1,138 @@
+"""``stemlab lab``: the notebooks, in a folder of the user's, opened in JupyterLab."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from stemlab._assets import asset_dir
+from stemlab._disk import write_atomically
+from stemlab._version import __version__
+from stemlab.errors import MissingDependencyError, OutputError, ParameterError
+
+__all__ = ["copy_notebooks", "run"]
+
+# Beside what the options of JupyterLab turn off, its page would ask whether it may fetch news: the
+# settings in this folder answer that.
+_SETTINGS = Path(__file__).resolve().parent.parent / "assets" / "lab"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Copy the notebooks and serve them until the user stops that.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    code : int
+        That of the server.
+
+    Raises
+    ------
+    MissingDependencyError
+        If JupyterLab is not installed.
+    ParameterError, OutputError
+        If the notebooks cannot be copied.
+    """
+    if find_spec("jupyterlab") is None:
+        raise MissingDependencyError(
+            "JupyterLab is not installed. Install it with `pip install 'stemlab[lab]'`."
+        )
+    folder = Path(options.folder)
+    copied, kept = copy_notebooks(folder)
+    if options.json:
+        print(json.dumps({"folder": str(folder), "copied": copied, "kept": kept}), flush=True)
+    elif not options.quiet:
+        for line in _told(folder, copied, kept):
+            print(line, flush=True)
+    return _serve(_lab_command(folder, options))
+
+
+def copy_notebooks(folder: Path) -> tuple[list[str], list[str]]:
+    """Copy the notebooks that come with stemlab, where there are none of their names.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is missing.
+
+    Returns
+    -------
+    copied : list of str
+        Names of the notebooks that were missing.
+    kept : list of str
+        Names of those that were there and differ in their text or code: they are left as they are.
+
+    Raises
+    ------
+    ParameterError
+        If `folder` is a file.
+    OutputError
+        If a notebook cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ParameterError(f"'{folder}' is not a folder. Name one, or one that can be made.")
+    copied, kept = [], []
+    for notebook in sorted(asset_dir("notebooks").glob("*.ipynb")):
+        target = folder / notebook.name
+        content = notebook.read_bytes()
+        if not target.exists():
+            write_atomically(target, content, advice=", or choose another folder")
+            copied.append(notebook.name)
+        elif _sources(target) != _sources(notebook):
+            kept.append(notebook.name)
+    return copied, kept
+
+
+def _sources(notebook: Path) -> list[str] | None:
+    """Text and code; None where the file is no notebook any more."""
+    try:
+        cells = json.loads(notebook.read_bytes())["cells"]
+        return ["".join(each["source"]) for each in cells]
+    except OSError as error:
+        raise OutputError(f"cannot read '{notebook}': {error.strerror}.", notebook) from error
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _told(folder: Path, copied: list[str], kept: list[str]) -> list[str]:
+    lines = [f"The notebooks are in '{folder}'."]
+    if copied:
+        lines.append(f"New there: {', '.join(copied)}.")
+    if kept:
+        lines.append(
+            f"Left as they are, with other text or code than those of stemlab {__version__}: "
+            f"{', '.join(kept)}. To get one of those too, rename yours and start again."
+        )
+    return [*lines, "Opening JupyterLab. To stop it, press Ctrl+C here, twice."]
+
+
+def _lab_command(folder: Path, options: argparse.Namespace) -> list[str]:
+    return [
+        *(sys.executable, "-m", "jupyterlab", str(folder.resolve())),
+        f"--LabApp.app_settings_dir={_SETTINGS}",
+        "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.extension_manager=readonly",
+        *(["--no-browser"] if options.no_browser else []),
+        *(["--allow-root"] if options.allow_root else []),
+        *([] if options.port is None else [f"--port={options.port}"]),
+    ]
+
+
+def _serve(command: list[str]) -> int:
+    # Not the descriptor 2, which is silenced; the address to open is told there.
+    with subprocess.Popen(command, stderr=sys.stderr) as server:
+        try:
+            # Both get a Ctrl+C of the terminal; it is the server that asks what was meant.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            return server.wait()
+        finally:
+            server.terminate()
