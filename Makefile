@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@command -v $(PYTHON) > /dev/null || { echo "make: $(PYTHON) is not on the PATH; install Python 3.11 or newer, or name it: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: stemlab needs Python 3.11 or newer and $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())'); name a newer one: make PYTHON=python3.12" >&2; exit 1; }
 	@if [ -e $@ ] && $(BIN)/python -c ''; then rm $@; else $(PYTHON) -m venv --clear $(VENV); fi
-	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[dev,lab,av]'
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[dev,lab,av,teach]'
 	@touch $@
 
 demo: $(STAMP) ## separate the demo song into demo-output/

@@ -7,18 +7,21 @@ import os
 import signal
 import subprocess
 import sys
-from importlib import util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
-from browsing import Lab, find_browser, free_port, open_page, wait_for
+from browsing import Lab, expect_status, find_browser, free_port, open_page, press, wait_for
 
 from stemlab._assets import asset_dir
 from stemlab.cli import lab as command
 from stemlab.cli import main
 from stemlab.errors import OutputError, ParameterError
 
+unix = pytest.mark.skipif(os.name == "nt", reason="there is no SIGTERM to end it with")
 NAMES = sorted(each.name for each in asset_dir("notebooks").glob("*.ipynb"))
 
 
@@ -75,39 +78,64 @@ def test_without_jupyterlab(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(util.find_spec("jupyterlab") is None, reason="JupyterLab is not installed")
-@pytest.mark.skipif(os.name == "nt", reason="there is no SIGTERM to end it with")
-def test_jupyterlab_opens_the_folder_without_asking_anything(tmp_path: Path) -> None:
-    executable = find_browser()
-    folder = tmp_path / "notebooks"
-    lab = Lab(f"http://127.0.0.1:{free_port()}", "token", folder)
-    arguments = ["--no-browser", "--allow-root", "--json", f"--port={lab.url.rpartition(':')[2]}"]
+@contextmanager
+def served(tmp_path: Path, *arguments: str) -> Iterator[tuple[Lab, dict[str, Any]]]:
+    """The server that the command starts, and what it printed before."""
+    lab = Lab(f"http://127.0.0.1:{free_port()}", "token", tmp_path / "notebooks")
+    command = [sys.executable, "-m", "stemlab", "lab", str(lab.folder), "--no-browser", "--json"]
     own = {
-        f"JUPYTER{name}": str(tmp_path / "home" / name)
-        for name in ("_CONFIG_DIR", "_DATA_DIR", "_RUNTIME_DIR")
+        f"JUPYTER_{name}": str(tmp_path / "home" / name)
+        for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
     }
     log = tmp_path / "log"
-    with log.open("w") as stream:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "stemlab", "lab", str(folder), *arguments],
+    with (
+        log.open("w") as stream,
+        subprocess.Popen(
+            [*command, f"--port={lab.url.rpartition(':')[2]}", *arguments],
             env={**os.environ, **own, "JUPYTER_TOKEN": lab.token},
             stdout=subprocess.PIPE,
             stderr=stream,
-        )
-    assert server.stdout is not None
-    try:
-        wait_for(lab, server, log)
-        printed = json.loads(server.stdout.readline())
-        assert printed == {"folder": str(folder), "copied": NAMES, "kept": []}
+        ) as server,
+    ):
+        assert server.stdout is not None
+        try:
+            printed = json.loads(server.stdout.readline())
+            wait_for(lab, server, log)
+            yield lab, printed
+        finally:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(30) == 128 + signal.SIGTERM, log.read_text("utf-8")
+    with pytest.raises(OSError, match="refused"):
+        lab.ask("api/status")
+
+
+@pytest.mark.browser
+@unix
+def test_jupyterlab_opens_the_folder_without_asking_anything(tmp_path: Path) -> None:
+    pytest.importorskip("jupyterlab")
+    executable = find_browser()
+    with served(tmp_path, "--allow-root") as (lab, printed):
+        assert printed == {"folder": str(lab.folder), "copied": NAMES, "kept": []}
         with open_page(lab, "lab", executable) as visit:
             for name in NAMES:
                 visit.page.locator(".jp-DirListing-item", has_text=name).wait_for()
             assert visit.page.get_by_text("Would you like to").count() == 0
             assert visit.faults == []
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.stdout.close()
-        assert server.wait(30) == 128 + signal.SIGTERM
-    with pytest.raises(OSError, match="refused"):
-        lab.ask("api/status")
+
+
+@pytest.mark.browser
+@unix
+def test_voila_shows_a_notebook_without_code_or_the_network(tmp_path: Path) -> None:
+    pytest.importorskip("voila")
+    executable = find_browser()
+    with served(tmp_path, "--voila") as (lab, _):
+        with open_page(lab, "", executable) as visit:
+            for name in NAMES:
+                visit.page.get_by_text(name.removesuffix(".ipynb")).wait_for()
+            assert [each for each in visit.faults if each.startswith("asked")] == []
+        with open_page(lab, f"voila/render/{NAMES[0]}", executable) as visit:
+            visit.page.get_by_role("button", name="Separate", exact=True).wait_for()
+            assert visit.page.get_by_text("import SeparationPanel").count() == 0
+            press(visit.page, "Separate")
+            expect_status(visit.page, "Done in")
+            assert visit.faults == []

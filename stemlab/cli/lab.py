@@ -1,9 +1,10 @@
-"""``stemlab lab``: the notebooks, in a folder of the user's, opened in JupyterLab."""
+"""``stemlab lab``: the notebooks, in a folder of the user's, in JupyterLab or as pages."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,7 +20,10 @@ __all__ = ["copy_notebooks", "run"]
 
 # Beside what the options of JupyterLab turn off, its page would ask whether it may fetch news: the
 # settings in this folder answer that.
-_SETTINGS = Path(__file__).resolve().parent.parent / "assets" / "lab"
+_ASSETS = Path(__file__).resolve().parent.parent / "assets"
+_SETTINGS = _ASSETS / "lab"
+# Holds a template of Voilà's that fetches nothing from elsewhere.
+_TEMPLATES = _ASSETS / "jupyter"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,13 +41,16 @@ def run(options: argparse.Namespace) -> int:
     Raises
     ------
     MissingDependencyError
-        If JupyterLab is not installed.
+        If JupyterLab, or Voilà, is not installed.
     ParameterError, OutputError
         If the notebooks cannot be copied.
     """
-    if find_spec("jupyterlab") is None:
+    module, title, extra = (
+        ("voila", "Voilà", "teach") if options.voila else ("jupyterlab", "JupyterLab", "lab")
+    )
+    if find_spec(module) is None:
         raise MissingDependencyError(
-            "JupyterLab is not installed. Install it with `pip install 'stemlab[lab]'`."
+            f"{title} is not installed. Install it with `pip install 'stemlab[{extra}]'`."
         )
     folder = Path(options.folder)
     copied, kept = copy_notebooks(folder)
@@ -52,7 +59,14 @@ def run(options: argparse.Namespace) -> int:
     elif not options.quiet:
         for line in _told(folder, copied, kept):
             print(line, flush=True)
-    return _serve(_lab_command(folder, options))
+        stop = "Ctrl+C here" if options.voila else "Ctrl+C here, twice"
+        print(f"Opening {title}. To stop it, press {stop}.", flush=True)
+    command = _voila_command(folder) if options.voila else _lab_command(folder, options)
+    if options.no_browser:
+        command.append("--no-browser")
+    if options.port is not None:
+        command.append(f"--port={options.port}")
+    return _serve(command)
 
 
 def copy_notebooks(folder: Path) -> tuple[list[str], list[str]]:
@@ -111,7 +125,7 @@ def _told(folder: Path, copied: list[str], kept: list[str]) -> list[str]:
             f"Left as they are, with other text or code than those of stemlab {__version__}: "
             f"{', '.join(kept)}. To get one of those too, rename yours and start again."
         )
-    return [*lines, "Opening JupyterLab. To stop it, press Ctrl+C here, twice."]
+    return lines
 
 
 def _lab_command(folder: Path, options: argparse.Namespace) -> list[str]:
@@ -121,15 +135,20 @@ def _lab_command(folder: Path, options: argparse.Namespace) -> list[str]:
         "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",
-        *(["--no-browser"] if options.no_browser else []),
         *(["--allow-root"] if options.allow_root else []),
-        *([] if options.port is None else [f"--port={options.port}"]),
     ]
 
 
+def _voila_command(folder: Path) -> list[str]:
+    return [*(sys.executable, "-m", "voila", str(folder.resolve())), "--template=stemlab"]
+
+
 def _serve(command: list[str]) -> int:
+    paths = os.pathsep.join([str(_TEMPLATES), *filter(None, [os.environ.get("JUPYTER_PATH")])])
     # Not the descriptor 2, which is silenced; the address to open is told there.
-    with subprocess.Popen(command, stderr=sys.stderr) as server:
+    with subprocess.Popen(
+        command, stderr=sys.stderr, env={**os.environ, "JUPYTER_PATH": paths}
+    ) as server:
         try:
             # Both get a Ctrl+C of the terminal; it is the server that asks what was meant.
             signal.signal(signal.SIGINT, signal.SIG_IGN)

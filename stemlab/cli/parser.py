@@ -308,6 +308,7 @@ def _add_lab(commands: _Commands[_Parser]) -> None:
         metavar="FOLDER",
         help="never overwritten: a notebook of yours stays as it is (default: stemlab-notebooks)",
     )
+    add("--voila", action="store_true", help="show each notebook as a page without code (Voilà)")
     add("--no-browser", action="store_true", help="only print the address")
     add("--port", type=int, metavar="N", help="of the server (the first free one from 8888)")
     add("--allow-root", action="store_true", help="run as root, which Jupyter refuses otherwise")
