@@ -62,6 +62,47 @@ def test_starts_with_the_demo_song_and_its_true_stems(tmp_path: Path) -> None:
         SweepPanel(tmp_path / "missing")
 
 
+def test_grids_fill_the_fields_and_own_values_are_named_so(panel: SweepPanel) -> None:
+    assert panel.grid == "own values"
+    grids = next(each for each in parts(panel) if isinstance(each, ipywidgets.ToggleButtons))
+    grids.value = "large"
+    assert (panel.segments, panel.shifts, panel.excerpt_seconds) == ("", "0, 1, 2", 60)
+    panel.overlaps = "0.3"
+    assert panel.grid == grids.value == "own values"
+    assert (panel.overlaps, panel.shifts) == ("0.3", "0, 1, 2")
+    panel.grid = "small"
+    assert (panel.overlaps, panel.shifts, panel.excerpt_seconds) == ("0, 0.25, 0.5", "0", 10)
+    panel.overlaps = "0, 0.1, 0.25, 0.5, 0.75"
+    panel.excerpt_seconds = 30.0
+    assert grids.value == "medium"
+
+
+def test_memory_is_measured_and_limited(panel: SweepPanel) -> None:
+    panel.segments, panel.overlaps, panel.memory = "1", "0, 0.5", True
+    panel.memory_limit = "64 GB"
+    panel.run()
+    results = panel.wait(SECONDS)
+    assert panel.error == ""
+    assert panel.recommendation is not None
+    assert f"Its command: {panel.recommendation.command}" in shown(panel)
+    panel.figure = "peak_memory_bytes"
+    figures = [float(each.description.removeprefix("★ ")) for each in cells(panel)]
+    by_overlap = results.groupby("overlap", sort=True)["peak_memory_bytes"].first()
+    assert figures == [round(each / 1e6) for each in by_overlap]
+    panel.memory_limit = "1 MB"
+    panel.run()
+    panel.wait(SECONDS)
+    assert panel.recommendation is None
+    assert "nothing can be recommended" in panel.message
+
+
+def test_a_chosen_figure_stays(panel: SweepPanel) -> None:
+    panel.figure = "rtf"
+    panel.run()
+    panel.wait(SECONDS)
+    assert panel.figure == "rtf"
+
+
 def test_estimating_measures_nothing(panel: SweepPanel) -> None:
     find(panel, ipywidgets.Button, "Estimate").click()
     estimate = panel.wait(SECONDS)
@@ -166,6 +207,8 @@ def test_the_table_is_that_of_the_library(
         ("overlaps", "1.5", "overlap=1.5"),
         ("song", "missing.wav", "does not exist"),
         ("references", "missing", "missing"),
+        ("memory_limit", "2 GB", "needs measured memory"),
+        ("memory_limit", "lots", "memory_limit=&#x27;lots&#x27;"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(

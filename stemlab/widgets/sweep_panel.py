@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +25,9 @@ from stemlab.sweeps import (
     plan_sweep,
     recommend,
 )
+from stemlab.sweeps.recommending import check_limits
 from stemlab.widgets._choosers import ModelChooser, SongChooser, demo_song
-from stemlab.widgets._work import LABELS, WIDE, WorkPanel
+from stemlab.widgets._work import LABELS, WIDE, WorkPanel, indented
 from stemlab.widgets.mixer import StemMixer
 
 __all__ = ["SweepPanel"]
@@ -37,6 +38,15 @@ _PADDED = {
     "no": (False,),
     "both": (True, False),
 }
+_OWN_VALUES = "own values"
+# The segments are the model's own, a half and a quarter of it.
+_GRIDS: dict[str, dict[str, Any]] = {
+    "small": {"overlaps": "0, 0.25, 0.5", "shifts": "0", "excerpt_seconds": 10.0},
+    "medium": {"overlaps": "0, 0.1, 0.25, 0.5, 0.75", "shifts": "0", "excerpt_seconds": 30.0},
+    "large": {"overlaps": "0, 0.1, 0.25, 0.5, 0.75", "shifts": "0, 1, 2", "excerpt_seconds": 60.0},
+}
+for _grid in _GRIDS.values():
+    _grid["segments"] = ""
 # What a cell can show: its title, how it is written, and whether more is better.
 _FIGURES: dict[str, tuple[str, str, bool]] = {
     "sdr_db": ("SDR (dB)", "{:.2f}", True),
@@ -45,7 +55,9 @@ _FIGURES: dict[str, tuple[str, str, bool]] = {
     "rtf": ("RTF (time / duration)", "{:.3f}", False),
     "calls": ("Calls of the network", "{:.0f}", False),
     "wasted_share": ("Wasted share", "{:.0%}", False),
+    "peak_memory_bytes": ("Peak memory (MB)", "{:.0f}", False),
 }
+_UNITS = {"peak_memory_bytes": 1e-6}
 
 
 _Number = TypeVar("_Number", int, float)
@@ -74,11 +86,17 @@ class SweepPanel(WorkPanel):
     ----------
     song, model, references : str
         What the next run will use; can be set. No references: "".
+    grid : {"small", "medium", "large", "own values"}
+        Sets the values below; changing one of them makes it "own values".
     segments, overlaps, shifts : str
         Numbers separated by commas; no segments stand for the model's own, a half and a quarter.
     padded : {"as the model was made", "yes", "no", "both"}
     excerpt_seconds : float
         Of the song, in its middle.
+    memory : bool
+        Whether to measure peak memory, each setting in a fresh process.
+    memory_limit : str
+        Such as "2 GB": only settings below are recommended. Needs `memory`.
     sweep : Sweep or None
         The last that was planned.
     recommendation : Recommendation or None
@@ -117,10 +135,13 @@ class SweepPanel(WorkPanel):
     model = traitlets.Unicode()
     references = traitlets.Unicode()
     segments = traitlets.Unicode()
-    overlaps = traitlets.Unicode("0, 0.1, 0.25, 0.5")
-    shifts = traitlets.Unicode("0")
+    overlaps = traitlets.Unicode()
+    shifts = traitlets.Unicode()
     padded = traitlets.Enum(list(_PADDED), "as the model was made")
-    excerpt_seconds = traitlets.Float(30.0)
+    excerpt_seconds = traitlets.Float()
+    grid = traitlets.Enum([*_GRIDS, _OWN_VALUES], "small")
+    memory = traitlets.Bool(False)
+    memory_limit = traitlets.Unicode()
     sweep = traitlets.Instance(Sweep, allow_none=True)
     recommendation = traitlets.Instance(Recommendation, allow_none=True)
     selected = traitlets.Instance(SweepSetting, allow_none=True)
@@ -140,6 +161,8 @@ class SweepPanel(WorkPanel):
         super().__init__()
         self._songs, self._models = SongChooser(folder, song), ModelChooser(model)
         self.references = str(references or "")
+        self._figure_chosen = False
+        self._set_grid()
         self._measured: pd.DataFrame | None = None
         self._cells: dict[SweepSetting, ipywidgets.Button] = {}
         self.message = "Choose values and press Estimate or Run."
@@ -176,8 +199,8 @@ class SweepPanel(WorkPanel):
 
         `wait` then returns the table of results.
         """
-        plan = self._planned()
-        self._start(lambda: self._measure(plan), "Planning the sweep.")
+        plan, limit = self._planned(), self.memory_limit.strip() or None
+        self._start(lambda: self._measure(plan, limit), "Planning the sweep.")
 
     def close(self) -> None:
         """Stop the sweep and take the panel off the page."""
@@ -191,7 +214,7 @@ class SweepPanel(WorkPanel):
         chosen = {name: getattr(self, name) for name in ("segments", "overlaps", "shifts")}
         song, model = Path(self.song.strip()).expanduser(), self.model
         references, padded = self.references.strip(), _PADDED[self.padded]
-        excerpt = self.excerpt_seconds
+        excerpt, memory = self.excerpt_seconds, self.memory
 
         def plan() -> Sweep:
             segments = _numbers("segments", chosen["segments"], float)
@@ -204,6 +227,7 @@ class SweepPanel(WorkPanel):
                 padded=padded,
                 references=Path(references).expanduser() if references else None,
                 excerpt_seconds=excerpt,
+                memory=memory,
                 keep_audio=True,
             )
 
@@ -216,7 +240,13 @@ class SweepPanel(WorkPanel):
         self._show_table(sweep)
         return estimate
 
-    def _measure(self, plan: Callable[[], Sweep]) -> pd.DataFrame:
+    def _measure(self, plan: Callable[[], Sweep], memory_limit: str | None) -> pd.DataFrame:
+        check_limits(memory_limit=memory_limit)
+        if memory_limit and not self.memory:
+            raise ParameterError(
+                f"memory_limit={memory_limit!r} needs measured memory. Tick 'measure peak memory', "
+                "or leave the limit empty."
+            )
         self.sweep = sweep = plan()
         self.recommendation = None
         self._show_table(sweep)
@@ -241,9 +271,10 @@ class SweepPanel(WorkPanel):
         finally:
             self._show_table(sweep)
         try:
-            self.recommendation = recommend(results)
-            self.message = f"Recommended: {self.recommendation.setting}. "
-            self.message += self.recommendation.reason
+            self.recommendation = found = recommend(results, memory_limit=memory_limit)
+            self.message = (
+                f"Recommended: {found.setting}. {found.reason} Its command: {found.command}"
+            )
         except ParameterError as error:
             self.message = f"Measured, but nothing can be recommended: {error}"
         self._colour()
@@ -275,9 +306,24 @@ class SweepPanel(WorkPanel):
             "excerpt_seconds": ipywidgets.BoundedFloatText(
                 description="Excerpt (s)", min=1, max=3600, step=1, layout=WIDE, style=LABELS
             ),
+            "memory": ipywidgets.Checkbox(
+                description="measure peak memory, each setting in a fresh process: takes longer",
+                indent=False,
+                layout=ipywidgets.Layout(width="36em"),
+            ),
+            "memory_limit": text("At most", "memory that a run may take, for instance 2 GB"),
         }
-        for name, field in fields.items():
+        grids = ipywidgets.ToggleButtons(
+            options=list(self.traits()["grid"].values),
+            description="Grid",
+            tooltips=[*(_told(each) for each in _GRIDS.values()), "What the fields below say"],
+            style={**LABELS, "button_width": "7em"},
+        )
+        for name, field in {"grid": grids, **fields}.items():
             traitlets.link((self, name), (field, "value"))
+        indented(fields["memory"])
+        self.observe(self._set_grid, "grid")
+        self.observe(self._name_grid, [*_GRIDS["small"]])
         self.observe(self._on_song, "song")
         traitlets.link((self._songs, "song"), (self, "song"))
         traitlets.link((self._models, "model"), (self, "model"))
@@ -297,13 +343,14 @@ class SweepPanel(WorkPanel):
         )
         traitlets.link((self, "figure"), (figures, "value"))
         self._tables = ipywidgets.VBox()
-        self.observe(lambda _: self._colour(), "figure")
+        self.observe(self._on_figure, "figure")
         self.observe(self._load, "selected")
         self.observe(self._show_state, "state")
         self._show_status()
         self.children = [
             self._songs,
             self._models,
+            grids,
             *fields.values(),
             self._buttons(estimate, self._run_button, cancel_tooltip="Stop; what is done is kept"),
             self._status,
@@ -320,6 +367,18 @@ class SweepPanel(WorkPanel):
         elif change.new != demo_song() and self.references == demo:
             self.references = ""
 
+    def _set_grid(self, _: object = None) -> None:
+        values = _GRIDS.get(self.grid, {})
+        # All at once: in between, they would be nobody's grid.
+        with self.hold_trait_notifications():
+            for name, value in values.items():
+                setattr(self, name, value)
+
+    def _name_grid(self, _: object) -> None:
+        values = {name: getattr(self, name) for name in _GRIDS["small"]}
+        named = (name for name, each in _GRIDS.items() if each == values)
+        self.grid = next(named, _OWN_VALUES)
+
     def _show_state(self, _: object = None) -> None:
         self._run_button.description = "Resume" if self.state == "cancelled" else "Run"
 
@@ -327,8 +386,13 @@ class SweepPanel(WorkPanel):
         self._measured = results = sweep.table()
         if set(sweep.settings) != set(self._cells):
             self._lay_out(sweep.settings)
-        if self.figure == "agreement_db" and results["sdr_db"].notna().any():
-            self.figure = "sdr_db"
+        if not self._figure_chosen:
+            self.figure = "sdr_db" if results["sdr_db"].notna().any() else "agreement_db"
+            self._figure_chosen = False
+        self._colour()
+
+    def _on_figure(self, _: object) -> None:
+        self._figure_chosen = True
         self._colour()
 
     def _lay_out(self, settings: list[SweepSetting]) -> None:
@@ -369,7 +433,11 @@ class SweepPanel(WorkPanel):
         if self._measured is None:
             return
         title, pattern, more_is_better = _FIGURES[self.figure]
-        figures = _by_setting(self._measured, self.figure)
+        scale = _UNITS.get(self.figure, 1.0)
+        figures = {
+            setting: scale * value
+            for setting, value in _by_setting(self._measured, self.figure).items()
+        }
         errors = _by_setting(self._measured, "error")
         finite = [each for each in figures.values() if np.isfinite(each)]
         low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
@@ -418,6 +486,13 @@ class SweepPanel(WorkPanel):
         # In the order of the model, as the table has them.
         order = [] if self._measured is None else list(dict.fromkeys(self._measured["source"]))
         return {name: found[name] for name in sorted(found, key=[*order, *found].index)}
+
+
+def _told(grid: Mapping[str, Any]) -> str:
+    return (
+        f"Three segments, overlaps {grid['overlaps']}, shifts {grid['shifts']}, "
+        f"{grid['excerpt_seconds']:g} s of the song"
+    )
 
 
 def _numbers(name: str, text: str, kind: type[_Number]) -> list[_Number]:
