@@ -87,12 +87,62 @@ def test_a_folder_stands_for_its_recordings(tmp_path: Path, signals: Any) -> Non
     panel.close()
 
 
+def test_folders_are_offered_and_any_other_may_be_typed(tmp_path: Path, signals: Any) -> None:
+    noise = signals["mixture"]
+    for name, samples in (("stems/long", 2 * RATE), ("stems/short", RATE), ("elsewhere", RATE)):
+        (tmp_path / name).mkdir(parents=True)
+        for stem in ("bass", "drums"):
+            audio.write_file(tmp_path / name / f"{stem}.wav", [noise[:, :samples]], RATE, 2)
+    (tmp_path / "stems" / ".hidden").mkdir()
+    (tmp_path / "one").mkdir()
+    audio.write_file(tmp_path / "one" / "alone.wav", [noise], RATE, 2)
+    panel = ComparePanel(tmp_path / "stems")
+    folders = find(panel, ipywidgets.Dropdown, "Folder")
+    assert [label for label, _ in folders.options] == [
+        "long",
+        "short",
+        "Another folder: type its path",
+    ]
+    assert panel.time_range_seconds == (0, 2)
+    panel.compare()
+    panel.wait(SECONDS)
+    assert panel.mixer is not None
+    folders.label = "short"
+    assert panel.time_range_seconds == (0, 1)
+    assert (panel.reference, panel.compared) == ("bass", ("drums",))
+    assert panel.mixer is None
+    folders.label = "Another folder: type its path"
+    assert "nothing to compare here yet" in shown(panel)
+    typed = find(panel, ipywidgets.Text, "Path")
+    typed.value = str(tmp_path / "elsewhere")
+    assert panel.reference == "bass"
+    panel.compare()
+    assert panel.wait(SECONDS).log_spectral_distance_db == {"drums": 0}
+    for wrong, message in (("one", "there are 1 signals to compare"), ("no", "cannot be listed")):
+        typed.value = str(tmp_path / wrong)
+        assert message in shown(panel)
+        assert panel.reference == ""
+        assert panel.compared == ()
+    panel.compare()
+    with pytest.raises(ParameterError, match="nothing is chosen"):
+        panel.wait(SECONDS)
+    panel.folder = str(tmp_path / "stems" / "long")
+    assert folders.label == "long"
+    assert panel.error == ""
+    panel.close()
+
+
+def test_a_folder_without_recordings_is_told_in_the_panel(tmp_path: Path) -> None:
+    panel = ComparePanel(tmp_path)
+    assert "nothing to compare here yet" in shown(panel)
+    panel.close()
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda s, _: ComparePanel({"x": s["stem"]}, RATE), ParameterError, "are 1 signals"),
         (lambda s, _: ComparePanel(s), ParameterError, "sample_rate is missing"),
-        (lambda _, p: ComparePanel(p), ParameterError, "are 0 signals"),
         (lambda _, p: ComparePanel(p / "no"), AudioError, "cannot be listed"),
         (
             lambda _, p: ComparePanel({"a": p / "a.wav", "b": p / "b.wav"}),

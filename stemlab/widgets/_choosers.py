@@ -13,12 +13,15 @@ import traitlets
 from stemlab import audio
 from stemlab._assets import demo_song_dir
 from stemlab._typing import StrPath
-from stemlab.errors import ModelError, ParameterError
+from stemlab.errors import AudioError, ModelError, ParameterError
 from stemlab.registry import ModelManifest, find_model, is_installed, list_models
 from stemlab.widgets._work import LABELS, WIDE, indented
 from stemlab.widgets.upload import SongUpload
 
-__all__ = ["ModelChooser", "SongChooser", "demo_song"]
+__all__ = ["FolderChooser", "ModelChooser", "SongChooser", "demo_song"]
+
+# How far below a folder recordings are looked for, and how many folders are offered.
+_DEEPEST, _MOST_FOLDERS = 3, 100
 
 
 def demo_song() -> str:
@@ -124,6 +127,63 @@ class SongChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no t
         self._typed.layout.display = "none" if self._songs.value else ""
 
 
+class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+    """Choose one of the folders that hold recordings to compare, or any other by its path.
+
+    Parameters
+    ----------
+    folder : path
+        It, and those below it, are offered where they hold two recordings or more.
+
+    Attributes
+    ----------
+    folder : str
+        Can be set.
+    """
+
+    folder = traitlets.Unicode()
+
+    def __init__(self, folder: StrPath) -> None:
+        super().__init__()
+        found = [(_shown(each, Path(folder)), str(each)) for each in _with_recordings(Path(folder))]
+        self._folders = ipywidgets.Dropdown(
+            options=[*found, ("Another folder: type its path", "")],
+            description="Folder",
+            layout=WIDE,
+            style=LABELS,
+        )
+        self._typed = ipywidgets.Text(
+            description="Path",
+            placeholder="folder with the stems of a song",
+            continuous_update=False,
+            layout=ipywidgets.Layout(**WIDE),
+            style=LABELS,
+        )
+        self._folders.observe(self._on_picked, "value")
+        self._typed.observe(self._on_typed, "value")
+        self.observe(self._show, "folder")
+        self.folder = self._folders.value
+        self._show()
+        self.children = [self._folders, self._typed]
+
+    def _on_picked(self, _: object) -> None:
+        self.folder = self._folders.value or self._typed.value
+
+    def _on_typed(self, _: object) -> None:
+        if not self._folders.value:
+            self.folder = self._typed.value.strip()
+
+    def _show(self, _: object = None) -> None:
+        # In these orders, as in the chooser of songs.
+        if self.folder and self.folder in [path for _, path in self._folders.options]:
+            self._folders.value = self.folder
+            self._typed.value = ""
+        else:
+            self._typed.value = self.folder
+            self._folders.value = ""
+        self._typed.layout.display = "none" if self._folders.value else ""
+
+
 class ModelChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     """Choose one of the models that are installed; says what it is and under which licence.
 
@@ -176,6 +236,26 @@ class ModelChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
                 "Make a panel for it: model=..."
             )
         return name
+
+
+def _with_recordings(folder: Path) -> list[Path]:
+    """The folder and those below it, level by level, that hold something to compare."""
+    found, level = [], [folder]
+    for _ in range(_DEEPEST + 1):
+        below: list[Path] = []
+        for each in level:
+            # One that may not be read is nobody's to compare.
+            with suppress(AudioError, OSError):
+                if len(audio.find_recordings(each)) >= 2:
+                    found.append(each)
+                inside = (inner for inner in each.iterdir() if not inner.name.startswith("."))
+                below += sorted(inner for inner in inside if inner.is_dir())
+        level = below[:_MOST_FOLDERS]
+    return found[:_MOST_FOLDERS]
+
+
+def _shown(folder: Path, start: Path) -> str:
+    return "this folder" if folder == start else folder.relative_to(start).as_posix()
 
 
 def _about(manifest: ModelManifest) -> str:

@@ -17,10 +17,11 @@ import traitlets
 
 from stemlab import audio
 from stemlab._typing import AudioArray, StrPath
-from stemlab.errors import ParameterError
+from stemlab.errors import AudioError, ParameterError
 from stemlab.plots import draw_comparison
 from stemlab.plots.spectrograms import band_name
 from stemlab.spectra import FREQUENCY_SCALES, SpectralComparison, SpectralGrid, compare_spectra
+from stemlab.widgets._choosers import FolderChooser
 from stemlab.widgets._work import LABELS, WIDE, WorkPanel
 from stemlab.widgets.mixer import MIXTURE, StemMixer
 
@@ -36,7 +37,8 @@ class ComparePanel(WorkPanel):
     Parameters
     ----------
     signals : path, or mapping of str to path or array, each shape (channels, samples)
-        A folder stands for the recordings in it.
+        A folder stands for the recordings in it; the panel then offers those below it, too, and
+        any other by its path.
     sample_rate : int, in Hz, optional
         Of arrays, which need it. Files of another rate are resampled. Default: that of the
         first file.
@@ -45,6 +47,8 @@ class ComparePanel(WorkPanel):
 
     Attributes
     ----------
+    folder : str
+        Whose recordings are compared; can be set. Empty where a mapping was given.
     reference : str
         The signal that the others are compared with; can be set.
     compared : tuple of str
@@ -68,9 +72,9 @@ class ComparePanel(WorkPanel):
     Raises
     ------
     ParameterError
-        If there are fewer than two signals, or arrays come without a rate.
+        If a mapping holds fewer than two signals, or arrays come without a rate.
     AudioError
-        If a file cannot be read.
+        If the folder or a file cannot be read.
 
     Examples
     --------
@@ -81,11 +85,12 @@ class ComparePanel(WorkPanel):
     ComparePanel(reference='loud', compared=('quiet',), state='idle')
     """
 
+    folder = traitlets.Unicode()
     reference = traitlets.Unicode()
     compared = traitlets.Tuple()
     frequency_scale = traitlets.Enum(list(FREQUENCY_SCALES), "log")
     fft_samples = traitlets.Enum(list(_FRAMES), 2048)
-    time_range_seconds = traitlets.Tuple()
+    time_range_seconds = traitlets.Tuple((0.0, 1.0))
     lowest_hz = traitlets.Enum(list(_LOWEST_HZ), 0)
     difference = traitlets.Bool(True)
     comparison = traitlets.Instance(SpectralComparison, allow_none=True)
@@ -99,24 +104,24 @@ class ComparePanel(WorkPanel):
         *,
         seams_seconds: npt.ArrayLike = (),
     ) -> None:
+        chooser = None
         if isinstance(signals, (str, PathLike)):
-            signals = {each.stem: each for each in audio.find_recordings(signals)}
-        if len(signals) < 2:
-            raise ParameterError(
-                f"there are {len(signals)} signals to compare. Pass two or more, or a folder that "
-                "holds them."
-            )
+            audio.find_recordings(signals)  # It says so where the folder cannot be read.
+            chooser = FolderChooser(signals)
+        else:
+            _refuse_too_few(signals)
         super().__init__()
-        self._signals: dict[str, Any] = dict(signals)
         self._seams = np.asarray(seams_seconds, np.float64)
-        self._sample_rate, self._seconds = _rate_and_length(self._signals, sample_rate)
+        self._asked_rate = sample_rate
+        self._signals: dict[str, Any] = {}
         self._read: dict[str, AudioArray] = {}
-        # The mixture is what stems are compared with.
-        names = sorted(self._signals, key=lambda each: each != MIXTURE)
-        self.reference, self.compared = names[0], tuple(names[1:])
-        self.time_range_seconds = (0.0, self._seconds)
-        self.message = "Choose what to compare and press Compare."
-        self._build(names)
+        self._build([] if chooser is None else [chooser])
+        if not isinstance(signals, (str, PathLike)):
+            self._offer(signals)
+        if chooser is not None:
+            traitlets.link((chooser, "folder"), (self, "folder"))
+            self.observe(self._open, "folder")
+            self._open()
 
     def __repr__(self) -> str:
         return (
@@ -143,6 +148,48 @@ class ComparePanel(WorkPanel):
 
     # ------------------------------------------------------------ what may be chosen
 
+    def _open(self, _: object = None) -> None:
+        """Offer the recordings of the chosen folder; what is wrong with it is told in the panel."""
+        if self.state == "running":
+            self.cancel()
+        self._offer({})
+        if not self.folder:
+            self.message = (
+                "There is nothing to compare here yet: separate a song and save its stems, or type "
+                "the path of a folder with two recordings or more."
+            )
+            return
+        try:
+            folder = Path(self.folder).expanduser()
+            signals = {each.stem: each for each in audio.find_recordings(folder)}
+            _refuse_too_few(signals)
+            self._offer(signals)
+        except (AudioError, ParameterError) as error:
+            self.message, self.error = "Choose another folder.", str(error)
+
+    def _offer(self, signals: Mapping[str, StrPath | npt.ArrayLike]) -> None:
+        """Make these the signals that can be chosen, and choose all of them."""
+        rate, seconds = _rate_and_length(signals, self._asked_rate) if signals else (1, 0.0)
+        self._show_results()
+        self.error, self.comparison = "", None
+        self._signals, self._read = dict(signals), {}
+        self._sample_rate, self._seconds = rate, seconds
+        # The mixture is what stems are compared with.
+        names = sorted(self._signals, key=lambda each: each != MIXTURE)
+        self.compared = ()
+        self._references.options = names or [("nothing to compare", "")]
+        self._others.options, self._others.rows = names, max(1, min(6, len(names)))
+        self.reference, self.compared = next(iter(names), ""), tuple(names[1:])
+        frame = self.fft_samples  # New labels choose the first.
+        self._frames.options = [
+            (f"{each} samples, {1000 * each / rate:.0f} ms", each) for each in _FRAMES
+        ]
+        self.fft_samples = frame
+        self._times.step = min(0.1, seconds / 10) or 0.1
+        self._times.max = seconds
+        self.time_range_seconds = (0.0, seconds)
+        self.message = "Choose what to compare and press Compare."
+
     @traitlets.validate("reference")
     def _check_reference(self, proposal: traitlets.Bunch) -> str:
         self._refuse_unknown("reference", proposal.value)
@@ -155,7 +202,7 @@ class ComparePanel(WorkPanel):
         return tuple(proposal.value)
 
     def _refuse_unknown(self, trait: str, name: str) -> None:
-        if name not in self._signals:
+        if name not in self._signals and (name or self._signals):
             raise ParameterError(
                 f"{trait}={name!r} is not one of the signals. Choose one of "
                 f"{', '.join(map(repr, self._signals))}."
@@ -193,36 +240,19 @@ class ComparePanel(WorkPanel):
 
     # ------------------------------------------------------------ what is shown
 
-    def _build(self, names: list[str]) -> None:
-        choose = ipywidgets.Dropdown(
-            options=names, description="Reference", layout=WIDE, style=LABELS
+    def _build(self, first: list[ipywidgets.Widget]) -> None:
+        self._references = ipywidgets.Dropdown(
+            options=[""], description="Reference", layout=WIDE, style=LABELS
         )
-        others = ipywidgets.SelectMultiple(
-            options=names,
-            description="Compared",
-            rows=min(6, len(names)),
-            layout=WIDE,
-            style=LABELS,
-        )
+        self._others = ipywidgets.SelectMultiple(description="Compared", layout=WIDE, style=LABELS)
         scale = ipywidgets.Dropdown(
             options=list(FREQUENCY_SCALES), description="Frequencies", layout=WIDE, style=LABELS
         )
-        frames = ipywidgets.Dropdown(
-            options=[
-                (f"{each} samples, {1000 * each / self._sample_rate:.0f} ms", each)
-                for each in _FRAMES
-            ],
-            description="Frame",
-            layout=WIDE,
-            style=LABELS,
+        self._frames = ipywidgets.Dropdown(
+            options=_FRAMES, description="Frame", layout=WIDE, style=LABELS
         )
-        times = ipywidgets.FloatRangeSlider(
-            description="Time (s)",
-            min=0,
-            max=self._seconds,
-            step=min(0.1, self._seconds / 10),
-            layout=WIDE,
-            style=LABELS,
+        self._times = ipywidgets.FloatRangeSlider(
+            description="Time (s)", min=0, max=1, value=(0, 1), layout=WIDE, style=LABELS
         )
         lowest = ipywidgets.Dropdown(
             options=[(f"{each} Hz" if each else "all", each) for each in _LOWEST_HZ],
@@ -232,11 +262,11 @@ class ComparePanel(WorkPanel):
         )
         difference = ipywidgets.Checkbox(description="draw the differences")
         for name, widget in (
-            ("reference", choose),
-            ("compared", others),
+            ("reference", self._references),
+            ("compared", self._others),
             ("frequency_scale", scale),
-            ("fft_samples", frames),
-            ("time_range_seconds", times),
+            ("fft_samples", self._frames),
+            ("time_range_seconds", self._times),
             ("lowest_hz", lowest),
             ("difference", difference),
         ):
@@ -247,7 +277,8 @@ class ComparePanel(WorkPanel):
         start.on_click(lambda _: self.compare())
         self._show_status()
         self.children = [
-            *(choose, others, scale, frames, times, lowest, difference),
+            *first,
+            *(self._references, self._others, scale, self._frames, self._times, lowest, difference),
             self._buttons(start),
             self._status,
             self._results,
@@ -271,6 +302,14 @@ class ComparePanel(WorkPanel):
             labels=(second, first),
         )
         self._show_results(picture, ipywidgets.HTML(_table(comparison)), mixer)
+
+
+def _refuse_too_few(signals: Mapping[str, Any]) -> None:
+    if len(signals) < 2:
+        raise ParameterError(
+            f"there are {len(signals)} signals to compare. Pass two or more, or a folder that "
+            "holds them."
+        )
 
 
 def _rate_and_length(signals: Mapping[str, Any], sample_rate: int | None) -> tuple[int, float]:
