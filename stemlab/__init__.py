@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stemlab._version import __version__
 
 if TYPE_CHECKING:
+    from stemlab._assets import demo_song_dir as demo_song_dir
     from stemlab.analysis import SongReport as SongReport
     from stemlab.analysis import analyze as analyze
     from stemlab.audio import read_file as read_file
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from stemlab.sweeps import write_sweep as write_sweep
 
 _NAMES = {
+    "stemlab._assets": ("demo_song_dir",),
     "stemlab.analysis": ("SongReport", "analyze"),
     "stemlab.audio": ("read_file", "write_file"),
     "stemlab.chunking": ("ChunkPlan",),

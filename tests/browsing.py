@@ -231,6 +231,16 @@ def within(page: Page, seconds: float, script: str) -> Any:
     return page.evaluate(LIMITED, [script, seconds])
 
 
+def run_all(page: Page) -> None:
+    """Run every cell, none of which may fail or complain."""
+    within(page, RUN_SECONDS, RUN_ALL)
+    for cell in page.evaluate(CELLS):
+        assert cell["count"] is not None, cell
+        kinds = [(each["output_type"], each.get("name")) for each in cell["outputs"]]
+        assert ("error", None) not in kinds, cell
+        assert ("stream", "stderr") not in kinds, cell
+
+
 def press(page: Page, name: str, *, times: int = 1) -> None:
     page.get_by_role("button", name=name, exact=True).first.click(click_count=times)
 

@@ -1,37 +1,28 @@
-"""The notebook as a person meets it: JupyterLab in Chromium, run and clicked through."""
+"""The notebooks as a person meets them: JupyterLab in Chromium, run and clicked through."""
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browsing import (
-    CELLS,
-    RUN_ALL,
-    RUN_SECONDS,
+    Visit,
     expect_status,
     find_browser,
     open_notebook,
     press,
+    run_all,
     running_lab,
-    within,
-    write_notebook,
 )
 
 from stemlab import audio
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-# Small enough to take seconds; the demo song and the default model are real.
-PANELS = [
-    "from stemlab.widgets import ComparePanel, SweepPanel\n"
-    "sweep = SweepPanel()\n"
-    "sweep.segments, sweep.overlaps, sweep.excerpt_seconds = '2, 4', '0, 0.25', 4\n"
-    "sweep",
-    "from stemlab._assets import demo_song_dir\nComparePanel(demo_song_dir())",
-]
 
 
 @pytest.mark.browser
@@ -44,12 +35,7 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
         shutil.copy(NOTEBOOKS / "01_separate.ipynb", lab.folder)
         with open_notebook(lab, "01_separate.ipynb", executable) as visit:
             page = visit.page
-            within(page, RUN_SECONDS, RUN_ALL)
-            for cell in page.evaluate(CELLS):
-                assert cell["count"] is not None, cell
-                kinds = [(each["output_type"], each.get("name")) for each in cell["outputs"]]
-                assert ("error", None) not in kinds, cell
-                assert ("stream", "stderr") not in kinds, cell
+            run_all(page)
             expect_status(page, "Saved: 4 stems are in stems/mixture.")
 
             # Ten presses at once are one run.
@@ -93,27 +79,34 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
     assert [each.name for each in (tmp_path / "work" / "stems").iterdir()] == ["mixture"]
 
 
-@pytest.mark.browser
-def test_sweeps_and_comparisons_in_jupyterlab(tmp_path: Path) -> None:
+@contextmanager
+def visited(tmp_path: Path, name: str) -> Iterator[Visit]:
+    """A notebook, all of whose cells were run; nothing may complain until the end."""
     executable = find_browser()
     with running_lab(tmp_path) as lab:
-        write_notebook(lab, "panels.ipynb", *PANELS)
-        with open_notebook(lab, "panels.ipynb", executable) as visit:
-            page = visit.page
-            within(page, RUN_SECONDS, RUN_ALL)
-            press(page, "Run")
-            expect_status(page, "Recommended: stemlab-mini")
-            page.get_by_role("button", name=re.compile(r"^★ \d")).wait_for()
-            cells = page.locator(".widget-gridbox button")
-            assert cells.count() == 4
-            cells.filter(has_not_text="★").first.click()
-            page.get_by_role("button", name=re.compile("Hear recommended: ")).wait_for()
-            page.get_by_label("Cells show").select_option(label="Calls of the network")
-            cells.first.filter(has_text=re.compile(r"^(★ )?\d$")).wait_for()
-
-            press(page, "Compare")
-            expect_status(page, "Done.")
-            picture = page.get_by_role("img", name=re.compile("Spectrograms of mixture, bass"))
-            assert picture.evaluate("image => image.naturalWidth") > 500
-            page.get_by_role("button", name="Hear mixture").click()
+        shutil.copy(NOTEBOOKS / name, lab.folder)
+        with open_notebook(lab, name, executable) as visit:
+            run_all(visit.page)
+            yield visit
             assert visit.complaints() == []
+
+
+@pytest.mark.browser
+def test_chunk_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMLAB_CACHE", str(tmp_path / "cache"))
+    with visited(tmp_path, "02_chunk_sweep.ipynb") as visit:
+        page = visit.page
+        expect_status(page, "Recommended: stemlab-mini")
+        cells = page.locator(".widget-gridbox button")
+        assert cells.count() == 9
+        page.get_by_role("button", name=re.compile(r"^★ \d")).wait_for()
+        cells.filter(has_not_text="★").first.click()
+        page.get_by_role("button", name=re.compile("Hear recommended: ")).wait_for()
+        page.get_by_label("Cells show").select_option(label="Calls of the network")
+        cells.first.filter(has_text=re.compile(r"^(★ )?\d+$")).wait_for()
+        press(page, "medium")
+        press(page, "Estimate")
+        expect_status(page, "15 settings on")
+        press(page, "small")
+        press(page, "Run")
+        expect_status(page, "Recommended: stemlab-mini")

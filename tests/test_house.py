@@ -69,6 +69,7 @@ PUBLIC = [
     "compare_spectra",
     "compare_spectrograms",
     "consistency",
+    "demo_song_dir",
     "find_model",
     "list_models",
     "plan_sweep",
