@@ -36,6 +36,8 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
         with open_notebook(lab, "01_separate.ipynb", executable) as visit:
             page = visit.page
             run_all(page)
+            expect_status(page, "Done in")
+            press(page, "Save")
             expect_status(page, "Saved: 4 stems are in stems/mixture.")
 
             # Ten presses at once are one run.
