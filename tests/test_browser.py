@@ -112,3 +112,17 @@ def test_chunk_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         press(page, "small")
         press(page, "Run")
         expect_status(page, "Recommended: stemlab-mini")
+
+
+@pytest.mark.browser
+def test_trust_your_models(tmp_path: Path) -> None:
+    with visited(tmp_path, "06_trust_your_models.ipynb") as visit:
+        page = visit.page
+        page.get_by_label("Do", exact=True).select_option(label="flip one bit")
+        page.locator(".widget-hslider", has_text="Byte").get_by_role("slider").press("Home")
+        press(page, "Tamper and load")
+        expect_status(page, "Refused.")
+        page.get_by_text("is not the recorded file, or was damaged").first.wait_for()
+        page.get_by_label("Do", exact=True).select_option(label="nothing")
+        press(page, "Tamper and load")
+        expect_status(page, "Loaded.")

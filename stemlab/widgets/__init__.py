@@ -7,6 +7,14 @@ from stemlab.widgets.compare_panel import ComparePanel
 from stemlab.widgets.mixer import StemMixer
 from stemlab.widgets.separation_panel import SeparationPanel
 from stemlab.widgets.sweep_panel import SweepPanel
+from stemlab.widgets.tamper_panel import TamperPanel
 from stemlab.widgets.upload import SongUpload
 
-__all__ = ["ComparePanel", "SeparationPanel", "SongUpload", "StemMixer", "SweepPanel"]
+__all__ = [
+    "ComparePanel",
+    "SeparationPanel",
+    "SongUpload",
+    "StemMixer",
+    "SweepPanel",
+    "TamperPanel",
+]
