@@ -126,3 +126,17 @@ def test_trust_your_models(tmp_path: Path) -> None:
         page.get_by_label("Do", exact=True).select_option(label="nothing")
         press(page, "Tamper and load")
         expect_status(page, "Loaded.")
+
+
+@pytest.mark.browser
+def test_how_chunking_works(tmp_path: Path) -> None:
+    with visited(tmp_path, "04_how_chunking_works.ipynb") as visit:
+        page = visit.page
+        overlap = page.locator(".widget-hslider", has_text="Overlap").first.get_by_role("slider")
+        overlap.press("Home")
+        page.get_by_role("img", name=re.compile("8 segments, .* stand out by 17 dB")).wait_for()
+        overlap.press("ArrowRight")
+        page.get_by_role("img", name=re.compile("9 segments, .* stand out by 1 dB")).wait_for()
+        page.get_by_role("button", name="Hear as it should be").first.click()
+        page.get_by_role("button", name="Play", exact=True).first.click()
+        page.wait_for_function("() => document.querySelector('.stemlab-mixer').mixer.seconds > 1")

@@ -5,6 +5,7 @@
 
 from stemlab.widgets.compare_panel import ComparePanel
 from stemlab.widgets.mixer import StemMixer
+from stemlab.widgets.seam_panel import SeamPanel
 from stemlab.widgets.separation_panel import SeparationPanel
 from stemlab.widgets.sweep_panel import SweepPanel
 from stemlab.widgets.tamper_panel import TamperPanel
@@ -12,6 +13,7 @@ from stemlab.widgets.upload import SongUpload
 
 __all__ = [
     "ComparePanel",
+    "SeamPanel",
     "SeparationPanel",
     "SongUpload",
     "StemMixer",

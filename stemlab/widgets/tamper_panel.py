@@ -37,7 +37,7 @@ _CHANGES: dict[str, Callable[[bytes, int], bytes]] = {
     "flip one bit": _flip,
     "cut off the last byte": lambda content, byte: content[:-1],
     "put a pickle in its place": _pickle,
-    "flip one bit, and write the new digest into the manifest": _flip,
+    "flip one bit, and change the manifest": _flip,
 }
 TAMPERING = tuple(_CHANGES)
 """What can be done to the copy."""
