@@ -140,3 +140,18 @@ def test_how_chunking_works(tmp_path: Path) -> None:
         page.get_by_role("button", name="Hear as it should be").first.click()
         page.get_by_role("button", name="Play", exact=True).first.click()
         page.wait_for_function("() => document.querySelector('.stemlab-mixer').mixer.seconds > 1")
+
+
+@pytest.mark.browser
+def test_memory_and_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMLAB_CACHE", str(tmp_path / "cache"))
+    with visited(tmp_path, "05_memory_and_devices.ipynb") as visit:
+        page = visit.page
+        rows = page.locator("table tr", has_text="stemlab-mini")
+        assert rows.count() == 1
+        page.get_by_label("Segment", exact=True).select_option(label="1.95 s")
+        page.get_by_label("Overlap", exact=True).select_option(label="0.5")
+        page.get_by_text(re.compile(r"calls of the network, which compute 8 times")).wait_for()
+        press(page, "Measure here")
+        rows.nth(1).wait_for()
+        expect_status(page, "Measured.")

@@ -4,6 +4,7 @@
 """
 
 from stemlab.widgets.compare_panel import ComparePanel
+from stemlab.widgets.cost_panel import CostPanel
 from stemlab.widgets.mixer import StemMixer
 from stemlab.widgets.seam_panel import SeamPanel
 from stemlab.widgets.separation_panel import SeparationPanel
@@ -13,6 +14,7 @@ from stemlab.widgets.upload import SongUpload
 
 __all__ = [
     "ComparePanel",
+    "CostPanel",
     "SeamPanel",
     "SeparationPanel",
     "SongUpload",
