@@ -20,7 +20,7 @@ from browsing import (
     running_lab,
 )
 
-from stemlab import audio
+from stemlab import audio, demo_song_dir
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
@@ -155,3 +155,26 @@ def test_memory_and_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         press(page, "Measure here")
         rows.nth(1).wait_for()
         expect_status(page, "Measured.")
+
+
+@pytest.mark.browser
+def test_compare_spectrograms(tmp_path: Path) -> None:
+    with visited(tmp_path, "03_compare_spectrograms.ipynb") as visit:
+        page = visit.page
+        first = page.locator(".jp-CodeCell").nth(1)
+        picture = first.get_by_role("img", name=re.compile("Spectrograms of true vocals"))
+        assert picture.evaluate("image => image.naturalWidth") > 500
+        before = picture.get_attribute("src")
+        first.get_by_label("Frame").select_option(label="512 samples, 12 ms")
+        first.get_by_role("button", name="Compare", exact=True).click()
+        page.wait_for_function(
+            "before => document.querySelector('.jp-CodeCell img[alt]').src != before", arg=before
+        )
+        first.get_by_role("button", name="Hear true vocals").click()
+        expect_status(page, "nothing to compare here yet")
+        own = page.locator(".jp-CodeCell", has=page.get_by_label("Folder", exact=True))
+        own.get_by_label("Path", exact=True).fill(str(demo_song_dir()))
+        page.keyboard.press("Enter")
+        own.locator("option", has_text="mixture").first.wait_for(state="attached")
+        own.get_by_role("button", name="Compare", exact=True).click()
+        own.get_by_role("img", name=re.compile("Spectrograms of mixture, bass")).wait_for()

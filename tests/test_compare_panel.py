@@ -13,7 +13,7 @@ import pytest
 from panels import find, parts, shown
 
 from stemlab import audio, compare_spectra
-from stemlab.errors import AudioError, AudioNotFoundError, ParameterError
+from stemlab.errors import AudioError, AudioNotFoundError, ParameterError, SeparationError
 from stemlab.spectra import SpectralGrid
 from stemlab.widgets import ComparePanel
 
@@ -135,6 +135,68 @@ def test_folders_are_offered_and_any_other_may_be_typed(tmp_path: Path, signals:
 def test_a_folder_without_recordings_is_told_in_the_panel(tmp_path: Path) -> None:
     panel = ComparePanel(tmp_path)
     assert "nothing to compare here yet" in shown(panel)
+    panel.close()
+
+
+def test_a_large_folder_is_compared_in_part(tmp_path: Path, signals: Any) -> None:
+    for number in range(104):
+        audio.write_file(tmp_path / f"{number:03}.wav", [signals["<other>"]], RATE, 1)
+    audio.write_file(tmp_path / "000.flac", [signals["<other>"]], RATE, 1, format="flac")
+    panel = ComparePanel(tmp_path)
+    offered = find(panel, ipywidgets.SelectMultiple, "Compared").options
+    assert len(offered) == 100
+    # Two of one name are told apart.
+    assert offered[:3] == ("000.flac", "000.wav", "001")
+    assert panel.compared == offered[1:6]
+    assert "The first 100 of 105 recordings are offered." in shown(panel)
+    panel.close()
+
+
+def test_a_recording_that_cannot_be_read_is_told(tmp_path: Path, signals: Any) -> None:
+    audio.write_file(tmp_path / "a.wav", [signals["stem"]], RATE, 2)
+    (tmp_path / "b.wav").write_text("no sound")
+    panel = ComparePanel(tmp_path)
+    assert "b.wav" in panel.error
+    assert panel.message == "Choose another folder."
+    panel.close()
+
+
+def test_another_folder_ends_the_comparison_of_the_first(
+    tmp_path: Path, signals: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one/a", "one/b", "two/c", "two/d"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        audio.write_file(tmp_path / f"{name}.wav", [signals["stem"]], RATE, 2)
+    panel = ComparePanel(tmp_path)
+    reading, chosen = threading.Event(), threading.Event()
+    read_file = audio.read_file
+
+    def slow(path: Path, **options: Any) -> Any:
+        if path.name == "b.wav":
+            reading.set()
+            assert chosen.wait(SECONDS)
+        return read_file(path, **options)
+
+    monkeypatch.setattr(audio, "read_file", slow)
+    panel.compare()
+    assert reading.wait(SECONDS)
+    panel.folder = str(tmp_path / "two")
+    chosen.set()
+    with pytest.raises(SeparationError, match="cancelled"):
+        panel.wait(SECONDS)
+    assert (panel.state, panel.error, panel.comparison) == ("cancelled", "", None)
+    panel.compare()
+    assert list(panel.wait(SECONDS).powers) == ["c", "d"]
+    panel.close()
+
+
+def test_letters_that_no_font_has_are_not_complained_of(signals: Any) -> None:
+    # Warnings are errors here, and in the thread as well.
+    panel = ComparePanel({"さくら": signals["stem"], "Ärger": signals["mixture"]}, RATE)
+    panel.compare()
+    panel.wait(SECONDS)
+    assert "<td style='padding: 0 6px'>Ärger</td>" in shown(panel)
+    assert "compared with さくら" in shown(panel)
     panel.close()
 
 

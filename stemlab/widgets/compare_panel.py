@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from html import escape
 from io import BytesIO
 from os import PathLike
@@ -14,10 +15,12 @@ import ipywidgets
 import numpy as np
 import numpy.typing as npt
 import traitlets
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.text import Text
 
 from stemlab import audio
 from stemlab._typing import AudioArray, StrPath
-from stemlab.errors import AudioError, ParameterError
+from stemlab.errors import ParameterError, StemlabError
 from stemlab.plots import draw_comparison
 from stemlab.plots.spectrograms import band_name
 from stemlab.spectra import FREQUENCY_SCALES, SpectralComparison, SpectralGrid, compare_spectra
@@ -29,6 +32,9 @@ __all__ = ["ComparePanel"]
 
 _FRAMES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 _LOWEST_HZ = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+# Of a folder: what the lists hold, and how many others are compared unless told otherwise. A
+# picture of all recordings of a large folder would show none.
+_MOST_OFFERED, _MOST_COMPARED = 100, 5
 
 
 class ComparePanel(WorkPanel):
@@ -52,7 +58,8 @@ class ComparePanel(WorkPanel):
     reference : str
         The signal that the others are compared with; can be set.
     compared : tuple of str
-        The others; can be set. The first of them is what the mixer switches to.
+        The others, at first no more than five of a folder; can be set. The first of them is what
+        the mixer switches to.
     frequency_scale : {"log", "linear", "mel"}
     fft_samples : int
     time_range_seconds : (float, float)
@@ -135,16 +142,26 @@ class ComparePanel(WorkPanel):
         `wait` then returns a `SpectralComparison`.
         """
         names = [self.reference, *(each for each in self.compared if each != self.reference)]
+        # Another folder may be chosen while these are compared.
+        signals, read, rate = self._signals, self._read, self._sample_rate
         start, stop = self.time_range_seconds
         whole = (start, stop) == (0.0, self._seconds)
         chosen = {
             "fft_samples": self.fft_samples,
             "frequency_scale": self.frequency_scale,
             "time_range_seconds": None if whole else (start, stop),
-            "frequency_range_hz": (self.lowest_hz, self._sample_rate / 2),
+            "frequency_range_hz": (self.lowest_hz, rate / 2),
         }
         difference = self.difference
-        self._start(lambda: self._compare(names, chosen, difference), "Reading the recordings.")
+
+        def load(name: str) -> AudioArray:
+            if name not in read:
+                read[name] = _read(signals[name], rate, name)
+            return read[name]
+
+        self._start(
+            lambda: self._compare(names, load, rate, chosen, difference), "Reading the recordings."
+        )
 
     # ------------------------------------------------------------ what may be chosen
 
@@ -160,15 +177,19 @@ class ComparePanel(WorkPanel):
             )
             return
         try:
-            folder = Path(self.folder).expanduser()
-            signals = {each.stem: each for each in audio.find_recordings(folder)}
+            found = audio.find_recordings(Path(self.folder).expanduser())
+            signals = _named(found[:_MOST_OFFERED])
             _refuse_too_few(signals)
-            self._offer(signals)
-        except (AudioError, ParameterError) as error:
+            self._offer(signals, most=_MOST_COMPARED)
+            if len(found) > len(signals):
+                self.message += f" The first {len(signals)} of {len(found)} recordings are offered."
+        except (StemlabError, OSError) as error:
             self.message, self.error = "Choose another folder.", str(error)
 
-    def _offer(self, signals: Mapping[str, StrPath | npt.ArrayLike]) -> None:
-        """Make these the signals that can be chosen, and choose all of them."""
+    def _offer(
+        self, signals: Mapping[str, StrPath | npt.ArrayLike], *, most: int | None = None
+    ) -> None:
+        """Make these the signals that can be chosen; compare the first with `most` others."""
         rate, seconds = _rate_and_length(signals, self._asked_rate) if signals else (1, 0.0)
         self._show_results()
         self.error, self.comparison = "", None
@@ -179,7 +200,7 @@ class ComparePanel(WorkPanel):
         self.compared = ()
         self._references.options = names or [("nothing to compare", "")]
         self._others.options, self._others.rows = names, max(1, min(6, len(names)))
-        self.reference, self.compared = next(iter(names), ""), tuple(names[1:])
+        self.reference, self.compared = next(iter(names), ""), tuple(names[1:][:most])
         frame = self.fft_samples  # New labels choose the first.
         self._frames.options = [
             (f"{each} samples, {1000 * each / rate:.0f} ms", each) for each in _FRAMES
@@ -211,32 +232,39 @@ class ComparePanel(WorkPanel):
     # ------------------------------------------------------------ the work
 
     def _compare(
-        self, names: list[str], chosen: Mapping[str, Any], difference: bool
+        self,
+        names: list[str],
+        load: Callable[[str], AudioArray],
+        sample_rate: int,
+        chosen: Mapping[str, Any],
+        difference: bool,
     ) -> SpectralComparison:
         if len(names) < 2:
             raise ParameterError(
                 "nothing is chosen to be compared with the reference. Choose another signal."
             )
         grid = SpectralGrid(**chosen)
+        signals = {}
         for number, name in enumerate(names):
             self._check_stop()
-            if name not in self._read:
-                self._read[name] = self._load(name)
+            signals[name] = load(name)
             self.progress = (number + 1) / (2 * len(names))
         self.message = "Comparing."
-        signals = {name: self._read[name] for name in names}
-        comparison = compare_spectra(signals, self._sample_rate, grid=grid)
+        comparison = compare_spectra(signals, sample_rate, grid=grid)
         self._check_stop()
+        picture = _picture(comparison, difference, self._seams)
+        self._check_stop()
+        first, second = names[:2]
+        mixer = StemMixer(
+            {"sound": signals[second]},
+            sample_rate,
+            other={"sound": signals[first]},
+            labels=(second, first),
+        )
         self.comparison = comparison
-        self._show(comparison, signals, difference)
+        self._show_results(picture, ipywidgets.HTML(_table(comparison)), mixer)
         self.message = "Done."
         return comparison
-
-    def _load(self, name: str) -> AudioArray:
-        signal = self._signals[name]
-        if isinstance(signal, (str, PathLike)):
-            return audio.read_file(Path(signal).expanduser(), sample_rate=self._sample_rate)[0]
-        return audio.as_audio(signal, name=f"signals[{name!r}]")
 
     # ------------------------------------------------------------ what is shown
 
@@ -284,25 +312,6 @@ class ComparePanel(WorkPanel):
             self._results,
         ]
 
-    def _show(
-        self, comparison: SpectralComparison, signals: Mapping[str, AudioArray], difference: bool
-    ) -> None:
-        axes = draw_comparison(comparison, difference=difference, seams_seconds=self._seams)
-        content = BytesIO()
-        axes.ravel()[0].figure.savefig(content, format="png", dpi=90)
-        picture = ipywidgets.HTML(
-            f'<img alt="{escape(_told(comparison))}" style="max-width: 100%" '
-            f'src="data:image/png;base64,{b64encode(content.getvalue()).decode()}">'
-        )
-        first, second = list(signals)[:2]
-        mixer = StemMixer(
-            {"sound": signals[second]},
-            self._sample_rate,
-            other={"sound": signals[first]},
-            labels=(second, first),
-        )
-        self._show_results(picture, ipywidgets.HTML(_table(comparison)), mixer)
-
 
 def _refuse_too_few(signals: Mapping[str, Any]) -> None:
     if len(signals) < 2:
@@ -310,6 +319,18 @@ def _refuse_too_few(signals: Mapping[str, Any]) -> None:
             f"there are {len(signals)} signals to compare. Pass two or more, or a folder that "
             "holds them."
         )
+
+
+def _named(recordings: list[Path]) -> dict[str, StrPath | npt.ArrayLike]:
+    """Name recordings without their suffix, unless that makes two alike."""
+    count = Counter(each.stem for each in recordings)
+    return {each.stem if count[each.stem] == 1 else each.name: each for each in recordings}
+
+
+def _read(signal: Any, sample_rate: int, name: str) -> AudioArray:
+    if isinstance(signal, (str, PathLike)):
+        return audio.read_file(Path(signal).expanduser(), sample_rate=sample_rate)[0]
+    return audio.as_audio(signal, name=f"signals[{name!r}]")
 
 
 def _rate_and_length(signals: Mapping[str, Any], sample_rate: int | None) -> tuple[int, float]:
@@ -327,6 +348,37 @@ def _rate_and_length(signals: Mapping[str, Any], sample_rate: int | None) -> tup
             seconds.append(np.shape(signal)[-1] / sample_rate)
     assert sample_rate is not None
     return sample_rate, max(seconds)
+
+
+def _picture(
+    comparison: SpectralComparison, difference: bool, seams_seconds: npt.NDArray[np.float64]
+) -> ipywidgets.HTML:
+    axes = draw_comparison(comparison, difference=difference, seams_seconds=seams_seconds)
+    figure = axes.ravel()[0].figure
+    for each in figure.findobj(Text):
+        _replace_missing(each)
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=90)
+    return ipywidgets.HTML(
+        f'<img alt="{escape(_told(comparison))}" style="max-width: 100%" '
+        f'src="data:image/png;base64,{b64encode(content.getvalue()).decode()}">'
+    )
+
+
+def _replace_missing(text: Text) -> None:
+    """Write ? for letters that no font has; matplotlib would warn, and the notebook show it.
+
+    The table has the name as it is. A filter of warnings would act on all threads.
+    """
+    content = text.get_text()
+    if content.isascii():
+        return
+    known = set()
+    for family in text.get_fontfamily():
+        properties = text.get_fontproperties().copy()
+        properties.set_family(family)
+        known |= set(get_font(findfont(properties)).get_charmap())
+    text.set_text("".join(each if ord(each) in known else "?" for each in content))
 
 
 def _told(comparison: SpectralComparison) -> str:
