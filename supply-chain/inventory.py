@@ -70,7 +70,8 @@ class Sources:
 
     `users` says what needs each direct dependency: "runtime", "build" or the names of extras.
     `manifests` are the bytes of ``models/NAME/manifest.json``, `carried` the paths that the wheel
-    takes from the repository, and `builder` is the model that the sounds made.
+    takes from the repository, `vendored` those of the scripts of others that go into reports, and
+    `builder` is the model that the sounds made.
     """
 
     root: Path
@@ -86,6 +87,7 @@ class Sources:
     builder: str
     scripts: dict[str, Table]
     carried: list[str]
+    vendored: list[str]
 
 
 def read_sources(root: Path) -> Sources:
@@ -132,6 +134,9 @@ def read_sources(root: Path) -> Sources:
             for each in wheel
             for path in [root / each, *(root / each).rglob("*")]
             if path.is_file()
+        ),
+        vendored=sorted(
+            path.relative_to(root).as_posix() for path in (root / "docs" / "vendor").glob("*.js")
         ),
     )
 
@@ -248,16 +253,23 @@ def _faults_of_sounds(sources: Sources) -> Iterator[str]:
 
 
 def _faults_of_scripts(sources: Sources) -> Iterator[str]:
-    found = {path for path in sources.carried if Path(path).suffix in _SCRIPTS}
-    for path in found - sources.scripts.keys():
+    carried = {path for path in sources.carried if Path(path).suffix in _SCRIPTS}
+    for path in carried - sources.scripts.keys():
         yield f"javascript.toml: {path} is missing, which the wheel carries"
+    for path in set(sources.vendored) - sources.scripts.keys():
+        yield f"javascript.toml: {path} is missing, which goes into reports"
     for path, script in sources.scripts.items():
-        if path not in found:
-            yield f"javascript.toml: {path} is not carried by the wheel"
-        for key in ("name", "origin"):
+        where = f"javascript.toml: {path}"
+        if path not in carried.union(sources.vendored):
+            yield f"{where} is neither carried by the wheel nor in docs/vendor"
+            continue
+        ours = script.get("origin") == "this project"
+        for key in ("name", "origin", *(() if ours else ("version", "sha256"))):
             if not script.get(key):
-                yield f"javascript.toml: {path} has no {key}"
-        yield from _faults_of_licence(f"javascript.toml: {path}", script.get("license"))
+                yield f"{where} has no {key}"
+        if "sha256" in script and script["sha256"] != (actual := _script_sha256(sources, path)):
+            yield f"{path} has SHA-256 {actual}, javascript.toml has {script['sha256']}"
+        yield from _faults_of_licence(where, script.get("license"))
 
 
 # --- the inventory
@@ -292,7 +304,7 @@ def _bom(sources: Sources) -> Bom:
     packages = {name: _package(name, sources) for name in sources.pins}
     models = {name: _model(name, sources) for name in sources.registry}
     sounds = {name: _sound(name, sources) for name in sources.sounds}
-    scripts = [_script(path, sources) for path in sources.scripts]
+    scripts = {path: _script(path, sources) for path in sources.scripts}
     project = sources.project
     stemlab = Component(
         type=ComponentType.APPLICATION,
@@ -303,14 +315,15 @@ def _bom(sources: Sources) -> Bom:
         licenses=[_license(project["license"])],
         purl=PackageURL("pypi", name=project["name"], version=sources.version),
     )
+    bundled_scripts = scripts.keys() & set(sources.carried)
     bom = Bom(
-        components=[*packages.values(), *models.values(), *sounds.values(), *scripts],
+        components=[*packages.values(), *models.values(), *sounds.values(), *scripts.values()],
         metadata=BomMetaData(
             component=stemlab,
             authors=[OrganizationalContact(name=each["name"]) for each in project["authors"]],
             properties=_properties(
                 {
-                    "bundled-javascript": f"{len(scripts)} files" if scripts else "none",
+                    "bundled-javascript": f"{len(bundled_scripts)} files",
                     "dependencies": "only the direct ones of stemlab, and the sources of sound of "
                     "its own model; what packages need in turn depends on the system",
                 }
@@ -319,7 +332,7 @@ def _bom(sources: Sources) -> Bom:
     )
     bundled = [models[name] for name, entry in sources.registry.items() if entry["bundled"]]
     direct = [packages[name] for name in sources.users]
-    bom.register_dependency(stemlab, [*direct, *bundled, *scripts])
+    bom.register_dependency(stemlab, [*direct, *bundled, *scripts.values()])
     made_with = [
         component
         for name, component in sounds.items()
@@ -450,18 +463,31 @@ def _sound(name: str, sources: Sources) -> Component:
 
 def _script(path: str, sources: Sources) -> Component:
     script = sources.scripts[path]
-    # As text: a checkout may have other ends of lines.
-    content = (sources.root / path).read_text("utf-8").encode()
+    origin = script["origin"]
     return Component(
         type=ComponentType.FILE,
         name=script["name"],
         version=script.get("version"),
         bom_ref=f"javascript:{path}",
-        scope=ComponentScope.REQUIRED,
+        # What goes into reports never runs as part of a user's stemlab.
+        scope=ComponentScope.REQUIRED if path in sources.carried else ComponentScope.EXCLUDED,
         licenses=[_license(script["license"])],
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=hashlib.sha256(content).hexdigest())],
-        properties=_properties({"path": path, "origin": script["origin"]}),
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=_script_sha256(sources, path))],
+        purl=PackageURL.from_string(origin) if origin.startswith("pkg:") else None,
+        properties=_properties(
+            {
+                "path": path,
+                "origin": origin,
+                "carries": script.get("carries"),
+                "package-integrity": script.get("integrity"),
+            }
+        ),
     )
+
+
+def _script_sha256(sources: Sources, path: str) -> str:
+    # As text: a checkout may have other ends of lines.
+    return hashlib.sha256((sources.root / path).read_text("utf-8").encode()).hexdigest()
 
 
 def _version(pin: Requirement) -> str:

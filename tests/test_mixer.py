@@ -476,10 +476,76 @@ def test_what_is_saved_holds_no_audio(make: Make) -> None:
     state = made.get_state()
     written = {name: each for name, each in state.items() if name not in ("_esm", "_css")}
     assert len(json.dumps(written)) < 5000
+    assert written["_answers"] == {}
     # Nor after a page asked for things.
     ask(made, kind="overview")
     ask(made, kind="piece", piece=3)
     assert made.get_state() == state
+
+
+# --- for pages without a kernel
+
+
+def delay(found: Any, expected: Any) -> int:
+    """By how many samples one signal is later than another, which it resembles."""
+    samples = 2 * max(len(found), len(expected))
+    spectra = np.fft.rfft(found, samples) * np.conj(np.fft.rfft(expected, samples))
+    lag = int(np.fft.irfft(spectra, samples).argmax())
+    return lag if lag < samples // 2 else lag - samples
+
+
+def test_what_is_embedded_answers_all_that_a_page_asks(make: Make, sent: list[Message]) -> None:
+    samples = 2 * PIECE + 5
+    stems = {"drums": noise(samples), "bass": noise(samples // 2, 1, seed=1, level=2.0)}
+    made = make(stems, 44_100, mixture=noise(samples, seed=2))
+    ask(made, kind="overview")
+    ask(made, kind="spectrograms")
+    painted(made)
+    told = [{"content": content, "buffers": buffers} for content, buffers in sent]
+    made.embed()
+    answers = made._answers
+    assert answers.keys() == {"overview", "piece", "spectrograms"}
+    assert [*answers["overview"], *answers["spectrograms"]] == told
+    # One piece, which the page takes for the whole song.
+    (piece,) = answers["piece"]
+    assert piece["content"] == {"kind": "piece", "piece": 0}
+    assert made._piece_samples == samples
+    recordings = [noise(samples, seed=2), *stems.values()]
+    for part, recording in zip(piece["buffers"], recordings, strict=True):
+        with soundfile.SoundFile(BytesIO(part)) as file:
+            assert (file.format, file.samplerate) == ("MP3", 44_100)
+            found = file.read(dtype="float32", always_2d=True).T
+        assert found.shape == (len(recording), samples)
+        # All together, and as loud as they are to each other; the loudest sample was 2.
+        assert delay(found[0], recording[0]) == 0
+        level = np.sqrt(np.mean(found**2) * samples / recording.shape[1])
+        assert level == pytest.approx(np.sqrt(np.mean(recording**2)) / 2, rel=0.1)
+    # A page that was opened before goes on to ask, and is answered as before.
+    sent.clear()
+    ask(made, kind="piece", piece=1)
+    ((content, buffers),) = sent
+    assert content == {"kind": "piece", "piece": 1}
+    with soundfile.SoundFile(BytesIO(buffers[0])) as file:
+        assert (file.format, file.frames) == ("FLAC", PIECE + 5)
+
+
+@pytest.mark.parametrize("samples", [1, 700])
+def test_the_shortest_are_embedded(samples: int, make: Make) -> None:
+    made = make({"click": noise(samples)}, RATE)
+    made.embed()
+    assert made._piece_samples == samples
+    assert len(made._answers["piece"][0]["buffers"][0]) > 0
+
+
+def test_what_cannot_be_embedded_is_told(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="sample_rate=96000 does not go with format='mp3'"):
+        make(song("drums"), 96_000).embed()
+    path = put(tmp_path / "drums.wav", noise())
+    made = make({"drums": path})
+    path.unlink()
+    with pytest.raises(AudioError, match="drums.wav' cannot be read any more"):
+        made.embed()
+    assert made._answers == {}
 
 
 def test_repr_is_the_same_each_time(make: Make) -> None:

@@ -32,6 +32,7 @@ COPIED = [
     "models/stemlab-mini/*.safetensors",
     "supply-chain/*",
     "stemlab/widgets/static/*.js",
+    "docs/vendor/*",
 ]
 
 
@@ -212,17 +213,26 @@ def test_sounds_are_those_that_the_synthesiser_uses() -> None:
         assert names == declared
 
 
-def test_inventory_lists_the_javascript_that_is_bundled(document: dict[str, Any]) -> None:
-    scripts = [path.relative_to(ROOT).as_posix() for path in (ROOT / "stemlab").rglob("*.js")]
+def test_inventory_lists_the_javascript(document: dict[str, Any]) -> None:
+    """What the wheel carries is ours; what is not goes into reports, with its licence."""
+    ours, vendored = (
+        {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.js")}
+        for folder in ("stemlab", "docs/vendor")
+    )
     listed = {
         value: each
         for each in document["components"]
         for value in (values(each, "path") if each["bom-ref"].startswith("javascript:") else ())
     }
-    assert sorted(listed) == sorted(scripts)
-    assert values(document["metadata"], "bundled-javascript") == [f"{len(listed)} files"]
-    # All of it is ours.
-    assert {v for each in listed.values() for v in values(each, "origin")} == {"this project"}
+    assert listed.keys() == ours | vendored
+    assert values(document["metadata"], "bundled-javascript") == [f"{len(ours)} files"]
+    for path, script in listed.items():
+        assert (values(script, "origin") == ["this project"]) == (path in ours)
+        assert script["scope"] == ("required" if path in ours else "excluded")
+        assert (ROOT / f"{path}.LICENSE.txt").is_file() == (path in vendored)
+        if path in vendored:
+            assert script["purl"].startswith("pkg:npm/")
+            assert f"@{script['version']}#" in script["purl"]
 
 
 # --- what it refuses
@@ -380,6 +390,21 @@ MINI = "models/stemlab-mini/manifest.json"
             "javascript.toml: stemlab/widgets/third.js is missing, which the wheel carries",
             id="undeclared script",
         ),
+        pytest.param(
+            replace("docs/vendor/require.js", "RequireJS 2.3.8", "RequireJS 2.3.9"),
+            "docs/vendor/require.js has SHA-256",
+            id="other script of others",
+        ),
+        pytest.param(
+            replace(f"{TABLES}/javascript.toml", r"^sha256 = .*$", ""),
+            "javascript.toml: docs/vendor/embed-amd.js has no sha256",
+            id="script of others without digest",
+        ),
+        pytest.param(
+            replace(f"{TABLES}/javascript.toml", r"docs/vendor/require", "docs/vendor/required"),
+            "javascript.toml: docs/vendor/require.js is missing, which goes into reports",
+            id="undeclared script of others",
+        ),
     ],
 )
 def test_disagreement_is_refused(
@@ -431,14 +456,14 @@ def test_a_declared_script_is_listed(inventory: ModuleType, copy: Path) -> None:
     before = table.read_text("utf-8")
     table.write_text(
         f'{before}\n["stemlab/widgets/third.js"]\nname = "third"\nlicense = "MIT"\n'
-        'origin = "stemlab"\n',
+        'origin = "this project"\n',
         "utf-8",
     )
     document = json.loads(inventory.render(inventory.read_sources(copy)))
     script = components(document, "file")["third"]
     digest = hashlib.sha256(b"export default {};\n").hexdigest()
     assert script["hashes"][0]["content"] == digest
-    count = len(tomllib.loads(before)) + 1
+    count = sum(path.startswith("stemlab/") for path in tomllib.loads(before)) + 1
     assert values(document["metadata"], "bundled-javascript") == [f"{count} files"]
 
 

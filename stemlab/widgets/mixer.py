@@ -36,10 +36,16 @@ _SCAN_SAMPLES = 1 << 18
 # What the lanes show: columns of the waveform, rows of the spectrogram.
 _COLUMNS, _ROWS = 1200, 96
 _LOWEST_HZ, _DB_RANGE = 40.0, 80.0
+_ENCODING: dict[str, dict[str, Any]] = {
+    "flac": {"format": "FLAC", "subtype": "PCM_16"},
+    # The least compression, V0.
+    "mp3": {"format": "MP3", "compression_level": 0.0, "bitrate_mode": "VARIABLE"},
+}
 # How long closing waits for a spectrogram that is being computed.
 _CLOSING_SECONDS = 10.0
 
 _Recordings = Mapping[str, StrPath | npt.ArrayLike]
+_Message = tuple[dict[str, Any], list[bytes]]
 
 
 class _TraitRefusedError(ParameterError, traitlets.TraitError):
@@ -98,7 +104,7 @@ class StemMixer(anywidget.AnyWidget):
     Notes
     -----
     One gain for all keeps the loudest sample of all recordings within full scale, so that levels
-    can be compared by ear. They are sent as FLAC with 16 bits.
+    can be compared by ear. They are sent as FLAC with 16 bits; only `embed` makes MP3 of them.
 
     With the mixer in focus, the space bar plays and pauses, the arrow keys jump 5 s, Home goes to
     the start, ``[`` and ``]`` set the ends of the loop, ``L`` turns it off and on, ``X`` switches
@@ -136,6 +142,8 @@ class StemMixer(anywidget.AnyWidget):
     _piece_samples = traitlets.Int(_PIECE_SAMPLES).tag(sync=True)
     # The page that plays; empty for none.
     _player = traitlets.Unicode("").tag(sync=True)
+    # By what a page may ask for, the messages that answer it; empty but for `embed`.
+    _answers: traitlets.Dict[str, list[dict[str, Any]]] = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,
@@ -151,7 +159,7 @@ class StemMixer(anywidget.AnyWidget):
         self._closed = threading.Event()
         self._painter: threading.Thread | None = None
         self._one_painter = threading.Lock()
-        self._pictures: list[tuple[dict[str, Any], list[bytes]]] = []
+        self._pictures: list[_Message] = []
         self._loudest_power = 0.0
         first, second = _check_labels(labels)
         rows = [*([MIXTURE] if mixture is not None else []), *_rows_of(stems, other)]
@@ -192,6 +200,52 @@ class StemMixer(anywidget.AnyWidget):
     def duration_seconds(self) -> float:
         """Length of the longest recording."""
         return self._seconds
+
+    def embed(self) -> None:
+        """Put the whole recordings into the state of the widget, for pages without a kernel.
+
+        A notebook that is saved, or exported, together with the state of its widgets then holds a
+        mixer that plays. `make report` does this for the mixers of a notebook.
+
+        Raises
+        ------
+        ParameterError
+            If there is no MP3 of this sample rate.
+        AudioError
+            If a recording cannot be read any more.
+
+        Notes
+        -----
+        The sound is MP3 of the highest variable bit rate: for each minute of a recording about
+        2 MB, a third of FLAC. It is one piece, because MP3 cannot be cut without a gap, so a page
+        decodes all of it at once, to 21 MB a minute. All recordings get the same delay from the
+        encoder, and stay together.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, 44_100))
+        >>> mixer = StemMixer({"drums": noise}, 44_100)
+        >>> mixer.embed()
+        >>> sorted(mixer._answers)
+        ['overview', 'piece', 'spectrograms']
+        """
+        check_output_format("mp3", None, self._sample_rate)
+        sound = [
+            _encode(self._gain * each.read(0, self._samples), each.sample_rate, "mp3")
+            for each in self._recordings
+        ]
+        answers = {
+            "overview": [self._overview()],
+            "piece": [({"kind": "piece", "piece": 0}, sound)],
+            "spectrograms": [self._picture(number) for number in range(len(self._recordings))],
+        }
+        with self.hold_sync():
+            self._piece_samples = self._samples
+            self._answers = {
+                asked: [{"content": content, "buffers": buffers} for content, buffers in messages]
+                for asked, messages in answers.items()
+            }
 
     def close(self) -> None:
         """Take the mixer off the page and let the recordings go."""
@@ -276,16 +330,17 @@ class StemMixer(anywidget.AnyWidget):
         kind = content.get("kind")
         try:
             if kind == "overview":
-                self.send(
-                    {"kind": "overview", "width": _column_samples(self._samples)},
-                    [each.tobytes() for each in self._envelopes],
-                )
+                self.send(*self._overview())
             elif kind == "piece":
                 self._send_piece(int(content["piece"]))
             elif kind == "spectrograms":
                 self._start_painting()
         except StemlabError as error:
             self.send({"kind": "failed", "message": str(error)})
+
+    def _overview(self) -> _Message:
+        content = {"kind": "overview", "width": _column_samples(self._samples)}
+        return content, [each.tobytes() for each in self._envelopes]
 
     def _send_piece(self, number: int) -> None:
         pieces = max(1, self._samples // _PIECE_SAMPLES)
@@ -295,7 +350,7 @@ class StemMixer(anywidget.AnyWidget):
         # The last one takes the rest: a few samples alone are no file that all browsers decode.
         stop = self._samples if number == pieces - 1 else start + _PIECE_SAMPLES
         content = [
-            _encode(self._gain * each.read(start, stop), each.sample_rate)
+            _encode(self._gain * each.read(start, stop), each.sample_rate, "flac")
             for each in self._recordings
         ]
         self.send({"kind": "piece", "piece": number}, content)
@@ -314,27 +369,27 @@ class StemMixer(anywidget.AnyWidget):
 
     def _paint(self) -> None:
         """Send the spectrogram of each track, one at a time: they take seconds for a long song."""
-        colours = (matplotlib.colormaps["magma"](np.arange(256)) * 255).astype(np.uint8)
         try:
             for number in range(len(self._pictures), len(self._recordings)):
                 if self._closed.is_set():
                     return
-                powers = _spectrogram(self._recordings[number], self._samples)
-                # All relative to the first, which is the mixture where there is one.
-                self._loudest_power = self._loudest_power or float(powers.max())
-                picture = _shades(powers, self._loudest_power)
-                rows, columns = picture.shape
-                content = {
-                    "kind": "spectrogram",
-                    "track": number,
-                    "rows": rows,
-                    "columns": columns,
-                }
+                picture = self._picture(number)
                 with self._one_painter:
-                    self._pictures.append((content, [picture.tobytes(), colours.tobytes()]))
-                    self.send(*self._pictures[-1])
+                    self._pictures.append(picture)
+                    self.send(*picture)
         except StemlabError as error:
             self.send({"kind": "failed", "message": str(error)})
+
+    def _picture(self, number: int) -> _Message:
+        """Compute the spectrogram of a track; the first one sets the scale of levels for all."""
+        powers = _spectrogram(self._recordings[number], self._samples)
+        # All relative to the first, which is the mixture where there is one.
+        self._loudest_power = self._loudest_power or float(powers.max())
+        shades = _shades(powers, self._loudest_power)
+        colours = (matplotlib.colormaps["magma"](np.arange(256)) * 255).astype(np.uint8)
+        rows, columns = shades.shape
+        content = {"kind": "spectrogram", "track": number, "rows": rows, "columns": columns}
+        return content, [shades.tobytes(), colours.tobytes()]
 
 
 def _check_labels(labels: object) -> tuple[str, str]:
@@ -376,9 +431,9 @@ def _envelope(recording: SeekableRecording, samples: int) -> AudioArray:
     return np.concatenate(parts, axis=1)
 
 
-def _encode(audio: AudioArray, sample_rate: int) -> bytes:
+def _encode(audio: AudioArray, sample_rate: int, format: str) -> bytes:
     file = BytesIO()
-    soundfile.write(file, audio.T, sample_rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(file, audio.T, sample_rate, **_ENCODING[format])
     return file.getvalue()
 
 
