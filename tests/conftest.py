@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +35,17 @@ _CACHE = tempfile.TemporaryDirectory(prefix="stemlab-tests-")
 os.environ["STEMLAB_CACHE"] = _CACHE.name
 
 SOURCES = ["drums", "bass", "other", "vocals"]
+
+
+@pytest.fixture
+def threads_end() -> Iterator[None]:
+    """No thread of the test outlives it: each may take a moment after it told that it is done."""
+    before = set(threading.enumerate())
+    yield
+    give_up = time.monotonic() + 5
+    while (left := set(threading.enumerate()) - before) and time.monotonic() < give_up:
+        time.sleep(0.01)
+    assert not left
 
 
 @pytest.fixture

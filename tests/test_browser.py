@@ -123,9 +123,13 @@ def test_trust_your_models(tmp_path: Path) -> None:
         press(page, "Tamper and load")
         expect_status(page, "Refused.")
         page.get_by_text("is not the recorded file, or was damaged").first.wait_for()
-        page.get_by_label("Do", exact=True).select_option(label="nothing")
+        page.get_by_label("Do", exact=True).select_option(label="put other weights in its place")
+        page.get_by_label("change the manifest to match").check()
         press(page, "Tamper and load")
         expect_status(page, "Loaded.")
+        page.get_by_label("Ask for it by").select_option(label="its name")
+        press(page, "Tamper and load")
+        page.get_by_text("'copy/manifest.json' is not the recorded file").first.wait_for()
 
 
 @pytest.mark.browser

@@ -28,12 +28,10 @@ def signals(rng: np.random.Generator) -> dict[str, Any]:
 
 
 @pytest.fixture
-def panel(signals: Any) -> Iterator[ComparePanel]:
-    before = set(threading.enumerate())
+def panel(threads_end: None, signals: Any) -> Iterator[ComparePanel]:
     made = ComparePanel(signals, RATE)
     yield made
     made.close()
-    assert set(threading.enumerate()) <= before
 
 
 def test_starts_with_the_mixture_as_reference(panel: ComparePanel) -> None:

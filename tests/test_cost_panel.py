@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,13 +17,13 @@ SECONDS = 180
 
 
 @pytest.fixture
-def panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CostPanel]:
+def panel(
+    threads_end: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CostPanel]:
     monkeypatch.setenv("STEMLAB_CACHE", str(tmp_path / "cache"))
-    before = set(threading.enumerate())
     made = CostPanel()
     yield made
     made.close()
-    assert set(threading.enumerate()) <= before
 
 
 def calls(seconds: int, **settings: float) -> int:

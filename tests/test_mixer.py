@@ -56,18 +56,16 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
 
 
 @pytest.fixture
-def make(sent: list[Message]) -> Iterator[Make]:
+def make(threads_end: None, sent: list[Message]) -> Iterator[Make]:
     made: list[StemMixer] = []
 
     def create(*arguments: Any, **options: Any) -> StemMixer:
         made.append(StemMixer(*arguments, **options))
         return made[-1]
 
-    before = set(threading.enumerate())
     yield create
     for each in made:
         each.close()
-    assert set(threading.enumerate()) <= before
 
 
 def ask(asked: StemMixer, **content: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -170,3 +171,17 @@ def test_make_test_runs_every_notebook() -> None:
         cells = nbformat.read(path, as_version=4).cells
         code = sum(cell.cell_type == "code" for cell in cells)
         assert result.stdout.count(f"notebooks/{path.name}::") == code > 0
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_cells_run_in_any_order_and_again(path: Path, tmp_path: Path) -> None:
+    """The first code cell is the only one that others need; the rest from the last to the first."""
+    notebook = nbformat.read(path, as_version=4)
+    first, *others = (cell for cell in notebook.cells if cell.cell_type == "code")
+    notebook.cells = [copy.deepcopy(cell) for cell in (first, *reversed(others), first)]
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    for cell in notebook.cells:
+        assert [each for each in cell.outputs if each.get("name") == "stderr"] == []
+    # Nothing was written beside the notebook: its folder may be read-only.
+    assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import ipywidgets
@@ -20,12 +19,10 @@ RATE = 8000
 
 
 @pytest.fixture
-def panel() -> Iterator[SeamPanel]:
-    before = set(threading.enumerate())
+def panel(threads_end: None) -> Iterator[SeamPanel]:
     made = SeamPanel()
     yield made
     made.close()
-    assert set(threading.enumerate()) <= before
 
 
 def test_the_click_is_there_without_overlap_and_goes_with_it(panel: SeamPanel) -> None:

@@ -29,6 +29,7 @@ class CostTeller:
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
         self._models: dict[tuple[str | None, str], CostModel | None] = {}
+        self._calibrating = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -63,7 +64,7 @@ class CostTeller:
         samples, rate = length
         plans = separator.plan(resampled_length(samples, rate, separator.sample_rate), settings)
         parts = [_work(plans, samples / rate)]
-        key = (separator.request, separator.device)
+        key = _key(separator)
         model = self._models.get(key)
         if model is not None:
             cost = model.estimate(plans)
@@ -75,8 +76,32 @@ class CostTeller:
             )
         elif measure and key not in self._models:
             parts.append("Finding out how fast this machine is…")
-            self._measure(key, separator)
+            self._measure(separator)
         return " ".join([*parts, *dict.fromkeys(note for each in plans for note in each.notes)])
+
+    def calibrated(self, separator: AudioStemSeparator) -> CostModel:
+        """Find out how fast this machine is, or wait for it if that is going on: two would disturb
+        each other.
+
+        Parameters
+        ----------
+        separator : AudioStemSeparator
+
+        Returns
+        -------
+        model : CostModel
+
+        Raises
+        ------
+        ModelError, OutOfMemoryError
+            If the model cannot be loaded.
+        """
+        key = _key(separator)
+        with self._calibrating:
+            model = self._models.get(key)
+            if model is None:
+                model = self._models[key] = calibrate(separator)
+        return model
 
     def close(self) -> None:
         """Wait for what is being measured."""
@@ -84,20 +109,24 @@ class CostTeller:
         if self._thread is not None:
             self._thread.join(_CLOSING_SECONDS)
 
-    def _measure(self, key: tuple[str | None, str], separator: AudioStemSeparator) -> None:
+    def _measure(self, separator: AudioStemSeparator) -> None:
         if self._thread is not None and self._thread.is_alive():
             return
 
         def work() -> None:
-            self._models[key] = None
             with suppress(StemlabError):  # The run itself will say what is wrong with the model.
-                self._models[key] = calibrate(separator)
+                self.calibrated(separator)
+            self._models.setdefault(_key(separator), None)
             if not self._closed:
                 self._changed()
 
         # Takes a call or two of the network: Python may wait for it at its end.
         self._thread = threading.Thread(target=work, name="stemlab-calibration")
         self._thread.start()
+
+
+def _key(separator: AudioStemSeparator) -> tuple[str | None, str]:
+    return separator.request, separator.device
 
 
 def _work(plans: Sequence[ChunkPlan], seconds: float) -> str:

@@ -10,7 +10,7 @@ import ipywidgets
 import traitlets
 
 from stemlab._models.devices import available_devices
-from stemlab.cost import CostEstimate, calibrate
+from stemlab.cost import CostEstimate
 from stemlab.errors import ParameterError, SeparationError
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps import SweepProgress, plan_sweep
@@ -146,7 +146,7 @@ class CostPanel(WorkPanel):
         return str(proposal.value)
 
     def _measure(self, separator: AudioStemSeparator, settings: SeparationSettings) -> MeasuredCost:
-        model = calibrate(separator)
+        model = self._teller.calibrated(separator)
         self._check_stop()
         assert settings.segment_seconds is not None
         sweep = plan_sweep(

@@ -3,44 +3,59 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import tempfile
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
-import numpy as np
 import traitlets
 
-from stemlab._assets import asset_dir
 from stemlab.errors import ModelRefusedError
-from stemlab.separation import AudioStemSeparator
-from stemlab.widgets._work import LABELS, WIDE, WorkPanel
+from stemlab.provisioning import verify_model
+from stemlab.registry import MANIFEST_NAME, find_model, installed_file, read_manifest
+from stemlab.widgets._work import LABELS, WIDE, WorkPanel, indented
 
 __all__ = ["TAMPERING", "TamperPanel"]
 
 _MODEL = "stemlab-mini"
+_MARK = "color: var(--jp-error-color1, #b00020)"
+
+
+class _Surprise:
+    """Its pickle tells whoever opens it to run this call."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return print, ("A pickle was opened, and its code ran.",)
 
 
 def _flip(content: bytes, byte: int) -> bytes:
     return content[:byte] + bytes([content[byte] ^ 1]) + content[byte + 1 :]
 
 
+def _other(content: bytes, byte: int) -> bytes:
+    """Valid weights of the same names, shapes and size: every number is 0."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    return content[:start] + bytes(len(content) - start)
+
+
 def _pickle(content: bytes, byte: int) -> bytes:
     """A pickle of the same size: what follows its end is not read."""
-    return pickle.dumps({"weights": [0.0]}).ljust(len(content), b"\0")
+    return pickle.dumps(_Surprise()).ljust(len(content), b"\0")
 
 
 _CHANGES: dict[str, Callable[[bytes, int], bytes]] = {
     "nothing": lambda content, byte: content,
     "flip one bit": _flip,
     "cut off the last byte": lambda content, byte: content[:-1],
+    "put other weights in its place": _other,
     "put a pickle in its place": _pickle,
-    "flip one bit, and change the manifest": _flip,
 }
 TAMPERING = tuple(_CHANGES)
-"""What can be done to the copy."""
+"""What can be done to the weights of the copy."""
 
 
 class TamperPanel(WorkPanel):
@@ -55,6 +70,12 @@ class TamperPanel(WorkPanel):
         One of `TAMPERING`; can be set.
     byte : int
         Which one has a bit flipped; can be set.
+    fit_manifest : bool
+        Whether size and digest in the copy's manifest are changed to those of the changed weights;
+        can be set.
+    ask_by : {"folder", "name"}
+        How the copy is asked for: by its folder, whose manifest nobody else vouches for, or as the
+        model of that name, whose manifest the registry pins; can be set.
     loaded : bool or None
         Whether the last copy was loaded; None before the first.
     refusal : str
@@ -64,11 +85,6 @@ class TamperPanel(WorkPanel):
         What the panel says about the state.
     error : str
         What went wrong in the last run; empty otherwise.
-
-    Notes
-    -----
-    A copy is loaded by the path of its folder, so its own manifest is all that vouches for it. A
-    model that is asked for by its name has its manifest compared with the registry, too.
 
     Examples
     --------
@@ -81,6 +97,8 @@ class TamperPanel(WorkPanel):
 
     tampering = traitlets.Enum(TAMPERING, TAMPERING[0])
     byte = traitlets.Int()
+    fit_manifest = traitlets.Bool(False)
+    ask_by = traitlets.Enum(["folder", "name"], "folder")
     loaded = traitlets.Bool(None, allow_none=True)
     refusal = traitlets.Unicode()
 
@@ -88,58 +106,92 @@ class TamperPanel(WorkPanel):
 
     def __init__(self) -> None:
         super().__init__()
-        self._folder = asset_dir("models") / _MODEL
-        self._weights = self._folder / f"{_MODEL}.safetensors"
-        self._bytes = self._weights.stat().st_size
-        self.byte = self._bytes // 2
+        self._manifest = find_model(_MODEL)
+        self._file = installed_file(self._manifest, self._manifest.networks[0])
+        self.byte = self._file.size // 2
         self.message = "Choose what to do to the copy, and press Tamper and load."
         self._build()
 
     def __repr__(self) -> str:
-        return f"TamperPanel(tampering={self.tampering!r}, loaded={self.loaded})"
+        return (
+            f"TamperPanel(tampering={self.tampering!r}, fit_manifest={self.fit_manifest}, "
+            f"ask_by={self.ask_by!r}, loaded={self.loaded})"
+        )
 
     def tamper(self) -> None:
         """Start to change a copy and load it, unless that is going on; does not wait.
 
         `wait` then returns whether it was loaded.
         """
-        tampering, byte = self.tampering, self.byte
-        self._start(lambda: self._try(tampering, byte), "Changing the copy and loading it.")
+        asked = (self.tampering, self.byte, self.fit_manifest, self.ask_by)
+        self._start(lambda: self._try(*asked), "Changing the copy and loading it.")
 
     @traitlets.validate("byte")
     def _check_byte(self, proposal: traitlets.Bunch) -> int:
-        return min(max(int(proposal.value), 0), self._bytes - 1)
+        return min(max(int(proposal.value), 0), self._file.size - 1)
 
-    def _try(self, tampering: str, byte: int) -> bool:
-        original = self._weights.read_bytes()
-        changed = _CHANGES[tampering](original, byte)
-        manifest = (self._folder / "manifest.json").read_text("utf-8")
-        recorded = _digest(original)
-        if tampering == TAMPERING[-1]:
-            manifest, recorded = manifest.replace(recorded, _digest(changed)), _digest(changed)
+    # ------------------------------------------------------------ the try
+
+    def _try(self, tampering: str, byte: int, fit_manifest: bool, ask_by: str) -> bool:
+        original = self._file.path.read_bytes()
+        weights = _CHANGES[tampering](original, byte)
+        manifest = (self._manifest.folder / MANIFEST_NAME).read_bytes()
+        recorded = self._file.sha256
+        if fit_manifest and weights != original:
+            manifest, recorded = _fitted(manifest, weights), _digest(weights)
         with tempfile.TemporaryDirectory(prefix="stemlab-") as name:
             folder = Path(name) / "copy"
             folder.mkdir()
-            (folder / "manifest.json").write_text(manifest, "utf-8")
-            (folder / self._weights.name).write_bytes(changed)
+            (folder / MANIFEST_NAME).write_bytes(manifest)
+            (folder / self._file.path.name).write_bytes(weights)
             self._check_stop()
-            refusal = _load(folder)
-        self.refusal = refusal
-        self.loaded = not refusal
-        self._show_results(ipywidgets.HTML(_told(recorded, _digest(changed), refusal)))
+            refusal = self._load(folder, ask_by)
+        compared = [("weights", "manifest", recorded, _digest(weights))]
+        if ask_by == "name":
+            pinned = self._manifest.sha256
+            compared.insert(0, ("manifest", "registry", pinned, _digest(manifest)))
+        self.refusal, self.loaded = refusal, not refusal
+        self._show_results(ipywidgets.HTML(_told(compared, refusal)))
         self.message = "Refused." if refusal else "Loaded."
-        return self.loaded
+        return not refusal
+
+    def _load(self, folder: Path, ask_by: str) -> str:
+        """What stemlab says of the copy; empty if it loads."""
+        try:
+            if ask_by == "name":
+                # All that a name asks for more than a folder does: the digest is the registry's.
+                read_manifest(folder, sha256=self._manifest.sha256)
+            verify_model(folder)
+        except ModelRefusedError as error:
+            return str(error).replace(str(folder), "copy")
+        return ""
+
+    # ------------------------------------------------------------ what is shown
 
     def _build(self) -> None:
         what = ipywidgets.Dropdown(options=TAMPERING, description="Do", layout=WIDE, style=LABELS)
         byte = ipywidgets.IntSlider(
-            description="Byte", max=self._bytes - 1, layout=WIDE, style=LABELS
+            description="Byte", max=self._file.size - 1, layout=WIDE, style=LABELS
         )
-        traitlets.link((self, "tampering"), (what, "value"))
-        traitlets.link((self, "byte"), (byte, "value"))
+        fit = ipywidgets.Checkbox(
+            description="change the manifest to match", indent=False, layout=WIDE
+        )
+        ask = ipywidgets.Dropdown(
+            options=[("its folder", "folder"), ("its name", "name")],
+            description="Ask for it by",
+            layout=WIDE,
+            style=LABELS,
+        )
+        for name, field in (
+            ("tampering", what),
+            ("byte", byte),
+            ("fit_manifest", fit),
+            ("ask_by", ask),
+        ):
+            traitlets.link((self, name), (field, "value"))
 
         def show(_: object = None) -> None:
-            byte.layout.display = "" if _CHANGES[self.tampering] is _flip else "none"
+            byte.layout.display = "" if self.tampering == "flip one bit" else "none"
 
         self.observe(show, "tampering")
         show()
@@ -150,30 +202,42 @@ class TamperPanel(WorkPanel):
         )
         start.on_click(lambda _: self.tamper())
         self._show_status()
-        self.children = [what, byte, self._buttons(start), self._status, self._results]
+        self.children = [
+            what,
+            byte,
+            indented(fit),
+            ask,
+            self._buttons(start),
+            self._status,
+            self._results,
+        ]
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _load(folder: Path) -> str:
-    """What stemlab says of the copy; empty if it loads."""
-    silence = np.zeros((2, 4410), np.float32)
-    try:
-        AudioStemSeparator(folder, device="cpu").separate_audio(silence, 44_100)
-    except ModelRefusedError as error:
-        return str(error).replace(str(folder), "copy")
-    return ""
+def _fitted(manifest: bytes, weights: bytes) -> bytes:
+    """What an attacker makes of the manifest, who can write to the folder."""
+    fields = json.loads(manifest)
+    fields["networks"][0]["files"][0] |= {"bytes": len(weights), "sha256": _digest(weights)}
+    return json.dumps(fields, indent=2).encode()
 
 
-def _told(recorded: str, found: str, refusal: str) -> str:
+def _told(compared: list[tuple[str, str, str, str]], refusal: str) -> str:
+    said = f"<b>stemlab says:</b> {escape(refusal)}" if refusal else ""
+    rows = "".join(_row(*each) for each in compared)
+    return f"<div style='overflow-wrap: anywhere'>{said}</div><table>{rows}</table>"
+
+
+def _row(what: str, witness: str, expected: str, found: str) -> str:
+    different = [one != other for one, other in zip(expected, found, strict=True)]
     marked = "".join(
-        each if each == other else f"<b style='color: var(--jp-error-color1, #b00020)'>{each}</b>"
-        for each, other in zip(found, recorded, strict=True)
+        f"<b style='{_MARK}'>{digit}</b>" if differs else digit
+        for digit, differs in zip(found, different, strict=True)
     )
-    verdict = f"<b>Refused:</b> {escape(refusal)}" if refusal else "<b>Loaded.</b>"
+    differ = f"{sum(different)} of 64 digits differ" if any(different) else "the same"
     return (
-        f"<div>{verdict}</div><small>SHA-256 in the manifest: <code>{recorded}</code><br>"
-        f"SHA-256 of the file: &emsp;&emsp;&ensp; <code>{marked}</code></small>"
+        f"<tr><td>{what}: SHA-256 in the {witness} &emsp;</td><td><code>{expected}</code></td></tr>"
+        f"<tr><td>{what}: SHA-256 found, {differ} &emsp;</td><td><code>{marked}</code></td></tr>"
     )
