@@ -106,10 +106,10 @@ def test_chunk_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         page.get_by_role("button", name=re.compile("Hear recommended: ")).wait_for()
         page.get_by_label("Cells show").select_option(label="Calls of the network")
         cells.first.filter(has_text=re.compile(r"^(★ )?\d+$")).wait_for()
-        press(page, "medium")
+        press(page, "medium grid")
         press(page, "Estimate")
         expect_status(page, "15 settings on")
-        press(page, "small")
+        press(page, "small grid")
         press(page, "Run")
         expect_status(page, "Recommended: stemlab-mini")
 

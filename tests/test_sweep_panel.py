@@ -54,8 +54,14 @@ def cells(panel: SweepPanel) -> list[Any]:
 def test_starts_with_the_demo_song_and_its_true_stems(tmp_path: Path) -> None:
     made = SweepPanel(tmp_path)
     assert made.references == str(demo_song_dir())
+    field = find(made, ipywidgets.Text, "True stems")
+    assert field.value == "those of the demo song"
     made.song = "other.wav"
-    assert made.references == ""
+    assert made.references == field.value == ""
+    field.value = "those of the demo song"
+    assert made.references == str(demo_song_dir())
+    field.value = "mine"
+    assert made.references == "mine"
     assert repr(made) == "SweepPanel(song='other.wav', model='stemlab-mini', state='idle')"
     made.close()
     with pytest.raises(ModelNotFoundError):

@@ -39,6 +39,8 @@ _PADDED = {
     "both": (True, False),
 }
 _OWN_VALUES = "own values"
+# Shown for their path, which is long, and another one on each machine.
+_DEMO_STEMS = "those of the demo song"
 # The segments are the model's own, a half and a quarter of it.
 _GRIDS: dict[str, dict[str, Any]] = {
     "small": {"overlaps": "0, 0.25, 0.5", "shifts": "0", "excerpt_seconds": 10.0},
@@ -295,9 +297,9 @@ class SweepPanel(WorkPanel):
                 style=LABELS,
             )
 
+        references = text("True stems", "folder with drums.wav and so on, if you have it")
         fields = {
-            "references": text("True stems", "folder with drums.wav and so on, if you have it"),
-            "segments": text("Segments", "in seconds, for instance 2, 4, 7.8"),
+            "segments": text("Segments", "its own, half and quarter; or seconds: 2, 4, 7.8"),
             "overlaps": text("Overlaps", "for instance 0, 0.25, 0.5"),
             "shifts": text("Shifts", "for instance 0, 1"),
             "padded": ipywidgets.Dropdown(
@@ -307,20 +309,31 @@ class SweepPanel(WorkPanel):
                 description="Excerpt (s)", min=1, max=3600, step=1, layout=WIDE, style=LABELS
             ),
             "memory": ipywidgets.Checkbox(
-                description="measure peak memory, each setting in a fresh process: takes longer",
+                description="measure peak memory, in fresh processes: takes longer",
                 indent=False,
                 layout=ipywidgets.Layout(width="36em"),
             ),
             "memory_limit": text("At most", "memory that a run may take, for instance 2 GB"),
         }
         grids = ipywidgets.ToggleButtons(
-            options=list(self.traits()["grid"].values),
-            description="Grid",
+            # A description would stand above them.
+            options=[(f"{each} grid", each) for each in _GRIDS] + [(_OWN_VALUES, _OWN_VALUES)],
             tooltips=[*(_told(each) for each in _GRIDS.values()), "What the fields below say"],
-            style={**LABELS, "button_width": "7em"},
+            layout=ipywidgets.Layout(width="48em", max_width="100%"),
+            style={"button_width": "8em"},
         )
         for name, field in {"grid": grids, **fields}.items():
             traitlets.link((self, name), (field, "value"))
+        demo = str(demo_song_dir())
+        traitlets.link(
+            (self, "references"),
+            (references, "value"),
+            transform=(
+                lambda path: _DEMO_STEMS if path == demo else path,
+                lambda typed: demo if typed == _DEMO_STEMS else typed,
+            ),
+        )
+        indented(grids)
         indented(fields["memory"])
         self.observe(self._set_grid, "grid")
         self.observe(self._name_grid, [*_GRIDS["small"]])
@@ -351,6 +364,7 @@ class SweepPanel(WorkPanel):
             self._songs,
             self._models,
             grids,
+            references,
             *fields.values(),
             self._buttons(estimate, self._run_button, cancel_tooltip="Stop; what is done is kept"),
             self._status,
