@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import atexit
 import threading
+from base64 import b64encode
 from collections.abc import Callable
 from html import escape
+from io import BytesIO
 from typing import Any
 
 import ipywidgets
 import traitlets
+from matplotlib.figure import Figure
 
 from stemlab.errors import SeparationError, StemlabError
 from stemlab.widgets.mixer import StemMixer
 
-__all__ = ["LABELS", "WIDE", "WorkPanel", "indented"]
+__all__ = ["LABELS", "WIDE", "WorkPanel", "indented", "picture"]
 
 # How long a kernel that is shut down, or a panel that is closed, waits for the work to clear up.
 _SHUTDOWN_SECONDS = 30
@@ -36,6 +39,27 @@ def indented(widget: Any) -> Any:
     """
     widget.layout.margin = "2px 2px 2px calc(6.5em + 8px)"
     return widget
+
+
+def picture(figure: Figure, told: str) -> ipywidgets.HTML:
+    """Make a figure into a widget, which threads can show as well.
+
+    Parameters
+    ----------
+    figure : Figure
+    told : str
+        What there is to see, for whoever cannot see it.
+
+    Returns
+    -------
+    picture : HTML
+    """
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=90)
+    return ipywidgets.HTML(
+        f'<img alt="{escape(told)}" style="max-width: 100%" '
+        f'src="data:image/png;base64,{b64encode(content.getvalue()).decode()}">'
+    )
 
 
 class _Cancelled(Exception):

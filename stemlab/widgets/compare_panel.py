@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Mapping
 from html import escape
-from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from stemlab.plots import draw_comparison
 from stemlab.plots.spectrograms import band_name
 from stemlab.spectra import FREQUENCY_SCALES, SpectralComparison, SpectralGrid, compare_spectra
 from stemlab.widgets._choosers import FolderChooser
-from stemlab.widgets._work import LABELS, WIDE, WorkPanel
+from stemlab.widgets._work import LABELS, WIDE, WorkPanel, picture
 from stemlab.widgets.mixer import MIXTURE, StemMixer
 
 __all__ = ["ComparePanel"]
@@ -252,7 +250,7 @@ class ComparePanel(WorkPanel):
         self.message = "Comparing."
         comparison = compare_spectra(signals, sample_rate, grid=grid)
         self._check_stop()
-        picture = _picture(comparison, difference, self._seams)
+        drawn = _picture(comparison, difference, self._seams)
         self._check_stop()
         first, second = names[:2]
         mixer = StemMixer(
@@ -262,7 +260,7 @@ class ComparePanel(WorkPanel):
             labels=(second, first),
         )
         self.comparison = comparison
-        self._show_results(picture, ipywidgets.HTML(_table(comparison)), mixer)
+        self._show_results(drawn, ipywidgets.HTML(_table(comparison)), mixer)
         self.message = "Done."
         return comparison
 
@@ -357,12 +355,7 @@ def _picture(
     figure = axes.ravel()[0].figure
     for each in figure.findobj(Text):
         _replace_missing(each)
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=90)
-    return ipywidgets.HTML(
-        f'<img alt="{escape(_told(comparison))}" style="max-width: 100%" '
-        f'src="data:image/png;base64,{b64encode(content.getvalue()).decode()}">'
-    )
+    return picture(figure, _told(comparison))
 
 
 def _replace_missing(text: Text) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from html import escape
-from io import BytesIO
 
 import ipywidgets
 import numpy as np
@@ -19,7 +17,7 @@ from stemlab.chunking import ChunkPlan, FloatArray, MixtureWindow, overlap_add
 from stemlab.metrics import seams
 from stemlab.plots.seams import plot_seam
 from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
-from stemlab.widgets._work import LABELS, WIDE, WorkPanel
+from stemlab.widgets._work import LABELS, WIDE, WorkPanel, picture
 from stemlab.widgets.mixer import StemMixer
 
 __all__ = ["MATERIALS", "SeamPanel", "SeamView"]
@@ -244,16 +242,11 @@ class SeamPanel(WorkPanel):
         view = SeamView(material, overlap, cut.plan, click_db(cut))
         text = _told(view)
         axes = plot_seam(cut.plan, cut.result[cut.shown], cut.uncut[cut.shown])
-        content = BytesIO()
-        axes[0].figure.savefig(content, format="png", dpi=80)
-        picture = ipywidgets.HTML(
-            f'<img alt="{escape(text)}" style="max-width: 100%" '
-            f'src="data:image/png;base64,{b64encode(content.getvalue()).decode()}">'
-        )
         mixer = StemMixer(
             cut.result, _RATE, other=cut.uncut, labels=("in segments", "as it should be")
         )
-        self._show_results(picture, ipywidgets.HTML(f"<div>{escape(text)}</div>"), mixer)
+        drawn = picture(axes[0].figure, text)
+        self._show_results(drawn, ipywidgets.HTML(f"<div>{escape(text)}</div>"), mixer)
         self.message = f"Shown: overlap {overlap:g}."
         return view
 
