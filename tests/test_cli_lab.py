@@ -134,7 +134,7 @@ def test_jupyterlab_opens_the_folder_without_asking_anything(tmp_path: Path) -> 
 
 @pytest.mark.browser
 @unix
-def test_voila_shows_the_notebooks_without_code_or_the_network(tmp_path: Path) -> None:
+def test_voila_shows_all_notebooks_without_code_or_network(tmp_path: Path) -> None:
     pytest.importorskip("voila")
     executable = find_browser()
     with served(tmp_path, "--voila") as (lab, _):

@@ -43,7 +43,7 @@ REFUSED = {
 # Servers, which tests of their own start.
 SERVED = {
     "stemlab lab my-notebooks": "test_jupyterlab_opens_the_folder_without_asking_anything",
-    "stemlab lab --voila my-notebooks": "test_voila_shows_the_notebooks_without_code_or_the_network",
+    "stemlab lab --voila my-notebooks": "test_voila_shows_all_notebooks_without_code_or_network",
 }
 
 
