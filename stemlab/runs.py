@@ -182,7 +182,7 @@ def choose_target(
         return replace(target, replaced=tuple(earlier_files))
     raise OutputError(
         f"{str(taken[0])!r} belongs to another recording. Put {{song}} into the file name "
-        "template, or choose another --out.",
+        "template, or choose another output folder.",
         taken[0],
     )
 
@@ -198,11 +198,11 @@ def _check_replaceable(
             reason = "was not written by stemlab"
         else:
             continue
-        raise OutputError(f"{str(each)!r} exists and {reason}. Choose another --out.", each)
+        raise OutputError(f"{str(each)!r} exists and {reason}. Choose another output folder.", each)
     if not force:
         raise OutputError(
             f"{str(taken[0])!r} exists already. Pass --force (force=True) to replace an earlier "
-            "result, or choose another --out.",
+            "result, or choose another output folder.",
             taken[0],
         )
 
@@ -406,7 +406,8 @@ class BlockStore:
         if free < expected_bytes:
             raise OutputError(
                 f"{str(self._out_dir)!r} has {free / 1e6:.0f} MB of free space; this run needs "
-                f"about {expected_bytes / 1e6:.0f} MB while it works. Choose another --out.",
+                f"about {expected_bytes / 1e6:.0f} MB while it works. "
+                "Choose another output folder.",
                 self._out_dir,
             )
 
@@ -484,13 +485,13 @@ def _writing_to(folder: Path) -> Iterator[None]:
     except FileExistsError as error:
         raise OutputError(
             f"{str(error.filename or folder)!r} is in the way, or was just written by another "
-            "run. Try again, or choose another --out.",
+            "run. Try again, or choose another output folder.",
             folder,
         ) from error
     except OSError as error:
         raise OutputError(
             f"cannot write to {str(folder)!r}: {error.strerror or error}. Check its permissions "
-            "and free space, or choose another --out.",
+            "and free space, or choose another output folder.",
             folder,
         ) from error
 
