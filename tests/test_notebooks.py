@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
+import soundfile
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
@@ -185,3 +187,18 @@ def test_cells_run_in_any_order_and_again(path: Path, tmp_path: Path) -> None:
         assert [each for each in cell.outputs if each.get("name") == "stderr"] == []
     # Nothing was written beside the notebook: its folder may be read-only.
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["01_separate.ipynb", "02_chunk_sweep.ipynb"])
+def test_any_song_can_take_the_place_of_the_demo_song(
+    name: str, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the cells say of the demo song need not be true of others: here, of noise."""
+    monkeypatch.setenv("STEMLAB_CACHE", str(tmp_path / "cache"))
+    song = tmp_path / "noise.mp3"
+    soundfile.write(song, rng.uniform(-0.5, 0.5, 4 * 48_000), 48_000)
+    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+    first, *others = (cell for cell in notebook.cells if cell.cell_type == "code")
+    notebook.cells = [first, new_code_cell(f"panel.song = {str(song)!r}"), *others]
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=300, resources=resources).execute()
