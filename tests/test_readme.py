@@ -140,7 +140,8 @@ def test_every_python_example_runs(
     for example in examples:
         exec(compile(example, "README.md", "exec"), names)
     assert names["vocals"].shape == names["mixture"].shape
-    assert "SDR" in capsys.readouterr().out or len(names["results"]) == 36
+    assert len(names["results"]) == 36  # Nine settings, four stems.
+    assert "of agreement with a long-context run" in capsys.readouterr().out
 
 
 def test_what_it_points_to_is_there() -> None:

@@ -97,7 +97,7 @@ def plot_seam(
 
 
 def _shares(plan: ChunkPlan) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]]]:
-    """Weight of each chunk over the sum of all, at some moments; NaN outside of the chunk."""
+    """Weight of each chunk over the sum of all, at some moments; 0 outside of the chunk."""
     positions = np.linspace(0, plan.samples - 1, _COLUMNS).astype(np.int64)
     total = np.zeros(_COLUMNS)
     weights = []

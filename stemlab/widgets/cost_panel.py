@@ -29,6 +29,7 @@ _LENGTHS = (
     ("3 h", 10_800),
     ("8 h", 28_800),
 )
+_SEGMENT_SHARES = (1.0, 0.5, 0.25)
 _OVERLAPS = (0.0, 0.1, 0.25, 0.5, 0.75)
 _EXCERPT_SECONDS = 15.0
 
@@ -93,7 +94,7 @@ class CostPanel(WorkPanel):
     model = traitlets.Unicode()
     device = traitlets.Unicode("auto")
     length_seconds = traitlets.Enum([seconds for _, seconds in _LENGTHS], 240)
-    segment_share = traitlets.Enum([1.0, 0.5, 0.25], 1.0)
+    segment_share = traitlets.Enum(list(_SEGMENT_SHARES), 1.0)
     overlap = traitlets.Enum(list(_OVERLAPS), 0.25)
     pad_to_training_segment = traitlets.Bool(True)
     cost = traitlets.Unicode()
@@ -154,7 +155,7 @@ class CostPanel(WorkPanel):
             separator.request or separator.name,
             segments=[settings.segment_seconds],
             overlaps=[settings.overlap],
-            padded=[settings.pad_to_training_segment and self._pads()],
+            padded=[settings.pad_to_training_segment],
             excerpt_seconds=_EXCERPT_SECONDS,
             memory=True,
             agreement=False,
@@ -183,9 +184,6 @@ class CostPanel(WorkPanel):
         self.message = "Measured."
         return found
 
-    def _pads(self) -> bool:
-        return any(each.pads for each in self._separator().spec.members)
-
     # ------------------------------------------------------------ what is shown
 
     def _build(self) -> None:
@@ -194,7 +192,7 @@ class CostPanel(WorkPanel):
                 options=options, description=description, layout=WIDE, style=LABELS
             )
 
-        self._segments = choice("Segment", [("", 1.0), (" ", 0.5), ("  ", 0.25)])
+        self._segments = choice("Segment", self._offered_segments())
         pad = ipywidgets.Checkbox(
             description="pad shorter segments to the length of its training",
             indent=False,
@@ -214,8 +212,7 @@ class CostPanel(WorkPanel):
         traitlets.link((self._models, "model"), (self, "model"))
         for name, widget in widgets.items():
             traitlets.link((self, name), (widget, "value"))
-        self._name_segments()
-        self.observe(self._name_segments, "model")
+        self.observe(self._rename_segments, "model")
         self.observe(self._tell, ["model", *widgets])
         start = ipywidgets.Button(
             description="Measure here",
@@ -235,12 +232,16 @@ class CostPanel(WorkPanel):
             self._results,
         ]
 
-    def _name_segments(self, _: object = None) -> None:
-        own, share = float(self._models.manifest.segment_seconds), self.segment_share
-        self._segments.options = [
-            (f"{own * each:g} s" + (", its own" if each == 1 else ""), each)
-            for each in (1.0, 0.5, 0.25)
+    def _offered_segments(self) -> list[tuple[str, float]]:
+        own = float(self._models.manifest.segment_seconds)
+        return [
+            (f"{own * share:g} s" + (", its own" if share == 1 else ""), share)
+            for share in _SEGMENT_SHARES
         ]
+
+    def _rename_segments(self, _: object) -> None:
+        share = self.segment_share  # New options choose the first.
+        self._segments.options = self._offered_segments()
         self.segment_share = share
 
     def _tell(self, _: object = None) -> None:
