@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,8 @@ from demucs.htdemucs import HTDemucs
 from demucs.transformer import create_sin_embedding
 from torch import nn
 from torch.nn import functional
+
+from stemlab._models.fast import FastHTDemucs, UnknownLayoutError
 
 __all__ = ["NetworkRunner"]
 
@@ -30,6 +33,12 @@ class NetworkRunner:
         An HTDemucs or HDemucs. Never changed: where it is in training mode, on another device or
         in another precision it is copied, otherwise only its weights are shared.
     device : torch.device
+
+    Attributes
+    ----------
+    slow_because : str or None
+        Why Demucs' own forward is used, as in "the network has {slow_because}"; None if the
+        fast path is.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
@@ -39,9 +48,19 @@ class NetworkRunner:
         if not ready:
             network = copy.deepcopy(network).eval().float().to(device)
         self._device = device
-        # Two views of the same weights rather than one that is switched to and fro.
-        self._padded = _view(network, pad_to_training_segment=True)
-        self._unpadded = _view(network, pad_to_training_segment=False)
+        self._training_samples = 0
+        if isinstance(network, HTDemucs):
+            self._training_samples = int(network.segment * network.samplerate)
+        self.slow_because: str | None = None
+        self._forward: Callable[[torch.Tensor], torch.Tensor]
+        try:
+            if device.type != "cpu":
+                raise UnknownLayoutError(f"a place on {device}")
+            with torch.inference_mode():
+                self._forward = FastHTDemucs(network)
+        except UnknownLayoutError as error:
+            self.slow_because = str(error)
+            self._forward = _unpadded(network)
 
     def __call__(
         self, inputs: npt.NDArray[np.float32], *, pad_to_training_segment: bool
@@ -59,27 +78,31 @@ class NetworkRunner:
         -------
         estimates : ndarray, shape (batch, sources, channels, samples), float32
         """
-        network = self._padded if pad_to_training_segment else self._unpadded
         samples = inputs.shape[-1]
+        length = max(samples, self._training_samples if pad_to_training_segment else 0)
         mixture = torch.from_numpy(inputs).to(self._device)
         with torch.inference_mode():
             try:
-                estimates = network(mixture)
+                estimates = self._forward(_extended(mixture, length))
             except ValueError:
-                if samples >= _PADDED_SAMPLES:
+                if length >= _PADDED_SAMPLES:
                     raise
-                padded = functional.pad(mixture, (0, _PADDED_SAMPLES - samples))
-                estimates = network(padded)[..., :samples]
-            result: npt.NDArray[np.float32] = estimates.cpu().numpy()
+                estimates = self._forward(_extended(mixture, _PADDED_SAMPLES))
+            result: npt.NDArray[np.float32] = estimates[..., :samples].cpu().numpy()
         return result
 
 
-def _view(network: nn.Module, *, pad_to_training_segment: bool) -> Any:
-    """Share a network's weights in an object whose settings can be changed apart."""
+def _extended(mixture: torch.Tensor, samples: int) -> torch.Tensor:
+    """Silence behind it, as Demucs pads."""
+    return functional.pad(mixture, (0, samples - mixture.shape[-1]))
+
+
+def _unpadded(network: nn.Module) -> Any:
+    """Share a network's weights in an object that computes what it is given, and no padding."""
     if not isinstance(network, HTDemucs):
         return network
     view = _shallow(network)
-    view.use_train_segment = pad_to_training_segment
+    view.use_train_segment = False
     if view.crosstransformer is not None and view.crosstransformer.emb == "sin":
         transformer = _shallow(view.crosstransformer)
         transformer._get_pos_embedding = partial(_positions, transformer.max_period)

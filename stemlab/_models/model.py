@@ -42,12 +42,11 @@ class Model:
     def __init__(self, model: StrPath | nn.Module, device: Device) -> None:
         self.device = device
         self.request: str | None = None
-        self._networks: dict[int, nn.Module] = {}
+        self._ready: list[nn.Module] = []
         self._runners: dict[int, NetworkRunner] = {}
         self._weights_sha256: dict[int, str] = {}
         if isinstance(model, nn.Module):
-            self.spec, members = spec_of_network(model)
-            self._networks = dict(enumerate(members))
+            self.spec, self._ready = spec_of_network(model)
             self._network = model
         else:
             name = asked_for(model)
@@ -87,7 +86,7 @@ class Model:
             If a file is missing. It is opened, and verified, only by `runner`.
         """
         for member in members:
-            if member not in self._networks:
+            if not self._ready and member not in self._runners:
                 installed_file(self._manifest, self._manifest.networks[member])
 
     def runner(self, member: int) -> NetworkRunner:
@@ -111,14 +110,9 @@ class Model:
         """
         if member not in self._runners:
             try:
-                if member not in self._networks:
-                    self._networks[member], file = load_network(
-                        self._manifest, self._manifest.networks[member]
-                    )
-                    self._weights_sha256[member] = file.sha256
-                self._runners[member] = NetworkRunner(
-                    self._networks[member], self.device.torch_device
-                )
+                # No reference to what is loaded is kept: the runner copies the weights it uses.
+                network = self._ready[member] if self._ready else self._load(member)
+                self._runners[member] = NetworkRunner(network, self.device.torch_device)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -127,3 +121,17 @@ class Model:
                     "another device, or close what else uses its memory."
                 ) from error
         return self._runners[member]
+
+    def _load(self, member: int) -> nn.Module:
+        network, file = load_network(self._manifest, self._manifest.networks[member])
+        self._weights_sha256[member] = file.sha256
+        return network
+
+    @property
+    def slow_because(self) -> list[str]:
+        """Why networks that were loaded so far run with Demucs' own forward, each reason once.
+
+        As in "the network has {reason}". Empty if all of them take the fast path.
+        """
+        reasons = (each.slow_because for each in self._runners.values())
+        return list(dict.fromkeys(each for each in reasons if each))

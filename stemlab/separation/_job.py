@@ -131,6 +131,14 @@ class Job:
         """
         for member in self._members:
             self.model.runner(member)
+        if self.model.device.torch_device.type != "cpu":
+            return
+        # Of other architectures, and on other devices, it is what everybody expects.
+        if any(self._spec.members[each].architecture == "HTDemucs" for each in self._members):
+            for reason in self.model.slow_because:
+                note = f"Ran with Demucs' own forward, which is slower: the network has {reason}."
+                if note not in self.changes:
+                    self.changes.append(note)
 
     def run(self, recording: Recording) -> Generator[StemBlock]:
         """Yield finished blocks. The recording is read twice: for its level, then to separate."""
@@ -228,7 +236,10 @@ class Job:
         while done < len(inputs):
             part = inputs[done : done + self._batch_limit]
             try:
-                estimates.append(runner(part, pad_to_training_segment=padded)[:, self._columns])
+                made = runner(part, pad_to_training_segment=padded)
+                # Picking them copies: only where some are left out.
+                all_made = len(self._columns) == made.shape[1]
+                estimates.append(made if all_made else made[:, self._columns])
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise SeparationError(
@@ -238,7 +249,7 @@ class Job:
                 self._shrink_batch(len(part), member, error)
             else:
                 done += len(part)
-        return np.concatenate(estimates)
+        return estimates[0] if len(estimates) == 1 else np.concatenate(estimates)
 
     def _shrink_batch(self, tried: int, member: MemberSpec, error: BaseException) -> None:
         """Fewer segments at once give the same output and take less memory."""

@@ -1,0 +1,331 @@
+"""Encoders and decoders of the two branches.
+
+In the branch of frequencies everything but the convolutions along frequency treats each frequency
+by itself, so they work on a block of frequencies at a time. The branch of time is one row, whose
+residual branches are normalised over all its steps: it is cut into blocks of steps between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from demucs.demucs import DConv
+from demucs.hdemucs import HDecLayer, HEncLayer
+from torch import Tensor
+from torch.nn import functional
+
+from stemlab._models.fast.arithmetic import Product, blocks
+from stemlab._models.fast.convolution import WinogradGate
+from stemlab._models.fast.layout import require
+from stemlab._models.fast.residual import Residual
+
+__all__ = ["FrequencyDecoder", "FrequencyEncoder", "TimeDecoder", "TimeEncoder"]
+
+# From so many on, fewer multiplications save more time than the additions for them take.
+_ENOUGH_CHANNELS = 64
+
+
+class _Encoder:
+    """What encoders of both branches share: their parts, and the layout they know."""
+
+    def __init__(self, layer: Any, *, along_frequency: bool) -> None:
+        require(type(layer) is HEncLayer, "another kind of encoder")
+        require(layer.freq == along_frequency and not layer.empty, "branches that meet")
+        require(layer.kernel_size == 2 * layer.stride, "another kernel in an encoder")
+        require(layer.stride % 2 == 0 and layer.pad == layer.stride // 2, "another stride")
+        require(not layer.norm, "norms in an encoder")
+        require(layer.rewrite is not None, "no gate in an encoder")
+        require(layer.rewrite.weight[0, 0].numel() == 1, "context in an encoder's gate")
+        self.stride: int = layer.stride
+        self.channels: int = layer.conv.out_channels
+        self._kernel = _kernel(layer.conv.weight)
+        self._bias = layer.conv.bias
+        self._residual = _residual(layer.dconv)
+        self._gate = Product(layer.rewrite.weight.flatten(1), layer.rewrite.bias)
+
+    def _gated(self, x: Tensor) -> Tensor:
+        return functional.glu(self._gate(x), dim=-1)
+
+
+class FrequencyEncoder(_Encoder):
+    """Fewer frequencies, more channels.
+
+    Parameters
+    ----------
+    layer : HEncLayer
+
+    Raises
+    ------
+    UnknownLayoutError
+        If it is of another layout.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer, along_frequency=True)
+
+    def __call__(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        """Encode.
+
+        Parameters
+        ----------
+        x : Tensor, shape (frequencies, frames, channels in), float32
+        embedding : Tensor, shape (frequencies / stride, channels), float32, or None
+            Added to what comes out.
+
+        Returns
+        -------
+        encoded : Tensor, shape (frequencies / stride, frames, channels)
+        """
+        stride, frames = self.stride, x.shape[1]
+        encoded = x.new_empty(len(x) // stride, frames, self.channels)
+        for block in blocks(len(encoded), frames * self.channels):
+            # The kernel reaches half a stride beyond on both sides.
+            rows = _rows(x, stride * block.start - stride // 2, stride * block.stop + stride // 2)
+            y = _convolve(rows, self._kernel, self._bias, stride=(stride, 1))
+            y = functional.gelu(y)
+            if self._residual is not None:
+                self._residual.add_to(y)
+            encoded[block] = self._gated(y)
+            if embedding is not None:
+                encoded[block] += embedding[block, None]
+        return encoded
+
+
+class TimeEncoder(_Encoder):
+    """Fewer steps, more channels.
+
+    Parameters
+    ----------
+    layer : HEncLayer
+
+    Raises
+    ------
+    UnknownLayoutError
+        If it is of another layout.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer, along_frequency=False)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Encode.
+
+        Parameters
+        ----------
+        x : Tensor, shape (steps, channels in), float32
+
+        Returns
+        -------
+        encoded : Tensor, shape (steps / stride, rounded up, channels)
+        """
+        stride = self.stride
+        encoded = x.new_empty(-(-len(x) // stride), self.channels)
+        for block in blocks(*encoded.shape):
+            part = _rows(x, stride * block.start - stride // 2, stride * block.stop + stride // 2)
+            y = _convolve(part[None], self._kernel, self._bias, stride=(1, stride))[0]
+            encoded[block] = functional.gelu(y)
+        if self._residual is not None:
+            self._residual.add_to(encoded[None])
+        for block in blocks(*encoded.shape):
+            encoded[block] = self._gated(encoded[block])
+        return encoded
+
+
+class _Decoder:
+    """What decoders of both branches share: their parts, and the layout they know."""
+
+    def __init__(self, layer: Any, *, along_frequency: bool) -> None:
+        require(type(layer) is HDecLayer, "another kind of decoder")
+        require(layer.freq == along_frequency and not layer.empty, "branches that meet")
+        require(layer.kernel_size == 2 * layer.stride, "another kernel in a decoder")
+        require(layer.stride % 2 == 0 and layer.pad == layer.stride // 2, "another stride")
+        require(not layer.norm, "norms in a decoder")
+        require(layer.rewrite is not None and layer.context_freq, "no full gate in a decoder")
+        taps = layer.rewrite.kernel_size[-1]
+        known = taps % 2 == 1 and set(layer.rewrite.kernel_size) == {taps}
+        require(known and set(layer.rewrite.padding) == {taps // 2}, "another gate in a decoder")
+        self.stride: int = layer.stride
+        self._context = taps // 2
+        self._gate = _gate(layer.rewrite)
+        self._residual = _residual(layer.dconv)
+        # A row makes two strides of output: the late one is added to the next row's early one.
+        kernel = layer.conv_tr.weight.flatten(2)  # (channels in, channels out, taps)
+        self.channels: int = kernel.shape[1]
+        self._spread = Product(
+            kernel.permute(2, 1, 0).reshape(-1, kernel.shape[0]),
+            torch.cat(
+                [layer.conv_tr.bias.repeat(layer.stride), torch.zeros(kernel[0].numel() // 2)]
+            ),
+        )
+        self._spread_bias = layer.conv_tr.bias
+        self._last = bool(layer.last)
+
+    def _activated(self, x: Tensor) -> Tensor:
+        return x if self._last else functional.gelu(x)
+
+    def _upsampled(self, y: Tensor, late: Tensor) -> tuple[Tensor, Tensor]:
+        """Transposed convolution of some rows, shape (rows, ..., channels in).
+
+        Returns what they make, shape (rows, ..., stride, channels), and what they add to the next.
+        """
+        spread = self._spread(y).reshape(*y.shape[:-1], 2, self.stride, self.channels)
+        early, later = spread.select(-3, 0), spread.select(-3, 1)
+        early[0] += late
+        early[1:] += later[:-1]
+        return early, later[-1]
+
+
+class FrequencyDecoder(_Decoder):
+    """More frequencies, fewer channels.
+
+    Parameters
+    ----------
+    layer : HDecLayer
+
+    Raises
+    ------
+    UnknownLayoutError
+        If it is of another layout.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer, along_frequency=True)
+
+    def __call__(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        """Decode.
+
+        Parameters
+        ----------
+        x : Tensor, shape (frequencies, frames, channels in), float32
+            Overwritten.
+        skips : list of Tensor
+            What the encoders made. The last, of this level and the shape of `x`, is taken off: so
+            its memory is free as soon as it was added.
+
+        Returns
+        -------
+        decoded : Tensor, shape (frequencies * stride, frames, channels)
+        """
+        x += skips.pop()
+        frequencies, frames, _ = x.shape
+        stride, context = self.stride, self._context
+        decoded = x.new_empty(frequencies * stride, frames, self.channels)
+        late = x.new_zeros(frames, stride, self.channels)
+        for block in blocks(frequencies, x[0].numel()):
+            y = self._gate(_rows(x, block.start - context, block.stop + context))
+            if self._residual is not None:
+                self._residual.add_to(y)
+            ready, late = self._upsampled(y, late)
+            ready = self._activated(ready.transpose(1, 2)).flatten(0, 1)
+            _put(decoded, ready, stride * block.start - stride // 2)
+        end = self._activated(late + self._spread_bias).transpose(0, 1)
+        _put(decoded, end, stride * frequencies - stride // 2)
+        return decoded
+
+
+class TimeDecoder(_Decoder):
+    """More steps, fewer channels.
+
+    Parameters
+    ----------
+    layer : HDecLayer
+
+    Raises
+    ------
+    UnknownLayoutError
+        If it is of another layout.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer, along_frequency=False)
+
+    def __call__(self, x: Tensor, skips: list[Tensor], steps: int) -> Tensor:
+        """Decode.
+
+        Parameters
+        ----------
+        x : Tensor, shape (steps / stride, rounded up, channels in), float32
+            Overwritten.
+        skips : list of Tensor
+            What the encoders made. The last, of this level and the shape of `x`, is taken off: so
+            its memory is free as soon as it was added.
+        steps : int
+            What comes out is cropped to so many.
+
+        Returns
+        -------
+        decoded : Tensor, shape (steps, channels)
+        """
+        x += skips.pop()
+        stride, context, width = self.stride, self._context, x.shape[1]
+        y = torch.empty_like(x)
+        for block in blocks(len(x), width):
+            part = _rows(x, block.start - context, block.stop + context)
+            y[block] = self._gate(part[None])[0]
+        if self._residual is not None:
+            self._residual.add_to(y[None])
+        decoded = x.new_empty(steps, self.channels)
+        late = x.new_zeros(stride, self.channels)
+        for block in blocks(len(y), width):
+            ready, late = self._upsampled(y[block], late)
+            ready = self._activated(ready).flatten(0, 1)
+            _put(decoded, ready, stride * block.start - stride // 2)
+        _put(decoded, self._activated(late + self._spread_bias), stride * len(y) - stride // 2)
+        return decoded
+
+
+def _residual(dconv: Any) -> Residual | None:
+    if dconv is None:
+        return None
+    require(type(dconv) is DConv, "another kind of residual branch")
+    return Residual(dconv)
+
+
+def _gate(convolution: Any) -> Callable[[Tensor], Tensor]:
+    """Convolution and gate of rows that have their context at both ends already."""
+    weight, bias = convolution.weight, convolution.bias
+    if weight.shape[2:] == (3, 3) and weight.shape[1] >= _ENOUGH_CHANNELS:
+        return WinogradGate(weight, bias)
+    # Rows of the branch of frequencies run along the second axis, of time along the first.
+    padding = (0, weight.shape[3] // 2) if weight.dim() == 4 else (0, 0)
+    kernel = _kernel(weight)
+    return lambda rows: functional.glu(_convolve(rows, kernel, bias, padding=padding), dim=-1)
+
+
+def _kernel(weight: Tensor) -> Tensor:
+    """The kernel of a convolution along one axis or two, as one along two, channels last."""
+    if weight.dim() == 3:
+        weight = weight[:, :, None]
+    return weight.contiguous(memory_format=torch.channels_last)
+
+
+def _convolve(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+) -> Tensor:
+    """Convolve x of shape (rows, steps, channels), which stays so."""
+    # PyTorch's order of axes, in which the channels still lie next to each other in memory.
+    y: Tensor = functional.conv2d(x.permute(2, 0, 1)[None], kernel, bias, stride, padding)
+    return y[0].permute(1, 2, 0).contiguous()
+
+
+def _rows(x: Tensor, start: int, stop: int) -> Tensor:
+    """Rows of x, with zeros before the first and after the last."""
+    inside = x[max(start, 0) : min(stop, len(x))]
+    before, after = max(-start, 0), max(stop - len(x), 0)
+    if not before and not after:
+        return inside
+    return functional.pad(inside, (0, 0) * (x.dim() - 1) + (before, after))
+
+
+def _put(target: Tensor, rows: Tensor, start: int) -> None:
+    """Copy rows to a place in the target; what lies outside of it is dropped."""
+    first = max(start, 0)
+    stop = max(min(start + len(rows), len(target)), first)
+    target[first:stop] = rows[first - start : stop - start]

@@ -1,0 +1,171 @@
+"""The transformer between encoders and decoders, where the branches see each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from demucs.transformer import (
+    CrossTransformerEncoder,
+    CrossTransformerEncoderLayer,
+    LayerScale,
+    MyGroupNorm,
+    MyTransformerEncoderLayer,
+    create_2d_sin_embedding,
+    create_sin_embedding,
+)
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stemlab._models.fast.arithmetic import Product, blocks, normalise
+from stemlab._models.fast.layout import require
+
+__all__ = ["CrossTransformer"]
+
+
+class CrossTransformer:
+    """Layers that attend to their own branch, and layers that attend to the other, in turns.
+
+    Parameters
+    ----------
+    network : HTDemucs
+        Its transformer is taken, and the products around it that change the number of channels.
+
+    Raises
+    ------
+    UnknownLayoutError
+        If it is of another layout.
+    """
+
+    def __init__(self, network: Any) -> None:
+        transformer = network.crosstransformer
+        require(type(transformer) is CrossTransformerEncoder, "no transformer")
+        require(transformer.emb == "sin", f"{transformer.emb!r} positions")
+        self._norms = (transformer.norm_in, transformer.norm_in_t)
+        require(
+            all(type(each) is nn.LayerNorm for each in self._norms),
+            "another norm before its layers",
+        )
+        self._position_weight = float(transformer.weight_pos_embed)
+        self._max_period = float(transformer.max_period)
+        pairs = zip(transformer.layers, transformer.layers_t, strict=True)
+        self._layers = [(_Layer(of_frequency), _Layer(of_time)) for of_frequency, of_time in pairs]
+        self._widen: tuple[Callable[[Tensor], Tensor], ...] = (_same, _same)
+        self._narrow: tuple[Callable[[Tensor], Tensor], ...] = (_same, _same)
+        if network.bottom_channels:
+            self._widen = tuple(
+                map(_product, (network.channel_upsampler, network.channel_upsampler_t))
+            )
+            self._narrow = tuple(
+                map(_product, (network.channel_downsampler, network.channel_downsampler_t))
+            )
+
+    def __call__(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
+        """Transform.
+
+        Parameters
+        ----------
+        x : Tensor, shape (frequencies, frames, channels), float32
+        xt : Tensor, shape (steps, channels), float32
+
+        Returns
+        -------
+        x, xt : Tensor
+            In the same shapes.
+        """
+        frequencies, frames, _ = x.shape
+        # The tokens of a frame follow each other.
+        x = x.transpose(0, 1).flatten(0, 1)
+        x = self._placed(self._widen[0](x), self._norms[0], self._grid(frequencies, frames))
+        xt = self._placed(self._widen[1](xt), self._norms[1], self._line(len(xt)))
+        for of_frequency, of_time in self._layers:
+            x, xt = of_frequency(x, xt), of_time(xt, x)
+        x = self._narrow[0](x).reshape(frames, frequencies, -1).transpose(0, 1)
+        return x.contiguous(), self._narrow[1](xt)
+
+    def _grid(self, frequencies: int, frames: int) -> Tensor:
+        channels = self._norms[0].normalized_shape[0]
+        grid: Tensor = create_2d_sin_embedding(
+            channels, frequencies, frames, max_period=self._max_period
+        )
+        return grid[0].permute(2, 1, 0).flatten(0, 1)
+
+    def _line(self, steps: int) -> Tensor:
+        channels = self._norms[1].normalized_shape[0]
+        line: Tensor = create_sin_embedding(steps, channels, max_period=self._max_period)
+        return line[:, 0]
+
+    def _placed(self, x: Tensor, norm: Any, positions: Tensor) -> Tensor:
+        placed: Tensor = norm(x)
+        return placed.add_(positions, alpha=self._position_weight)
+
+
+class _Layer:
+    """Attention and a network for each token, both added to what comes in."""
+
+    def __init__(self, layer: Any) -> None:
+        self._crosses = type(layer) is CrossTransformerEncoderLayer
+        require(self._crosses or type(layer) is MyTransformerEncoderLayer, "another layer")
+        require(layer.norm_first, "another order of norms")
+        require(not layer.sparse, "sparse attention")
+        require(layer.activation is functional.gelu, "another activation")
+        attention = layer.cross_attn if self._crosses else layer.self_attn
+        require(type(attention) is nn.MultiheadAttention, "another attention")
+        known = attention.in_proj_weight is not None and attention.in_proj_bias is not None
+        require(known and attention.bias_k is None, "another attention")
+        self._norms = [layer.norm1, layer.norm2, *([layer.norm3] if self._crosses else [])]
+        require(all(type(each) is nn.LayerNorm for each in self._norms), "another norm")
+        self._norm_out = layer.norm_out
+        known = type(self._norm_out) is MyGroupNorm and self._norm_out.num_groups == 1
+        require(known, "another norm after a layer")
+        self._heads = attention.num_heads
+        weight, bias, width = attention.in_proj_weight, attention.in_proj_bias, attention.embed_dim
+        # Of a layer that crosses, queries come from one branch, keys and values from the other.
+        cut = [width, 2 * width] if self._crosses else [3 * width]
+        self._projections = [
+            Product(*each) for each in zip(weight.split(cut), bias.split(cut), strict=True)
+        ]
+        self._merge = _scaled(attention.out_proj, layer.gamma_1)
+        self._expand = Product(layer.linear1.weight, layer.linear1.bias)
+        self._contract = _scaled(layer.linear2, layer.gamma_2)
+
+    def __call__(self, x: Tensor, other: Tensor) -> Tensor:
+        """Transform the tokens of one branch, shape (tokens, channels); neither is changed."""
+        x = x + self._merge(self._attended(x, other))
+        for block in blocks(len(x), 4 * x.shape[1]):
+            inner = functional.gelu(self._expand(self._norms[-1](x[block])))
+            x[block] += self._contract(inner)
+        norm = self._norm_out
+        return normalise(x[None], norm.weight, norm.bias, norm.eps)[0]
+
+    def _attended(self, x: Tensor, other: Tensor) -> Tensor:
+        if self._crosses:
+            query = self._projections[0](self._norms[0](x))
+            key, value = self._projections[1](self._norms[1](other)).chunk(2, dim=1)
+        else:
+            query, key, value = self._projections[0](self._norms[0](x)).chunk(3, dim=1)
+        attended = functional.scaled_dot_product_attention(
+            self._split(query), self._split(key), self._split(value)
+        )
+        return attended[0].transpose(0, 1).flatten(1)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """Tokens, shape (tokens, channels), by heads: (1, heads, tokens, channels / heads)."""
+        return x.reshape(1, len(x), self._heads, -1).transpose(1, 2)
+
+
+def _product(convolution: Any) -> Product:
+    require(convolution.kernel_size == (1,), "another kernel beside its transformer")
+    return Product(convolution.weight[:, :, 0], convolution.bias)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _scaled(linear: Any, scale: Any) -> Product:
+    """A linear layer and the layer scale behind it."""
+    if type(scale) is nn.Identity:
+        return Product(linear.weight, linear.bias)
+    require(type(scale) is LayerScale and scale.channel_last, "another layer scale")
+    return Product(linear.weight * scale.scale[:, None], linear.bias * scale.scale)
