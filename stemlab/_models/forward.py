@@ -91,6 +91,11 @@ class NetworkRunner:
             result: npt.NDArray[np.float32] = estimates[..., :samples].cpu().numpy()
         return result
 
+    def release(self) -> None:
+        """Give up the memory that is kept from one call to the next."""
+        if isinstance(self._forward, FastHTDemucs):
+            self._forward.release()
+
 
 def _extended(mixture: torch.Tensor, samples: int) -> torch.Tensor:
     """Silence behind it, as Demucs pads."""

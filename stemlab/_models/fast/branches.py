@@ -16,7 +16,7 @@ from demucs.hdemucs import HDecLayer, HEncLayer
 from torch import Tensor
 from torch.nn import functional
 
-from stemlab._models.fast.arithmetic import Product, blocks
+from stemlab._models.fast.arithmetic import Arena, Product, blocks
 from stemlab._models.fast.convolution import WinogradGate
 from stemlab._models.fast.layout import require
 from stemlab._models.fast.residual import Residual
@@ -55,6 +55,8 @@ class FrequencyEncoder(_Encoder):
     Parameters
     ----------
     layer : HEncLayer
+    embedding : Tensor, shape (frequencies out, channels), float32, optional
+        Added to what comes out.
 
     Raises
     ------
@@ -62,24 +64,25 @@ class FrequencyEncoder(_Encoder):
         If it is of another layout.
     """
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, embedding: Tensor | None = None) -> None:
         super().__init__(layer, along_frequency=True)
+        self._embedding = embedding
 
-    def __call__(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, arena: Arena) -> Tensor:
         """Encode.
 
         Parameters
         ----------
         x : Tensor, shape (frequencies, frames, channels in), float32
-        embedding : Tensor, shape (frequencies / stride, channels), float32, or None
-            Added to what comes out.
+        arena : Arena
+            Where the result goes.
 
         Returns
         -------
         encoded : Tensor, shape (frequencies / stride, frames, channels)
         """
         stride, frames = self.stride, x.shape[1]
-        encoded = x.new_empty(len(x) // stride, frames, self.channels)
+        encoded = arena.buffer(len(x) // stride, frames, self.channels)
         for block in blocks(len(encoded), frames * self.channels):
             # The kernel reaches half a stride beyond on both sides.
             rows = _rows(x, stride * block.start - stride // 2, stride * block.stop + stride // 2)
@@ -88,8 +91,8 @@ class FrequencyEncoder(_Encoder):
             if self._residual is not None:
                 self._residual.add_to(y)
             encoded[block] = self._gated(y)
-            if embedding is not None:
-                encoded[block] += embedding[block, None]
+            if self._embedding is not None:
+                encoded[block] += self._embedding[block, None]
         return encoded
 
 
@@ -109,19 +112,21 @@ class TimeEncoder(_Encoder):
     def __init__(self, layer: Any) -> None:
         super().__init__(layer, along_frequency=False)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, arena: Arena) -> Tensor:
         """Encode.
 
         Parameters
         ----------
         x : Tensor, shape (steps, channels in), float32
+        arena : Arena
+            Where the result goes.
 
         Returns
         -------
         encoded : Tensor, shape (steps / stride, rounded up, channels)
         """
         stride = self.stride
-        encoded = x.new_empty(-(-len(x) // stride), self.channels)
+        encoded = arena.buffer(-(-len(x) // stride), self.channels)
         for block in blocks(*encoded.shape):
             part = _rows(x, stride * block.start - stride // 2, stride * block.stop + stride // 2)
             y = _convolve(part[None], self._kernel, self._bias, stride=(1, stride))[0]
@@ -193,25 +198,17 @@ class FrequencyDecoder(_Decoder):
     def __init__(self, layer: Any) -> None:
         super().__init__(layer, along_frequency=True)
 
-    def __call__(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+    def add_to(self, target: Tensor, x: Tensor) -> None:
         """Decode.
 
         Parameters
         ----------
+        target : Tensor, shape (frequencies * stride, frames, channels), float32
+            What is decoded is added to it.
         x : Tensor, shape (frequencies, frames, channels in), float32
-            Overwritten.
-        skips : list of Tensor
-            What the encoders made. The last, of this level and the shape of `x`, is taken off: so
-            its memory is free as soon as it was added.
-
-        Returns
-        -------
-        decoded : Tensor, shape (frequencies * stride, frames, channels)
         """
-        x += skips.pop()
         frequencies, frames, _ = x.shape
         stride, context = self.stride, self._context
-        decoded = x.new_empty(frequencies * stride, frames, self.channels)
         late = x.new_zeros(frames, stride, self.channels)
         for block in blocks(frequencies, x[0].numel()):
             y = self._gate(_rows(x, block.start - context, block.stop + context))
@@ -219,10 +216,9 @@ class FrequencyDecoder(_Decoder):
                 self._residual.add_to(y)
             ready, late = self._upsampled(y, late)
             ready = self._activated(ready.transpose(1, 2)).flatten(0, 1)
-            _put(decoded, ready, stride * block.start - stride // 2)
+            _add(target, ready, stride * block.start - stride // 2)
         end = self._activated(late + self._spread_bias).transpose(0, 1)
-        _put(decoded, end, stride * frequencies - stride // 2)
-        return decoded
+        _add(target, end, stride * frequencies - stride // 2)
 
 
 class TimeDecoder(_Decoder):
@@ -241,39 +237,31 @@ class TimeDecoder(_Decoder):
     def __init__(self, layer: Any) -> None:
         super().__init__(layer, along_frequency=False)
 
-    def __call__(self, x: Tensor, skips: list[Tensor], steps: int) -> Tensor:
+    def add_to(self, target: Tensor, x: Tensor) -> None:
         """Decode.
 
         Parameters
         ----------
+        target : Tensor, shape (steps, channels), float32
+            What is decoded is cropped to its length and added to it.
         x : Tensor, shape (steps / stride, rounded up, channels in), float32
             Overwritten.
-        skips : list of Tensor
-            What the encoders made. The last, of this level and the shape of `x`, is taken off: so
-            its memory is free as soon as it was added.
-        steps : int
-            What comes out is cropped to so many.
-
-        Returns
-        -------
-        decoded : Tensor, shape (steps, channels)
         """
-        x += skips.pop()
         stride, context, width = self.stride, self._context, x.shape[1]
-        y = torch.empty_like(x)
+        before = x.new_zeros(context, width)
         for block in blocks(len(x), width):
-            part = _rows(x, block.start - context, block.stop + context)
-            y[block] = self._gate(part[None])[0]
+            part = torch.cat([before, _rows(x, block.start, block.stop + context)])
+            count = block.stop - block.start
+            before = part[count : count + context]  # What the next block needs of this one.
+            x[block] = self._gate(part[None])[0]
         if self._residual is not None:
-            self._residual.add_to(y[None])
-        decoded = x.new_empty(steps, self.channels)
+            self._residual.add_to(x[None])
         late = x.new_zeros(stride, self.channels)
-        for block in blocks(len(y), width):
-            ready, late = self._upsampled(y[block], late)
+        for block in blocks(len(x), width):
+            ready, late = self._upsampled(x[block], late)
             ready = self._activated(ready).flatten(0, 1)
-            _put(decoded, ready, stride * block.start - stride // 2)
-        _put(decoded, self._activated(late + self._spread_bias), stride * len(y) - stride // 2)
-        return decoded
+            _add(target, ready, stride * block.start - stride // 2)
+        _add(target, self._activated(late + self._spread_bias), stride * len(x) - stride // 2)
 
 
 def _residual(dconv: Any) -> Residual | None:
@@ -324,8 +312,8 @@ def _rows(x: Tensor, start: int, stop: int) -> Tensor:
     return functional.pad(inside, (0, 0) * (x.dim() - 1) + (before, after))
 
 
-def _put(target: Tensor, rows: Tensor, start: int) -> None:
-    """Copy rows to a place in the target; what lies outside of it is dropped."""
+def _add(target: Tensor, rows: Tensor, start: int) -> None:
+    """Add rows to the target from some place on; what lies outside of it is dropped."""
     first = max(start, 0)
     stop = max(min(start + len(rows), len(target)), first)
-    target[first:stop] = rows[first - start : stop - start]
+    target[first:stop] += rows[first - start : stop - start]

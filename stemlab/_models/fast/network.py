@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from demucs.htdemucs import HTDemucs
 from torch import Tensor
 
-from stemlab._models.fast.arithmetic import moments
+from stemlab._models.fast.arithmetic import Arena, centre
 from stemlab._models.fast.branches import (
     FrequencyDecoder,
     FrequencyEncoder,
@@ -46,17 +48,19 @@ class FastHTDemucs:
         levels = len(network.encoder)
         branches = (network.decoder, network.tencoder, network.tdecoder)
         require(all(len(each) == levels for each in branches), "branches of different depth")
-        self._encoders = [FrequencyEncoder(each) for each in network.encoder]
-        self._time_encoders = [TimeEncoder(each) for each in network.tencoder]
-        self._transformer = CrossTransformer(network)
-        self._decoders = [FrequencyDecoder(each) for each in network.decoder]
-        self._time_decoders = [TimeDecoder(each) for each in network.tdecoder]
-        self._embedding: Tensor | None = None
+        embeddings: list[Tensor | None] = [None] * levels
         if network.freq_emb is not None:
-            self._embedding = network.freq_emb.weight.clone() * network.freq_emb_scale
+            embeddings[0] = network.freq_emb.weight * network.freq_emb_scale
+        self._encoders = [*map(FrequencyEncoder, network.encoder, embeddings)]
+        self._time_encoders = [*map(TimeEncoder, network.tencoder)]
+        self._transformer = CrossTransformer(network)
+        self._decoders = [*map(FrequencyDecoder, network.decoder)]
+        self._time_decoders = [*map(TimeDecoder, network.tdecoder)]
         # For the transforms at both ends, which need none of its weights.
         self._transforms = _without_layers(network)
         self._sources = len(network.sources)
+        self._arena = Arena()
+        self._alone = threading.Lock()
 
     def __call__(self, mixtures: Tensor) -> Tensor:
         """Estimate the sources of some mixtures, one after the other.
@@ -70,49 +74,89 @@ class FastHTDemucs:
         estimates : Tensor, shape (batch, sources, channels, samples), float32
             Those of ``use_train_segment=False``: nothing is padded.
         """
-        first, *others = mixtures
-        if not others:
-            return self._estimate(first)[None]
-        return torch.stack([self._estimate(each) for each in mixtures])
+        with self._alone:
+            estimates = [self._estimate(each) for each in mixtures]
+        return torch.stack(estimates) if len(estimates) > 1 else estimates[0][None]
+
+    def release(self) -> None:
+        """Give up the memory that is kept for the next call."""
+        with self._alone:
+            self._arena = Arena()
 
     def _estimate(self, mixture: Tensor) -> Tensor:
         channels, samples = mixture.shape
         spectrum = self._transforms._spec(mixture[None])
-        x, level, spread = _standardised(self._transforms._magnitude(spectrum)[0].permute(1, 2, 0))
+        x = self._transforms._magnitude(spectrum)[0]
+        parts: Sequence[Tensor | None] = [None] * channels
+        if not self._transforms.cac:  # The layers then estimate how much of it belongs to whom.
+            parts = spectrum.split(1, dim=1)
+        del spectrum
+        x, level, spread = _standardised(x.permute(1, 2, 0))
         xt, level_t, spread_t = _standardised(mixture.t())
-        if self._transforms.cac:
-            spectrum = None  # The layers estimate all of it, not only how much belongs to whom.
-        lengths: list[int] = []
-        skips: list[Tensor] = []
-        skips_t: list[Tensor] = []
-        embedding = self._embedding
-        for encoder, time_encoder in zip(self._encoders, self._time_encoders, strict=True):
-            lengths.append(len(xt))
-            x, xt = encoder(x, embedding), time_encoder(xt)
-            embedding = None
-            skips.append(x)
-            skips_t.append(xt)
-        x, xt = self._transformer(x, xt)
-        # One branch after the other: what the first held is free when the second needs most.
-        for time_decoder in self._time_decoders:
-            xt = time_decoder(xt, skips_t, lengths.pop())
-        estimates = xt.mul_(spread_t).add_(level_t).t().reshape(self._sources, channels, samples)
-        del xt
-        for decoder in self._decoders:
-            x = decoder(x, skips)
+        frequencies, frames, _ = x.shape
+        arena = self._arena
+        arena.start(self._largest(frequencies, frames, samples))
+        skips = _encoded(x, self._encoders, arena)
+        mark = arena.mark
+        target = arena.buffer(samples, self._time_decoders[-1].channels)
+        skips_t = _encoded(xt, self._time_encoders, arena)
+        x, xt = self._transformer(skips[-1], skips_t[-1])
+        xt = _decoded(xt, skips_t, self._time_decoders, target)
+        estimates = xt.mul_(spread_t).add_(level_t).t().clone(memory_format=torch.contiguous_format)
+        arena.release(mark)  # That was the branch of time; the other one ends in its place.
+        target = arena.buffer(frequencies, frames, self._decoders[-1].channels)
+        x = _decoded(x, skips, self._decoders, target)
         x = x.mul_(spread).add_(level).permute(2, 0, 1)
-        for source, values in zip(estimates, x.chunk(self._sources), strict=True):
-            masked = self._transforms._mask(spectrum, values.contiguous()[None, None])
-            source += self._transforms._ispec(masked, samples)[0, 0]
-        return estimates
+        # One channel of one source at a time.
+        for number, values in enumerate(x.chunk(len(estimates))):
+            part = parts[number % channels]
+            masked = self._transforms._mask(part, values.contiguous()[None, None])
+            estimates[number] += self._transforms._ispec(masked, samples)[0, 0, 0]
+        return estimates.view(self._sources, channels, samples)
+
+    def _largest(self, frequencies: int, frames: int, samples: int) -> int:
+        """Values of all that is kept at a time: skips, and what the last layers make."""
+        rows, steps = frequencies, samples
+        skips = skips_t = 0
+        for encoder, time_encoder in zip(self._encoders, self._time_encoders, strict=True):
+            rows, steps = rows // encoder.stride, -(-steps // time_encoder.stride)
+            skips += rows * frames * encoder.channels
+            skips_t += steps * time_encoder.channels
+        last, last_t = self._decoders[-1].channels, self._time_decoders[-1].channels
+        return skips + max(skips_t + samples * last_t, frequencies * frames * last)
+
+
+def _encoded(
+    x: Tensor, encoders: Sequence[FrequencyEncoder | TimeEncoder], arena: Arena
+) -> list[Tensor]:
+    """What each layer of a branch makes of what the one before it made."""
+    made = []
+    for encoder in encoders:
+        x = encoder(x, arena)
+        made.append(x)
+    return made
+
+
+def _decoded(
+    x: Tensor,
+    skips: list[Tensor],
+    decoders: Sequence[FrequencyDecoder | TimeDecoder],
+    target: Tensor,
+) -> Tensor:
+    """A branch from the inside out: each layer adds to what the encoder outside of it made."""
+    skips[-1] += x
+    targets = [target.zero_(), *skips[:-1]]
+    for decoder, skip in zip(decoders, reversed(skips), strict=True):
+        decoder.add_to(targets.pop(), skip)
+    return target
 
 
 def _standardised(x: Tensor) -> tuple[Tensor, float, float]:
     """Copy of x with mean 0 and deviation 1, and what they were."""
-    x = x.contiguous()
-    (mean,), (variance,) = moments(x.view(1, -1))
+    x = x.clone(memory_format=torch.contiguous_format)
+    (mean,), (variance,) = centre(x.view(1, -1))
     deviation = (variance * x.numel() / (x.numel() - 1)).sqrt()
-    return (x - mean.float()).div_(_QUIET + deviation.float()), float(mean), float(deviation)
+    return x.div_(_QUIET + deviation.float()), float(mean), float(deviation)
 
 
 def _without_layers(network: Any) -> Any:
