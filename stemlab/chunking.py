@@ -11,10 +11,13 @@ sample of the recording.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from itertools import starmap
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +36,8 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float32]
+Estimate = Callable[[int, FloatArray], FloatArray]
+Apply = Callable[[Estimate, Iterable[tuple[int, FloatArray]]], Iterable[FloatArray]]
 
 
 def check_overlap(overlap: float) -> None:
@@ -159,6 +164,9 @@ class ChunkPlan:
     starts : tuple of int, each <= 0
         Where the first chunk starts, one per pass over the recording. Without time shifts there
         is one pass from 0; each random shift is a pass from an earlier start.
+    skip_covered_tail : bool
+        Leave out chunks at the end whose samples the one before them estimates, too. That changes
+        the last moments a little, and saves a call.
     name : str
         Which network of a bag the plan is for; empty for a single network.
     notes : tuple of str
@@ -185,6 +193,7 @@ class ChunkPlan:
     input_samples: int | None = None
     network_samples: int | None = None
     starts: tuple[int, ...] = (0,)
+    skip_covered_tail: bool = False
     name: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -276,7 +285,8 @@ class ChunkPlan:
         ------
         chunk : Chunk
         """
-        for position in range(start, self.samples, self.hop_samples):
+        for number in range(self._chunk_count(start)):
+            position = start + number * self.hop_samples
             stop = min(position + self.segment_samples, self.samples)
             missing = max((self.input_samples or 0) - (stop - position), 0)
             input_start = position - missing // 2
@@ -298,7 +308,11 @@ class ChunkPlan:
             yield chunk.stop
 
     def _chunk_count(self, start: int) -> int:
-        return -(-(self.samples - start) // self.hop_samples)
+        length = self.samples - start
+        if self.skip_covered_tail:  # The first chunk that reaches the end is the last.
+            length = max(length - self.segment_samples, 0) + 1
+            return 1 + -(-(length - 1) // self.hop_samples)
+        return -(-length // self.hop_samples)
 
     def _covered(self, start: int) -> int:
         # All chunks are whole but those that reach over the end.
@@ -356,6 +370,17 @@ class MixtureWindow:
         """
         self._timeline.take(min(max(position, self._timeline.start), self._timeline.stop))
 
+    def skip(self, position: int) -> None:
+        """Read up to a position without keeping what comes before.
+
+        Parameters
+        ----------
+        position : int
+        """
+        while self._timeline.stop < min(position, self._samples):
+            self._timeline.add(self._timeline.stop, next(self._blocks))
+            self.forget(position)
+
 
 class _Timeline:
     """A growing stretch of samples that is added to at one end and taken from at the other."""
@@ -370,12 +395,11 @@ class _Timeline:
         return self.start + int(self._data.shape[-1])
 
     def add(self, start: int, block: FloatArray) -> None:
-        missing = start + block.shape[-1] - self.stop
-        if missing > 0:
-            room = np.zeros((*self.shape, missing), np.float32)
-            self._data = np.concatenate([self._data, room], axis=-1)
         offset = start - self.start
-        self._data[..., offset : offset + block.shape[-1]] += block
+        known = min(self.stop - start, block.shape[-1])
+        self._data[..., offset : offset + known] += block[..., :known]
+        if known < block.shape[-1]:
+            self._data = np.concatenate([self._data, block[..., known:]], axis=-1)
 
     def peek(self, positions: range) -> FloatArray:
         return self._data[..., positions.start - self.start : positions.stop - self.start]
@@ -391,14 +415,17 @@ class _Timeline:
 class _Pass:
     """One pass of one network over the recording: what it still has to do and has finished."""
 
-    def __init__(self, plan: ChunkPlan, member: int, start: int, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, plan: ChunkPlan, member: int, start: int, shape: tuple[int, ...], begin: int
+    ) -> None:
         self.plan = plan
         self.member = member
-        self.finished = start
-        self._todo = plan.chunks(start)
-        self.next: Chunk | None = next(self._todo)
-        self._sum = _Timeline(shape, start)
-        self._weight = _Timeline((), start)
+        # What ends before the first sample that is wanted has no part in it.
+        self._todo = (each for each in plan.chunks(start) if not begin or each.stop > begin)
+        self.next: Chunk | None = next(self._todo, None)
+        self.finished = plan.samples if self.next is None else self.next.start
+        self._sum = _Timeline(shape, self.finished)
+        self._weight = _Timeline((), self.finished)
 
     def take_batch(self, size: int) -> list[Chunk]:
         """Remove the next chunks from what is to do: as many as fit one call of the network."""
@@ -417,27 +444,35 @@ class _Pass:
         self._sum.add(chunk.start, estimate[..., offset : offset + chunk.samples] * weight)
         self._weight.add(chunk.start, weight)
 
-    def take_finished(self) -> tuple[int, FloatArray]:
-        """Hand out the samples that no later chunk of this pass reaches."""
-        start = self.finished
-        self.finished = self.plan.samples if self.next is None else self.next.start
-        return start, self._sum.take(self.finished) / self._weight.take(self.finished)
+    @property
+    def reached(self) -> int:
+        """Where the next chunk starts: what lies before is finished when the others are added."""
+        return self.plan.samples if self.next is None else self.next.start
+
+    def take_finished(self, stop: int) -> tuple[int, FloatArray]:
+        """Hand out the samples up to where the chunk after those that were added starts."""
+        start, self.finished = self.finished, stop
+        finished = self._sum.take(stop)
+        finished /= self._weight.take(stop)
+        return start, finished
 
 
 def overlap_add(
     mixture: MixtureWindow,
     plans: Sequence[ChunkPlan],
-    estimate: Callable[[int, FloatArray], FloatArray],
+    estimate: Estimate,
     *,
     gains: FloatArray,
     channels: int,
     batch_size: int = 1,
+    begin: int = 0,
+    apply: Apply = starmap,
     on_calls: Callable[[int, int], None] | None = None,
-) -> Iterator[tuple[int, FloatArray]]:
+) -> Generator[tuple[int, FloatArray]]:
     """Run the plans of all members of a bag side by side and yield the finished samples in order.
 
     Members and time shifts advance together, so that only about a segment of each is held.
-    Closing the generator cancels: nothing runs ahead of what was asked for.
+    Closing the generator cancels: nothing runs ahead of what was asked for, unless `apply` does.
 
     Parameters
     ----------
@@ -452,6 +487,10 @@ def overlap_add(
     channels : int, >= 1
     batch_size : int, >= 1
         Chunks in one call of `estimate`.
+    begin : int, in [0, samples], default 0
+        First sample that is wanted. Those from there on are equal to those of a run from 0.
+    apply : callable, default itertools.starmap
+        ``apply(estimate, calls)`` gives the result of each call in order; it may work ahead.
     on_calls : callable, optional
         Called as ``on_calls(calls, samples)`` after each call of `estimate`, with the number of
         chunks it did and the position up to which everything is finished.
@@ -461,39 +500,64 @@ def overlap_add(
     start : int
         Position of the block.
     block : ndarray, shape (sources, channels, n), float32
-        Blocks follow each other without gap from 0 to the end of the recording.
+        Blocks follow each other without gap from `begin` to the end of the recording.
     """
     shape = (gains.shape[1], channels)
     passes = [
-        _Pass(plan, member, start, shape)
+        _Pass(plan, member, start, shape, begin)
         for member, plan in enumerate(plans)
         for start in plan.starts
     ]
-    result = _Timeline(shape, 0)
-    samples = plans[0].samples
-    while result.start < samples:
-        # The pass that is furthest behind decides how much can be handed out.
-        behind = min(passes, key=lambda each: each.finished)
-        batch = behind.take_batch(batch_size)
-        inputs = np.stack([mixture.read(each.input_start, each.input_stop) for each in batch])
-        for chunk, stems in zip(batch, estimate(behind.member, inputs), strict=True):
-            behind.add(chunk, stems)
-        start, finished = behind.take_finished()
-        gain = gains[behind.member] / np.float32(len(behind.plan.starts))
-        before = max(-start, 0)
-        result.add(max(start, 0), finished[..., before:] * gain[:, None, None])
-        done = min(each.finished for each in passes)
-        _forget(mixture, passes)
-        if on_calls is not None:
-            on_calls(len(batch), max(done, 0))
-        if done > result.start:
-            yield result.start, result.take(done)
+    result = _Timeline(shape, begin)
+    under_way: deque[tuple[_Pass, list[Chunk], int]] = deque()
+    mixture.skip(_needed_from(passes))
+
+    def calls() -> Iterator[tuple[int, FloatArray]]:
+        while waiting := [each for each in passes if each.next is not None]:
+            # The pass that is furthest behind decides how much can be handed out.
+            behind = min(waiting, key=lambda each: each.reached)
+            batch = behind.take_batch(batch_size)
+            under_way.append((behind, batch, behind.reached))
+            inputs = np.stack([mixture.read(each.input_start, each.input_stop) for each in batch])
+            mixture.forget(_needed_from(passes))
+            yield behind.member, inputs
+            del inputs
+
+    with _closing(apply(estimate, calls())) as estimated:
+        for estimates in estimated:
+            ready, batch, stop = under_way.popleft()
+            for chunk, stems in zip(batch, estimates, strict=True):
+                ready.add(chunk, stems)
+            # Nothing large may live on while the next call runs.
+            del estimates, stems
+            start, finished = ready.take_finished(stop)
+            finished *= (gains[ready.member] / np.float32(len(ready.plan.starts)))[:, None, None]
+            result.add(max(start, begin), finished[..., max(begin - start, 0) :])
+            del finished
+            done = min(each.finished for each in passes)
+            if on_calls is not None:
+                on_calls(len(batch), max(done, 0))
+            if done > result.start:
+                yield result.start, result.take(done)
 
 
-def _forget(mixture: MixtureWindow, passes: Sequence[_Pass]) -> None:
+@contextmanager
+def _closing(results: Iterable[FloatArray]) -> Iterator[Iterable[FloatArray]]:
+    """Close what can be closed, when the last one was taken or nobody wants the others."""
+    try:
+        yield results
+    finally:
+        getattr(results, "close", lambda: None)()
+
+
+def _needed_from(passes: Sequence[_Pass]) -> int:
+    """Sample of the mixture before which no chunk looks any more."""
     # The last chunk of a pass is centred in its input: it may look back almost one input.
-    waiting = [each for each in passes if each.next is not None]
-    if waiting:
-        mixture.forget(
-            min(each.next.start - (each.plan.input_samples or 0) for each in waiting if each.next)
-        )
+    return min(
+        (
+            each.next.start - (each.plan.input_samples or 0)
+            for each in passes
+            if each.next is not None
+        ),
+        default=0,
+    )

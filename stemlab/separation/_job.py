@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from stemlab._typing import AudioArray
 from stemlab.audio.arrays import check_rate
 from stemlab.chunking import ChunkPlan, MixtureWindow, overlap_add
 from stemlab.errors import AudioError, OutOfMemoryError, SeparationError
+from stemlab.separation._ahead import ahead
 from stemlab.separation.events import SegmentDone, StemBlock
 from stemlab.separation.planning import check_segment, make_plans
 from stemlab.separation.settings import SeparationSettings
@@ -98,6 +99,7 @@ class Job:
         check_segment(spec, settings)
         self.changes: list[str] = []
         self.samples = 0
+        self._level: list[np.float32] = []
         self.made_plans: tuple[ChunkPlan, ...] = ()
         self.model = model
         self.settings = settings
@@ -142,11 +144,40 @@ class Job:
 
     def run(self, recording: Recording) -> Generator[StemBlock]:
         """Yield finished blocks. The recording is read twice: for its level, then to separate."""
+        self.prepare(recording)
+        start = 0
+        for stems in self.at_native_rate(self.separate(recording), recording):
+            yield StemBlock(start, dict(zip(self.sources, stems, strict=True)))
+            start += stems.shape[-1]
+
+    def prepare(self, recording: Recording) -> None:
+        """Load the model, and read the recording once: for its length and level.
+
+        Parameters
+        ----------
+        recording : Recording
+        """
         self.load()
-        native_samples, samples, mean, deviation = self._measure(recording)
-        self.samples = native_samples
+        self.samples, samples, *self._level = self._measure(recording)
         self.made_plans = self.plans(samples)
         self.changes.extend(dict.fromkeys(note for plan in self.made_plans for note in plan.notes))
+
+    def separate(self, recording: Recording, begin: int = 0) -> Generator[AudioArray]:
+        """Yield finished blocks at the model's rate, in the recording's channels.
+
+        Parameters
+        ----------
+        recording : Recording
+            The one that was prepared.
+        begin : int, default 0
+            Position at the model's rate; what is before it has been made by an earlier run. What
+            follows is equal to what one run from 0 makes.
+
+        Yields
+        ------
+        stems : ndarray, shape (sources, channels, n), float32
+        """
+        samples, (mean, deviation) = self.made_plans[0].samples, self._level
         blocks = ((block - mean) / deviation for block in self._at_model_rate(recording))
         window = MixtureWindow(exactly(blocks, samples, recording), self._spec.channels, samples)
         finished = overlap_add(
@@ -156,30 +187,58 @@ class Job:
             gains=self._gains,
             channels=self._spec.channels,
             batch_size=self.batch_size,
+            begin=begin,
+            apply=ahead,
             on_calls=self._report(sum(each.calls for each in self.made_plans)),
         )
-        louder = (self._at_level(block, mean, deviation) for _, block in finished)
-        start = 0
-        for stems in self._at_native_rate(louder, recording):
-            stems = stems[..., : native_samples - start]
-            yield StemBlock(start, dict(zip(self.sources, stems, strict=True)))
-            start += stems.shape[-1]
-        if start < native_samples:  # Rates that do not divide: the last sample may be missing.
-            shape = (recording.channels, native_samples - start)
-            yield StemBlock(start, {each: np.zeros(shape, np.float32) for each in self.sources})
+        try:
+            for _, block in finished:
+                self._to_level(block, mean, deviation)
+                yield block if recording.channels > 1 else block.mean(axis=1, keepdims=True)
+        finally:
+            finished.close()  # So that nothing runs in the background any more.
+            for member in self._members:
+                self.model.runner(member).release()
 
-    def _at_level(
+    def at_native_rate(
+        self, blocks: Iterable[AudioArray], recording: Recording
+    ) -> Generator[AudioArray]:
+        """Bring what `separate` makes to the rate of the recording, and to its length.
+
+        Parameters
+        ----------
+        blocks : iterable of ndarray, each shape (sources, channels, n), float32
+        recording : Recording
+
+        Yields
+        ------
+        stems : ndarray, shape (sources, channels, n), float32
+        """
+        stems, channels = len(self.sources), recording.channels
+        resampler = audio_io.StreamResampler(
+            self._spec.sample_rate, recording.sample_rate, stems * channels
+        )
+        flat = (block.reshape(stems * channels, -1) for block in blocks)
+        left = self.samples
+        for block in _resampled(flat, resampler):
+            block = block[:, :left]
+            left -= block.shape[1]
+            yield block.reshape(stems, channels, -1)
+        if left:  # Rates that do not divide: the last sample may be missing.
+            yield np.zeros((stems, channels, left), np.float32)
+
+    def _to_level(
         self, block: npt.NDArray[np.float32], mean: np.float32, deviation: np.float32
-    ) -> npt.NDArray[np.float32]:
-        """Undo the normalisation, and refuse what is no audio."""
+    ) -> None:
+        """Undo the normalisation in place, and refuse what is no audio."""
         with np.errstate(over="ignore"):
-            result: npt.NDArray[np.float32] = block * deviation + mean
-        if not np.isfinite(result).all():
+            block *= deviation
+            block += mean
+        if not np.isfinite(block).all():
             raise SeparationError(
                 f"{self._spec.name} gave values that are not finite. Check the level of the "
                 "recording, or try another model or device='cpu'."
             )
-        return result
 
     def _measure(self, recording: Recording) -> tuple[int, int, np.float32, np.float32]:
         """First pass: lengths, and the level by which Demucs normalises a whole file."""
@@ -212,20 +271,6 @@ class Job:
         )
         for block in _resampled(blocks or recording.blocks(), resampler):
             yield np.broadcast_to(block, (self._spec.channels, block.shape[1]))
-
-    def _at_native_rate(
-        self, blocks: Iterator[npt.NDArray[np.float32]], recording: Recording
-    ) -> Iterator[npt.NDArray[np.float32]]:
-        """Back to the channels and rate of the recording, shape (sources, channels, n)."""
-        stems, channels = len(self.sources), recording.channels
-        resampler = audio_io.StreamResampler(
-            self._spec.sample_rate, recording.sample_rate, stems * channels
-        )
-        if channels == 1:
-            blocks = (block.mean(axis=1, keepdims=True) for block in blocks)
-        flat = (block.reshape(stems * channels, -1) for block in blocks)
-        for block in _resampled(flat, resampler):
-            yield block.reshape(stems, channels, -1)
 
     def _estimate(self, position: int, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         member = self._spec.members[self._members[position]]
