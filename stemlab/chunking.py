@@ -11,13 +11,10 @@ sample of the recording.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from itertools import starmap
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +33,6 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float32]
-Estimate = Callable[[int, FloatArray], FloatArray]
-Apply = Callable[[Estimate, Iterable[tuple[int, FloatArray]]], Iterable[FloatArray]]
 
 
 def check_overlap(overlap: float) -> None:
@@ -444,35 +439,30 @@ class _Pass:
         self._sum.add(chunk.start, estimate[..., offset : offset + chunk.samples] * weight)
         self._weight.add(chunk.start, weight)
 
-    @property
-    def reached(self) -> int:
-        """Where the next chunk starts: what lies before is finished when the others are added."""
-        return self.plan.samples if self.next is None else self.next.start
-
-    def take_finished(self, stop: int) -> tuple[int, FloatArray]:
-        """Hand out the samples up to where the chunk after those that were added starts."""
-        start, self.finished = self.finished, stop
-        finished = self._sum.take(stop)
-        finished /= self._weight.take(stop)
+    def take_finished(self) -> tuple[int, FloatArray]:
+        """Hand out the samples that no later chunk of this pass reaches."""
+        start = self.finished
+        self.finished = self.plan.samples if self.next is None else self.next.start
+        finished = self._sum.take(self.finished)
+        finished /= self._weight.take(self.finished)
         return start, finished
 
 
 def overlap_add(
     mixture: MixtureWindow,
     plans: Sequence[ChunkPlan],
-    estimate: Estimate,
+    estimate: Callable[[int, FloatArray], FloatArray],
     *,
     gains: FloatArray,
     channels: int,
     batch_size: int = 1,
     begin: int = 0,
-    apply: Apply = starmap,
     on_calls: Callable[[int, int], None] | None = None,
 ) -> Generator[tuple[int, FloatArray]]:
     """Run the plans of all members of a bag side by side and yield the finished samples in order.
 
     Members and time shifts advance together, so that only about a segment of each is held.
-    Closing the generator cancels: nothing runs ahead of what was asked for, unless `apply` does.
+    Closing the generator cancels: nothing runs ahead of what was asked for.
 
     Parameters
     ----------
@@ -489,8 +479,6 @@ def overlap_add(
         Chunks in one call of `estimate`.
     begin : int, in [0, samples], default 0
         First sample that is wanted. Those from there on are equal to those of a run from 0.
-    apply : callable, default itertools.starmap
-        ``apply(estimate, calls)`` gives the result of each call in order; it may work ahead.
     on_calls : callable, optional
         Called as ``on_calls(calls, samples)`` after each call of `estimate`, with the number of
         chunks it did and the position up to which everything is finished.
@@ -509,45 +497,25 @@ def overlap_add(
         for start in plan.starts
     ]
     result = _Timeline(shape, begin)
-    under_way: deque[tuple[_Pass, list[Chunk], int]] = deque()
     mixture.skip(_needed_from(passes))
-
-    def calls() -> Iterator[tuple[int, FloatArray]]:
-        while waiting := [each for each in passes if each.next is not None]:
-            # The pass that is furthest behind decides how much can be handed out.
-            behind = min(waiting, key=lambda each: each.reached)
-            batch = behind.take_batch(batch_size)
-            under_way.append((behind, batch, behind.reached))
-            inputs = np.stack([mixture.read(each.input_start, each.input_stop) for each in batch])
-            mixture.forget(_needed_from(passes))
-            yield behind.member, inputs
-            del inputs
-
-    with _closing(apply(estimate, calls())) as estimated:
-        for estimates in estimated:
-            ready, batch, stop = under_way.popleft()
-            for chunk, stems in zip(batch, estimates, strict=True):
-                ready.add(chunk, stems)
-            # Nothing large may live on while the next call runs.
-            del estimates, stems
-            start, finished = ready.take_finished(stop)
-            finished *= (gains[ready.member] / np.float32(len(ready.plan.starts)))[:, None, None]
-            result.add(max(start, begin), finished[..., max(begin - start, 0) :])
-            del finished
-            done = min(each.finished for each in passes)
-            if on_calls is not None:
-                on_calls(len(batch), max(done, 0))
-            if done > result.start:
-                yield result.start, result.take(done)
-
-
-@contextmanager
-def _closing(results: Iterable[FloatArray]) -> Iterator[Iterable[FloatArray]]:
-    """Close what can be closed, when the last one was taken or nobody wants the others."""
-    try:
-        yield results
-    finally:
-        getattr(results, "close", lambda: None)()
+    while waiting := [each for each in passes if each.next is not None]:
+        # The pass that is furthest behind decides how much can be handed out.
+        behind = min(waiting, key=lambda each: each.finished)
+        batch = behind.take_batch(batch_size)
+        inputs = np.stack([mixture.read(each.input_start, each.input_stop) for each in batch])
+        for chunk, stems in zip(batch, estimate(behind.member, inputs), strict=True):
+            behind.add(chunk, stems)
+        del inputs, stems  # Nothing large lives on while the next call runs.
+        start, finished = behind.take_finished()
+        finished *= (gains[behind.member] / np.float32(len(behind.plan.starts)))[:, None, None]
+        result.add(max(start, begin), finished[..., max(begin - start, 0) :])
+        del finished
+        mixture.forget(_needed_from(passes))
+        done = min(each.finished for each in passes)
+        if on_calls is not None:
+            on_calls(len(batch), max(done, 0))
+        if done > result.start:
+            yield result.start, result.take(done)
 
 
 def _needed_from(passes: Sequence[_Pass]) -> int:

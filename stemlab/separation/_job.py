@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +20,6 @@ from stemlab._typing import AudioArray
 from stemlab.audio.arrays import check_rate
 from stemlab.chunking import ChunkPlan, MixtureWindow, overlap_add
 from stemlab.errors import AudioError, OutOfMemoryError, SeparationError
-from stemlab.separation._ahead import ahead
 from stemlab.separation.events import SegmentDone, StemBlock
 from stemlab.separation.planning import check_segment, make_plans
 from stemlab.separation.settings import SeparationSettings
@@ -27,6 +28,7 @@ __all__ = ["Job", "Progress", "Recording", "exactly", "recording_of_array", "rec
 
 Progress = Callable[[SegmentDone], None]
 _BLOCK_SAMPLES = 1 << 16
+_BLOCKS_AHEAD = 8  # More than a usual segment has.
 # Added to the standard deviation by Demucs, so that silence is not divided by zero.
 _QUIET = 1e-8
 
@@ -178,7 +180,7 @@ class Job:
         stems : ndarray, shape (sources, channels, n), float32
         """
         samples, (mean, deviation) = self.made_plans[0].samples, self._level
-        blocks = ((block - mean) / deviation for block in self._at_model_rate(recording))
+        blocks = _read_ahead((block - mean) / deviation for block in self._at_model_rate(recording))
         window = MixtureWindow(exactly(blocks, samples, recording), self._spec.channels, samples)
         finished = overlap_add(
             window,
@@ -188,7 +190,6 @@ class Job:
             channels=self._spec.channels,
             batch_size=self.batch_size,
             begin=begin,
-            apply=ahead,
             on_calls=self._report(sum(each.calls for each in self.made_plans)),
         )
         try:
@@ -196,7 +197,7 @@ class Job:
                 self._to_level(block, mean, deviation)
                 yield block if recording.channels > 1 else block.mean(axis=1, keepdims=True)
         finally:
-            finished.close()  # So that nothing runs in the background any more.
+            blocks.close()
             for member in self._members:
                 self.model.runner(member).release()
 
@@ -344,6 +345,15 @@ def exactly(
         yield block
     if seen < samples:
         raise AudioError(f"{recording.what} changed while it was read. Separate it again.")
+
+
+def _read_ahead(blocks: Iterator[AudioArray]) -> Generator[AudioArray]:
+    """Read some blocks before they are asked for, so that the model does not wait for them."""
+    with ThreadPoolExecutor(1, "stemlab-reader") as reader:
+        coming = deque(reader.submit(next, blocks, None) for _ in range(_BLOCKS_AHEAD))
+        while (block := coming.popleft().result()) is not None:
+            coming.append(reader.submit(next, blocks, None))
+            yield block
 
 
 def _resampled(
