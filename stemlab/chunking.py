@@ -305,8 +305,7 @@ class ChunkPlan:
     def _chunk_count(self, start: int) -> int:
         length = self.samples - start
         if self.skip_covered_tail:  # The first chunk that reaches the end is the last.
-            length = max(length - self.segment_samples, 0) + 1
-            return 1 + -(-(length - 1) // self.hop_samples)
+            return 1 - (-max(length - self.segment_samples, 0) // self.hop_samples)
         return -(-length // self.hop_samples)
 
     def _covered(self, start: int) -> int:

@@ -2,7 +2,8 @@
 
 While a run works, its samples lie as raw float32 in a hidden folder inside the target folder. At
 the end they are encoded there and moved to their final names; ``run.json`` comes last, so a
-folder that has one is complete. Whatever ends a run early takes the hidden folder with it.
+folder that has one is complete. What ends a run early takes the hidden folder with it, unless the
+run is to be resumed, or was killed: then the next run of the same recording finds it.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ import re
 import shutil
 import string
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from stemlab._partial import Journal, Mark, PartialFolder
 from stemlab._typing import AudioArray, StrPath
 from stemlab._version import __version__
 from stemlab.errors import OutputError, ParameterError
@@ -36,6 +37,7 @@ __all__ = [
     "check_filename",
     "choose_target",
     "file_safe",
+    "find_finished",
     "package_versions",
     "peak_memory_bytes",
     "read_run",
@@ -164,12 +166,7 @@ def choose_target(
     OutputError
         If there is a result already and `force` is false, or something is in the way.
     """
-    for name in (file_safe(song.stem), f"{file_safe(song.stem)}-{input_sha256[:8]}"):
-        fields = {"song": name, "model": file_safe(model)}
-        target = Target(
-            {each: out_dir / template.format(source=each, ext=ext, **fields) for each in stems},
-            out_dir / template.format(source="run", ext="json", **fields),
-        )
+    for target in _targets(out_dir, template, song, model, stems, ext, input_sha256):
         taken = [
             each for each in (*target.stems.values(), target.manifest) if os.path.lexists(each)
         ]
@@ -185,6 +182,66 @@ def choose_target(
         "template, or choose another output folder.",
         taken[0],
     )
+
+
+def find_finished(
+    out_dir: Path,
+    template: str,
+    *,
+    song: Path,
+    model: str,
+    stems: Sequence[str],
+    ext: str,
+    input_sha256: str,
+    fingerprint: str,
+) -> tuple[Target, dict[str, Any]] | None:
+    """Find what an earlier run has made of the same recording in the same way.
+
+    Parameters
+    ----------
+    out_dir, template, song, model, stems, ext, input_sha256
+        As for `choose_target`.
+    fingerprint : str
+        That the manifest of the run must hold.
+
+    Returns
+    -------
+    target, manifest : Target, dict
+        None if there is no such run, or a file of it is gone or was changed.
+    """
+    for target in _targets(out_dir, template, song, model, stems, ext, input_sha256):
+        try:
+            fields = read_run(target.manifest)
+            wanted = {name: str(fields["stems"][name]["sha256"]) for name in stems}
+            found = {name: _file_sha256(path) for name, path in target.stems.items()}
+        except (ParameterError, OSError, KeyError, TypeError):
+            continue
+        if fields.get("fingerprint") == fingerprint and found == wanted:
+            return target, fields
+    return None
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _targets(
+    out_dir: Path,
+    template: str,
+    song: Path,
+    model: str,
+    stems: Sequence[str],
+    ext: str,
+    input_sha256: str,
+) -> Iterator[Target]:
+    """The names that a run's files can have, best first."""
+    for name in (file_safe(song.stem), f"{file_safe(song.stem)}-{input_sha256[:8]}"):
+        fields = {"song": name, "model": file_safe(model)}
+        yield Target(
+            {each: out_dir / template.format(source=each, ext=ext, **fields) for each in stems},
+            out_dir / template.format(source="run", ext="json", **fields),
+        )
 
 
 def _check_replaceable(
@@ -242,6 +299,14 @@ class BlockStore:
     channels : int, >= 1
     expected_bytes : int
         What the run will need on disk; refused at once where there is less.
+    owner : str, optional
+        What the run is of, usable in a file name: runs of the same owner find what one that was
+        killed has left.
+    key : str
+        What decides the samples: of a run with another key nothing is taken over.
+    resume : bool
+        Whether to go on where a run with this key ended, and to leave what is finished for the
+        next one if this one ends early. Otherwise all of it is removed.
 
     Raises
     ------
@@ -250,22 +315,68 @@ class BlockStore:
     """
 
     def __init__(
-        self, out_dir: Path, stems: Sequence[str], channels: int, *, expected_bytes: int = 0
+        self,
+        out_dir: Path,
+        stems: Sequence[str],
+        channels: int,
+        *,
+        expected_bytes: int = 0,
+        owner: str | None = None,
+        key: str = "",
+        resume: bool = False,
     ) -> None:
         self.channels = channels
         self._out_dir = out_dir
+        self._resume = resume
+        self._finished = 0
         self._made: list[Path] = []
         self._stems: dict[str, _RawStem] = {}
         try:
             with _writing_to(out_dir):
                 self._make(out_dir)
-                self._check_room(expected_bytes)
-                prefix, suffix = ".stemlab-", ".partial"
-                self._folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=out_dir))
-                self._stems = {each: _RawStem(self._folder / f"{each}.f32") for each in stems}
+                self._partial = PartialFolder(out_dir, owner)
+                self._folder = self._partial.path
+                try:
+                    self._open(stems, expected_bytes, Journal(self._folder / "journal", key))
+                except BaseException:
+                    self._close(keep=resume)
+                    raise
         except BaseException:
             self._remove_made()
             raise
+
+    def _open(self, stems: Sequence[str], expected_bytes: int, journal: Journal) -> None:
+        paths = {each: self._folder / f"{each}.f32" for each in stems}
+        marks = journal.read() if self._resume else []
+        if marks:
+            self._stems = {name: _RawStem(path, "r+b") for name, path in paths.items()}
+            marks = self._whole(marks)
+        if not marks:
+            self._close_stems()
+            self._partial.clear()
+        there = sum(each.stat().st_size for each in self._folder.iterdir())
+        self._check_room(expected_bytes - there)
+        if not marks:
+            self._stems = {name: _RawStem(path, "w+b") for name, path in paths.items()}
+        self._finished = marks[-1].samples if marks else 0
+        self._journal = journal
+        journal.begin(marks)
+
+    def _whole(self, marks: Sequence[Mark]) -> list[Mark]:
+        """The marks up to which the files hold what was noted; what is behind is cut off."""
+        whole: list[Mark] = []
+        position = 0
+        for mark in marks:
+            count = 4 * self.channels * (mark.samples - position)
+            if not all(
+                each.accept(count, mark.sha256.get(name)) for name, each in self._stems.items()
+            ):
+                break
+            position = mark.samples
+            whole.append(mark)
+        for each in self._stems.values():
+            each.cut(4 * self.channels * position)
+        return whole
 
     def __enter__(self) -> BlockStore:
         return self
@@ -276,10 +387,87 @@ class BlockStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._close(keep=self._resume and error is not None and bool(self._finished))
+        self._remove_made()
+
+    def _close(self, *, keep: bool) -> None:
+        self._close_stems()
+        with suppress(OSError, AttributeError):  # A full disk was reported already.
+            self._journal.close()
+        self._partial.close(keep=keep)
+
+    def _close_stems(self) -> None:
         for each in self._stems.values():
             each.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._remove_made()
+        self._stems = {}
+
+    @property
+    def finished(self) -> int:
+        """Samples that an earlier run has left, or that `checkpoint` has noted since."""
+        return self._finished
+
+    def checkpoint(self) -> None:
+        """Note that what was appended so far is whole, for a run that has to go on from here.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        self._finished = next(iter(self._stems.values())).size // (4 * self.channels)
+        digests = {name: each.digest.hexdigest() for name, each in self._stems.items()}
+        with _writing_to(self._out_dir):
+            self._journal.add(
+                Mark(self._finished, digests), [each.file for each in self._stems.values()]
+            )
+
+    def together(self) -> Iterator[AudioArray]:
+        """Read all stems back side by side.
+
+        Yields
+        ------
+        block : ndarray, shape (stems, channels, n), float32
+        """
+        for blocks in zip(*map(self.blocks, self._stems), strict=True):
+            yield np.stack(blocks)
+
+    def rewrite(self, blocks: Iterable[AudioArray]) -> None:
+        """Replace the samples of all stems; the earlier ones stay on disk until the run ends.
+
+        Parameters
+        ----------
+        blocks : iterable of ndarray, each shape (stems, channels, n), float32
+            May be made of those of `together`.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        with _writing_to(self._out_dir):
+            written = {
+                each: _RawStem(self._folder / f"{each}.new.f32", "w+b") for each in self._stems
+            }
+            try:
+                for block in blocks:
+                    for stem, samples in zip(written.values(), block, strict=True):
+                        stem.append(samples)
+            except BaseException:
+                for stem in written.values():
+                    stem.close()
+                raise
+        self._close_stems()
+        self._stems = written
+
+    def add_stem(self, name: str) -> None:
+        """Make room for one more stem, which no journal knows of.
+
+        Parameters
+        ----------
+        name : str
+        """
+        with _writing_to(self._out_dir):
+            self._stems[name] = _RawStem(self._folder / f"{name}.f32", "w+b")
 
     @property
     def peak(self) -> float:
@@ -451,20 +639,46 @@ class BlockStore:
 class _RawStem:
     """One stem's samples in a file: float32, little-endian, channels interleaved."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mode: str) -> None:
         self.peak = 0.0
+        self.size = 0
         self.digest = hashlib.sha256()
         self._path = path
-        self._file = path.open("wb")
+        self.file: IO[bytes] = path.open(mode)
 
     def append(self, block: AudioArray) -> None:
         content = np.ascontiguousarray(block.T, "<f4").tobytes()
+        self.file.write(content)
+        self._count(content)
+
+    def accept(self, count: int, sha256: str | None) -> bool:
+        """Take over the next bytes of the file, if it then has this digest."""
+        content = self.file.read(count)
+        digest = self.digest.copy()
+        digest.update(content)
+        if len(content) != count or digest.hexdigest() != sha256:
+            return False
+        self._count(content)
+        return True
+
+    def cut(self, size: int) -> None:
+        """Drop what is behind some place. More was accepted if other stems had less."""
+        self.file.truncate(size)
+        if self.size == size:
+            self.file.seek(size)
+            return
+        self.file.seek(0)
+        self.peak, self.size, self.digest = 0.0, 0, hashlib.sha256()
+        while content := self.file.read(4 * _READ_SAMPLES):
+            self._count(content)
+
+    def _count(self, content: bytes) -> None:
         self.digest.update(content)
-        self._file.write(content)
-        self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
+        self.size += len(content)
+        self.peak = max(self.peak, float(np.abs(np.frombuffer(content, "<f4")).max(initial=0.0)))
 
     def blocks(self, channels: int) -> Iterator[AudioArray]:
-        self._file.flush()
+        self.file.flush()
         with self._path.open("rb") as file:
             while content := file.read(4 * channels * _READ_SAMPLES):
                 yield np.frombuffer(content, "<f4").reshape(-1, channels).T.astype(np.float32)
@@ -472,7 +686,7 @@ class _RawStem:
     def close(self) -> None:
         # A full disk shows up here once more; the run has reported it already.
         with suppress(OSError):
-            self._file.close()
+            self.file.close()
 
 
 @contextmanager

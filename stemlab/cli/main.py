@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own_process = arguments is None
     debug = False
     code = BUG
+    options = None
     try:
         if own_process:
             _prepare_process()
@@ -70,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("stemlab: interrupted; nothing half-written was left", file=sys.stderr)
+        kept = getattr(options, "resume", False)
+        left = "the same command goes on from here" if kept else "nothing half-written was left"
+        print(f"stemlab: interrupted; {left}", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:  # Whoever read our output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -113,6 +113,11 @@ def _add_settings(parser: _Options) -> None:
         help="do not pad short segments to the model's training length: saves time and memory, "
         "changes the output",
     )
+    add(
+        "--skip-covered-tail",
+        action="store_true",
+        help="leave out a last segment that holds nothing new: changes the last moments",
+    )
     _add_where(parser)
 
 
@@ -155,6 +160,11 @@ def _add_separate(commands: _Commands[_Parser]) -> None:
     )
     add("--downmix", action="store_true", help="mix more than two channels down to stereo")
     add("--force", action="store_true", help="replace an earlier result of the same recording")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on where a run was cut off, and leave alone what has finished",
+    )
 
 
 def _add_demo(commands: _Commands[_Parser]) -> None:

@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
         two_stems=options.two_stems,
         force=options.force,
         downmix=options.downmix,
+        resume=options.resume,
     )
     separator = AudioStemSeparator(
         options.model, device=options.device, batch_size=options.batch_size
@@ -96,6 +97,7 @@ def settings_of(options: argparse.Namespace) -> SeparationSettings:
         seed=options.seed,
         sources=None if options.sources is None else options.sources.split(","),
         pad_to_training_segment=not options.no_pad,
+        skip_covered_tail=options.skip_covered_tail,
     )
 
 
@@ -150,6 +152,9 @@ def _tell(result: SeparationResult, *, silent: bool) -> None:
         return
     cost = result.manifest["cost"]
     names = _together([*result.stems.values()])
+    if not result.repeated:
+        print(f"{names}  finished already")
+        return
     print(f"{names}  {cost['wall_seconds']:.1f} s, RTF {cost['rtf']:.2f}")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +17,7 @@ from typing import Any
 
 from stemlab import audio as audio_io
 from stemlab._models.devices import peak_device_bytes
-from stemlab._typing import StrPath
+from stemlab._typing import AudioArray, StrPath
 from stemlab.chunking import ChunkPlan, MixtureWindow
 from stemlab.errors import AudioError, ParameterError
 from stemlab.runs import (
@@ -22,6 +25,7 @@ from stemlab.runs import (
     BlockStore,
     Target,
     choose_target,
+    find_finished,
     package_versions,
     peak_memory_bytes,
 )
@@ -97,23 +101,40 @@ def run_to_files(
     recording = recording_of_file(info, output.downmix)
     digest = audio_io.file_digest(path)
     stems = job.sources if output.two_stems is None else (*job.sources, f"no_{output.two_stems}")
-    choose = partial(
-        choose_target,
-        out_dir,
-        output.filename,
-        song=path,
-        model=job.model.spec.name,
-        stems=stems,
-        ext=output.format,
-        input_sha256=digest,
-        force=output.force,
-    )
+    names: dict[str, Any] = {
+        "song": path,
+        "model": job.model.spec.name,
+        "stems": stems,
+        "ext": output.format,
+        "input_sha256": digest,
+    }
+    fingerprint = _fingerprint(job, asked, output, digest)
+    if output.resume:
+        done = find_finished(out_dir, output.filename, **names, fingerprint=fingerprint)
+        if done is not None:
+            target, manifest = done
+            return SeparationResult(target.stems, target.manifest, manifest, repeated=False)
+    choose = partial(choose_target, out_dir, output.filename, **names, force=output.force)
     choose()
-    # Raw float blocks and, at the end, as much again for the encoded files.
-    room = 2 * 4 * recording.channels * (info.samples or 0) * len(stems)
-    with BlockStore(out_dir, stems, recording.channels, expected_bytes=room) as store:
-        for block in job.run(recording):
-            store.append(block.stems)
+    resampled = info.sample_rate != job.model.spec.sample_rate
+    # Raw float blocks, those at the other rate, and as much again for the encoded files.
+    room = (3 if resampled else 2) * 4 * recording.channels * (info.samples or 0) * len(stems)
+    with BlockStore(
+        out_dir,
+        job.sources,
+        recording.channels,
+        expected_bytes=room,
+        owner=digest[:16],
+        key=fingerprint,
+        resume=output.resume,
+    ) as store:
+        job.prepare(recording)
+        if store.finished:
+            seconds = store.finished / job.model.spec.sample_rate
+            job.changes.append(f"An earlier run was continued, from {seconds:.0f} s on.")
+        _store(store, job, recording)
+        if resampled:
+            store.rewrite(job.at_native_rate(store.together(), recording))
         if output.two_stems:
             _add_rest(store, recording, job.samples, output.two_stems)
         gain, loud = _settle_gain(store.peak, output)
@@ -137,6 +158,7 @@ def run_to_files(
         wall_seconds = time.perf_counter() - started
         manifest = {
             "schema": SCHEMA,
+            "fingerprint": fingerprint,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "input": _describe_input(path, target, info, digest, job.samples),
             "model": _describe_model(job),
@@ -157,8 +179,41 @@ def run_to_files(
     return SeparationResult(target.stems, target.manifest, manifest)
 
 
+def _store(store: BlockStore, job: Job, recording: Recording) -> None:
+    """Separate what is missing, and write each block while the next one is computed."""
+    with ThreadPoolExecutor(1, "stemlab-writer") as writer:
+        written: Future[None] | None = None
+        for block in job.separate(recording, store.finished):
+            if written is not None:
+                written.result()
+            written = writer.submit(_write, store, dict(zip(job.sources, block, strict=True)))
+        if written is not None:
+            written.result()
+
+
+def _write(store: BlockStore, stems: dict[str, AudioArray]) -> None:
+    store.append(stems)
+    store.checkpoint()
+
+
+def _fingerprint(
+    job: Job, asked: SeparationSettings, output: OutputSettings, input_sha256: str
+) -> str:
+    """Digest of all that decides what a run writes: equal ones need not be repeated."""
+    how = {name: each for name, each in asdict(output).items() if name not in ("force", "resume")}
+    decisive = {
+        "input": input_sha256,
+        "model": job.model.sha256,
+        "parameters": {**asdict(asked), **how, "batch_size": job.batch_size},
+        "device": str(job.model.device),
+        "versions": package_versions(),
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
 def _add_rest(store: BlockStore, recording: Recording, samples: int, stem: str) -> None:
     """Add what the mixture holds besides one stem."""
+    store.add_stem(f"no_{stem}")
     mixture = MixtureWindow(
         exactly(recording.blocks(), samples, recording), recording.channels, samples
     )

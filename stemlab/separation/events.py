@@ -59,8 +59,11 @@ class SeparationResult:
         Its ``run.json``.
     manifest : dict
         What that file holds.
+    repeated : bool
+        False if an earlier run had made all of it already.
     """
 
     stems: Mapping[str, Path]
     manifest_path: Path
     manifest: dict[str, Any]
+    repeated: bool = True

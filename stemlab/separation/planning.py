@@ -111,6 +111,7 @@ def _plan(
         input_samples=input_samples,
         network_samples=network_samples,
         starts=starts,
+        skip_covered_tail=settings.skip_covered_tail,
         name=name,
         notes=_notes(spec, member, settings),
     )

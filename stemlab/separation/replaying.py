@@ -76,8 +76,9 @@ def replay(
     folder = Path(manifest_path) if Path(manifest_path).is_dir() else Path(manifest_path).parent
     try:
         parameters = dict(run["parameters"])
-        names = OutputSettings.__dataclass_fields__
-        output = OutputSettings(**{name: parameters.pop(name) for name in names})
+        names = set(OutputSettings.__dataclass_fields__)
+        parameters.pop("resume", None)  # It goes on with nothing.
+        output = OutputSettings(**{name: parameters.pop(name) for name in names - {"resume"}})
         batch_size = parameters.pop("batch_size")
         SeparationSettings(**parameters)
         recorded = {

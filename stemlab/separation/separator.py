@@ -172,6 +172,7 @@ class AudioStemSeparator:
         seed: int = 0,
         sources: Sequence[str] | None = None,
         pad_to_training_segment: bool = True,
+        skip_covered_tail: bool = False,
         progress: Progress | None = None,
     ) -> dict[str, AudioArray]:
         """Separate a recording that is in memory.
@@ -181,7 +182,9 @@ class AudioStemSeparator:
         audio : array, shape (channels, samples) or (samples,)
             Nominal range [-1, 1], one or two channels. Not modified.
         sample_rate : int, in Hz, in [1000, 768000]
-        segment_seconds, overlap, shifts, seed, sources, pad_to_training_segment : optional
+        segment_seconds, overlap, shifts, seed, sources : optional
+            As in `SeparationSettings`.
+        pad_to_training_segment, skip_covered_tail : bool, optional
             As in `SeparationSettings`.
         progress : callable, optional
             Called with a `SegmentDone` after each segment; raising an exception there cancels.
@@ -203,7 +206,13 @@ class AudioStemSeparator:
             If the network gives values that are not finite.
         """
         settings = SeparationSettings(
-            segment_seconds, overlap, shifts, seed, sources, pad_to_training_segment
+            segment_seconds,
+            overlap,
+            shifts,
+            seed,
+            sources,
+            pad_to_training_segment,
+            skip_covered_tail,
         )
         job = self._job(settings, progress)
         mixture = audio_io.as_audio(audio)
@@ -258,6 +267,7 @@ class AudioStemSeparator:
         seed: int = 0,
         sources: Sequence[str] | None = None,
         pad_to_training_segment: bool = True,
+        skip_covered_tail: bool = False,
         output: OutputSettings | None = None,
         progress: Progress | None = None,
     ) -> SeparationResult:
@@ -269,7 +279,9 @@ class AudioStemSeparator:
             Any recording that `stemlab.audio` reads.
         out_dir : path
             Gets ``<song>/<source>.wav`` and ``<song>/run.json``. Made if missing.
-        segment_seconds, overlap, shifts, seed, sources, pad_to_training_segment : optional
+        segment_seconds, overlap, shifts, seed, sources : optional
+            As in `SeparationSettings`.
+        pad_to_training_segment, skip_covered_tail : bool, optional
             As in `SeparationSettings`.
         output : OutputSettings, optional
             Format, names, what to do with loud samples and earlier results.
@@ -290,7 +302,13 @@ class AudioStemSeparator:
             If there is a result already, or it cannot be written. Nothing is left half-written.
         """
         settings = SeparationSettings(
-            segment_seconds, overlap, shifts, seed, sources, pad_to_training_segment
+            segment_seconds,
+            overlap,
+            shifts,
+            seed,
+            sources,
+            pad_to_training_segment,
+            skip_covered_tail,
         )
         output = output or OutputSettings()
         job = self._job(job_settings(settings, output, self.sources), progress)

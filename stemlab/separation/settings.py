@@ -38,6 +38,9 @@ class SeparationSettings:
     pad_to_training_segment : bool, default True
         Whether an HTDemucs pads shorter segments to its training length, as Demucs does. False
         (Demucs' ``use_train_segment=False``) saves time and memory and changes the output.
+    skip_covered_tail : bool, default False
+        Whether to leave out a last segment that holds nothing new, because the one before it
+        reaches the end, too. Saves that call (Demucs makes it) and changes the last moments.
 
     Raises
     ------
@@ -51,6 +54,7 @@ class SeparationSettings:
     seed: int = 0
     sources: Sequence[str] | None = None
     pad_to_training_segment: bool = True
+    skip_covered_tail: bool = False
 
     def __post_init__(self) -> None:
         check_segment_seconds(self.segment_seconds)
@@ -62,6 +66,7 @@ class SeparationSettings:
         self._set("shifts", check_count("shifts", self.shifts, 0, MAX_SHIFTS))
         self._set("seed", check_count("seed", self.seed, 0, 2**63 - 1))
         self._set("pad_to_training_segment", bool(self.pad_to_training_segment))
+        self._set("skip_covered_tail", bool(self.skip_covered_tail))
         if self.sources is not None:
             if isinstance(self.sources, str) or not isinstance(self.sources, Iterable):
                 raise ParameterError(
@@ -125,6 +130,10 @@ class OutputSettings:
         Replace an earlier result of the same recording.
     downmix : bool, default False
         Mix recordings with more than two channels down to stereo instead of refusing them.
+    resume : bool, default False
+        Go on from the last finished block of a run that was killed, with the samples that one run
+        would have made; leave a run alone that has finished. A run that ends early, for whatever
+        reason, then keeps what it has finished, in a hidden folder.
 
     Raises
     ------
@@ -139,6 +148,7 @@ class OutputSettings:
     two_stems: str | None = None
     force: bool = False
     downmix: bool = False
+    resume: bool = False
 
     def __post_init__(self) -> None:
         if self.bits is not None:
