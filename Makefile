@@ -8,7 +8,7 @@ CONSTRAINTS := supply-chain/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lab train repeat evaluate model notebooks report docs constraints supply-chain clean
+.PHONY: help install demo test lint format lab train repeat evaluate model notebooks benchmark report docs constraints supply-chain clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ notebooks: $(STAMP) ## run every notebook and store its outputs
 	  --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False \
 	  build/notebooks/*.ipynb
 	cp build/notebooks/*.ipynb notebooks/
+
+benchmark: $(STAMP) ## measure stemlab beside Demucs (an hour or so); writes benchmarks/speed/
+	$(BIN)/python benchmarks/speed.py benchmarks/speed
 
 report: $(STAMP) ## render the notebooks to pages that open offline, in build/report/
 	$(BIN)/python docs/report.py notebooks build/report

@@ -240,6 +240,20 @@ class ChunkPlan:
         """How often the network runs, over all passes."""
         return sum(self._chunk_count(start) for start in self.starts)
 
+    def calls_from(self, begin: int) -> int:
+        """How often the network runs for the samples from some position on.
+
+        Parameters
+        ----------
+        begin : int, >= 0
+
+        Returns
+        -------
+        calls : int
+            `calls` for 0.
+        """
+        return sum(1 for start in self.starts for _ in self.chunks(start, begin))
+
     @property
     def covered_samples(self) -> int:
         """Samples in all chunks together, overlaps counted as often as they are computed."""
@@ -268,13 +282,15 @@ class ChunkPlan:
         """`overlap_share` plus `padding_share`: in [0, 1), 0 if each sample is computed once."""
         return self.overlap_share + self.padding_share
 
-    def chunks(self, start: int = 0) -> Iterator[Chunk]:
+    def chunks(self, start: int = 0, begin: int = 0) -> Iterator[Chunk]:
         """List the chunks of the pass that begins at `start`, in order.
 
         Parameters
         ----------
         start : int, <= 0
             One of `starts`.
+        begin : int, >= 0, default 0
+            Position before which nothing is wanted: chunks that end there are left out.
 
         Yields
         ------
@@ -283,6 +299,8 @@ class ChunkPlan:
         for number in range(self._chunk_count(start)):
             position = start + number * self.hop_samples
             stop = min(position + self.segment_samples, self.samples)
+            if begin and stop <= begin:
+                continue
             missing = max((self.input_samples or 0) - (stop - position), 0)
             input_start = position - missing // 2
             yield Chunk(position, stop, input_start, input_start + missing + stop - position)
@@ -414,8 +432,7 @@ class _Pass:
     ) -> None:
         self.plan = plan
         self.member = member
-        # What ends before the first sample that is wanted has no part in it.
-        self._todo = (each for each in plan.chunks(start) if not begin or each.stop > begin)
+        self._todo = plan.chunks(start, begin)
         self.next: Chunk | None = next(self._todo, None)
         self.finished = plan.samples if self.next is None else self.next.start
         self._sum = _Timeline(shape, self.finished)

@@ -16,8 +16,8 @@ import platform
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,9 @@ from stemlab._models.spec import ModelSpec
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import OutputError, ParameterError
 from stemlab.runs import package_versions
-from stemlab.separation import AudioStemSeparator
+from stemlab.separation import AudioStemSeparator, SeparationSettings
 
-__all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration"]
+__all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration", "fit_memory"]
 
 # The two lengths at which a machine is calibrated: a call of the network's own length, where that
 # is no longer than this, and a quarter of it.
@@ -41,6 +41,7 @@ _LONGEST_CALIBRATION_SECONDS = 8.0
 _MOST_REPEATS, _ENOUGH_SECONDS = 3, 2.0
 # Of the file that is calibrated with, and of what a sum of two blocks holds for a moment.
 _BYTES, _COPIES = 4, 2
+_LONG_SECONDS = 600  # As memory does not depend on it: longer than any segment.
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class CostModel:
     memory : tuple of float or None
         Bytes of a process that computes x seconds at a time: a + b x + c x². None where it is not
         known.
+    together : bool
+        Whether the segments of a call are computed side by side, not one after the other.
     time_error, memory_error : float
         Largest relative error that was found when the model was checked, on the machine of the
         measurements.
@@ -102,6 +105,7 @@ class CostModel:
     lengths: tuple[float, ...]
     factors: tuple[float, ...]
     memory: tuple[float, float, float] | None
+    together: bool
     time_error: float
     memory_error: float
 
@@ -141,13 +145,7 @@ class CostModel:
     def _peak(self, plans: Sequence[ChunkPlan]) -> int | None:
         if self.memory is None:
             return None
-        fixed, linear, square = self.memory
-        longest = max(map(call_seconds, plans))
-        work = self.batch_size * (linear + square * longest) * longest
-        # Every pass holds about a segment of all stems; the first is part of what was measured.
-        segments = [each.segment_samples for each in plans for _ in each.starts]
-        held = (sum(segments) - max(segments)) * self.sources * 2 * _BYTES * _COPIES
-        return round(fixed + work + held)
+        return _peak_bytes(self.memory, self.sources, self.batch_size, self.together, plans)
 
 
 def call_seconds(plan: ChunkPlan) -> float:
@@ -223,9 +221,107 @@ def calibrate(separator: AudioStemSeparator, *, fresh: bool = False) -> CostMode
         lengths=lengths,
         factors=factors,
         memory=_memory(spec, entry) if separator.device == "cpu" else None,
+        together=_together(separator),
         time_error=float(_measured()["error"]["time"]["largest"]),
         memory_error=float(_measured()["error"]["memory"]["largest"]),
     )
+
+
+def fit_memory(
+    separator: AudioStemSeparator, settings: SeparationSettings, limit_bytes: int
+) -> int:
+    """Find how many segments in one call fit into some memory; the output does not depend on it.
+
+    Parameters
+    ----------
+    separator : AudioStemSeparator
+        Its batch size is the most that is wanted.
+    settings : SeparationSettings
+    limit_bytes : int
+        Of the whole process, Python and PyTorch included.
+
+    Returns
+    -------
+    batch_size : int, >= 1
+
+    Raises
+    ------
+    ParameterError
+        If not even one segment fits; the message names what would, and what that changes. Or if
+        what runs on the device is not known.
+
+    Notes
+    -----
+    An estimate, from what was measured on the CPU: `CostModel.memory_error` tells how good it is.
+    """
+    if separator.device != "cpu":
+        raise ParameterError(
+            f"a memory limit is known to be kept on the CPU only, not on {separator.device}. "
+            "Leave it out: where memory runs out, fewer segments are taken in one call."
+        )
+
+    def peak(batch_size: int, asked: SeparationSettings) -> int:
+        plans = separator.plan(_LONG_SECONDS * separator.sample_rate, asked)
+        memory = _memory(separator.spec, _shape_of(separator.spec)[1])
+        sources = len(separator.sources)
+        return _peak_bytes(memory, sources, batch_size, _together(separator), plans)
+
+    for batch_size in range(separator.batch_size, 0, -1):
+        if peak(batch_size, settings) <= limit_bytes:
+            return batch_size
+    asked = settings.segment_seconds or max(
+        float(m.segment_seconds) for m in separator.spec.members
+    )
+    shortest = max(m.min_segment_samples for m in separator.spec.members) / separator.sample_rate
+    segments = [each for each in (asked / 2**power for power in range(6)) if each >= shortest]
+    choices = [
+        replace(settings, segment_seconds=each, pad_to_training_segment=False, shifts=0)
+        for each in segments
+    ]
+    fitting = [each for each in choices if peak(1, each) <= limit_bytes]
+    advice = (
+        f"No setting fits; the least is about {_gigabytes(min(map(partial(peak, 1), choices)))}."
+    )
+    if fitting:
+        flag = " --no-pad" if any(member.pads for member in separator.spec.members) else ""
+        advice = (
+            f"--segment {fitting[0].segment_seconds:.3g}{flag} takes about "
+            f"{_gigabytes(peak(1, fitting[0]))} and gives another output."
+        )
+    raise ParameterError(
+        f"{separator.name} takes about {_gigabytes(peak(1, settings))} with these settings, more "
+        f"than the limit of {_gigabytes(limit_bytes)}. {advice}"
+    )
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"
+
+
+def _peak_bytes(
+    memory: tuple[float, float, float],
+    sources: int,
+    batch_size: int,
+    together: bool,
+    plans: Sequence[ChunkPlan],
+) -> int:
+    fixed, linear, square = memory
+    longest = max(map(call_seconds, plans))
+    work = (batch_size if together else 1) * (linear + square * longest) * longest
+    # Every pass holds about a segment of all stems; the first is part of what was measured. So does
+    # every further segment of a call, where that is all it takes.
+    segments = [each.segment_samples for each in plans for _ in each.starts]
+    others = sum(segments) - max(segments)
+    if not together:
+        others += (batch_size - 1) * max(segments)
+    held = others * sources * 2 * _BYTES * _COPIES
+    return round(fixed + work + held)
+
+
+def _together(separator: AudioStemSeparator) -> bool:
+    """On the CPU, an HTDemucs computes one segment after the other."""
+    architectures = {each.architecture for each in separator.spec.members}
+    return separator.device != "cpu" or architectures != {"HTDemucs"}
 
 
 @cache

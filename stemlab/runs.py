@@ -199,8 +199,14 @@ def find_finished(
 
     Parameters
     ----------
-    out_dir, template, song, model, stems, ext, input_sha256
-        As for `choose_target`.
+    out_dir : Path
+    template : str
+    song : Path
+    model : str
+    stems : sequence of str
+    ext : str
+    input_sha256 : str
+        These as for `choose_target`.
     fingerprint : str
         That the manifest of the run must hold.
 
@@ -339,7 +345,7 @@ class BlockStore:
                 try:
                     self._open(stems, expected_bytes, Journal(self._folder / "journal", key))
                 except BaseException:
-                    self._close(keep=resume)
+                    self._close(keep=bool(self._finished))
                     raise
         except BaseException:
             self._remove_made()
@@ -347,18 +353,19 @@ class BlockStore:
 
     def _open(self, stems: Sequence[str], expected_bytes: int, journal: Journal) -> None:
         paths = {each: self._folder / f"{each}.f32" for each in stems}
-        marks = journal.read() if self._resume else []
+        there = all(each.exists() for each in paths.values())
+        marks = journal.read() if self._resume and there else []
         if marks:
             self._stems = {name: _RawStem(path, "r+b") for name, path in paths.items()}
             marks = self._whole(marks)
         if not marks:
             self._close_stems()
             self._partial.clear()
-        there = sum(each.stat().st_size for each in self._folder.iterdir())
-        self._check_room(expected_bytes - there)
+        self._finished = marks[-1].samples if marks else 0
+        taken = sum(each.stat().st_size for each in self._folder.iterdir())
+        self._check_room(expected_bytes - taken)
         if not marks:
             self._stems = {name: _RawStem(path, "w+b") for name, path in paths.items()}
-        self._finished = marks[-1].samples if marks else 0
         self._journal = journal
         journal.begin(marks)
 

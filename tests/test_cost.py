@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from stemlab import SeparationSettings, cost
 from stemlab._assets import demo_song_dir
-from stemlab.cost import CostModel, calibrate
+from stemlab.cost import CostModel, calibrate, fit_memory
 from stemlab.errors import ParameterError
 from stemlab.separation import AudioStemSeparator
 
@@ -46,6 +47,7 @@ def model():
         lengths=(1.95, 7.8),
         factors=(1.0, 1.0),
         memory=(3e8, 5e7, 0.0),
+        together=False,
         time_error=0.2,
         memory_error=0.1,
     )
@@ -97,7 +99,7 @@ def test_memory_does_not_depend_on_the_length_and_grows_with_the_batch(model, mi
     short, _ = estimate(model, mini, seconds=60)
     long, _ = estimate(model, mini, seconds=7200)
     assert short.peak_memory_bytes == long.peak_memory_bytes
-    batched, _ = estimate(dataclasses.replace(model, batch_size=4), mini)
+    batched, _ = estimate(dataclasses.replace(model, batch_size=4, together=True), mini)
     assert batched.peak_memory_bytes == pytest.approx(3e8 + 4 * 5e7 * 7.8, rel=1e-6)
 
 
@@ -207,3 +209,35 @@ def test_the_stated_error_is_that_of_the_checks():
     }
     free = [each for each in fields["checked"] if not each["padded"] and not each["shifts"]]
     assert not {(each["model"], each["segment_seconds"]) for each in free} & fitted
+
+
+def test_a_memory_limit_takes_fewer_segments_in_one_call_before_it_refuses(tiny_hdemucs):
+    separator = AudioStemSeparator(tiny_hdemucs, device="cpu", batch_size=16)
+    settings = SeparationSettings()
+    assert fit_memory(separator, settings, 100 * 10**9) == 16
+    taken = {limit: fit_memory(separator, settings, limit * 10**6) for limit in (540, 580, 700)}
+    assert [*taken.values()] == sorted(taken.values())
+    assert 1 <= taken[540] < taken[580] < taken[700] == 16
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        (
+            500_000_000,
+            r"takes about 0\.\d\d GB .* limit of 0\.50 GB\. --segment [\d.]+ --no-pad takes",
+        ),
+        (1_000_000, r"limit of 0\.00 GB\. No setting fits; the least is about 0\.\d\d GB"),
+    ],
+)
+def test_a_memory_limit_that_cannot_be_kept_names_what_would_fit(mini, limit, words):
+    with pytest.raises(ParameterError, match=words):
+        fit_memory(mini, SeparationSettings(), limit)
+
+
+def test_what_a_limit_advises_is_accepted(mini):
+    with pytest.raises(ParameterError) as refused:
+        fit_memory(mini, SeparationSettings(), 500_000_000)
+    segment = float(re.search(r"--segment ([\d.]+)", str(refused.value))[1])
+    advised = SeparationSettings(segment_seconds=segment, pad_to_training_segment=False)
+    assert fit_memory(mini, advised, 500_000_000) == 1

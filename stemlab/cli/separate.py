@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from stemlab.audio import find_recordings
 from stemlab.cli.main import describe, exit_code
+from stemlab.cost import fit_memory
 from stemlab.errors import AudioError, ParameterError
 from stemlab.separation import (
     AudioStemSeparator,
@@ -61,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
         options.model, device=options.device, batch_size=options.batch_size
     )
     separator.check(settings, output)
+    if options.memory_limit is not None:
+        separator = _within(options.memory_limit, separator, settings, options)
     if not all(options.songs):
         raise ParameterError("SONG_OR_FOLDER is empty. Name a file or a folder; '.' is this one.")
     reports, first_code = [], 0
@@ -72,6 +75,24 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"songs": reports}, indent=2))
     return first_code
+
+
+def _within(
+    limit: int,
+    separator: AudioStemSeparator,
+    settings: SeparationSettings,
+    options: argparse.Namespace,
+) -> AudioStemSeparator:
+    fitting = fit_memory(separator, settings, limit)
+    if fitting == separator.batch_size:
+        return separator
+    if not options.quiet:
+        print(
+            f"stemlab: note: to keep the memory limit, {fitting} segments are taken in one call "
+            f"instead of {separator.batch_size} (same output).",
+            file=sys.stderr,
+        )
+    return AudioStemSeparator(options.model, device=options.device, batch_size=fitting)
 
 
 def settings_of(options: argparse.Namespace) -> SeparationSettings:

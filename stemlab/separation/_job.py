@@ -190,7 +190,7 @@ class Job:
             channels=self._spec.channels,
             batch_size=self.batch_size,
             begin=begin,
-            on_calls=self._report(sum(each.calls for each in self.made_plans)),
+            on_calls=self._report(begin),
         )
         try:
             for _, block in finished:
@@ -320,15 +320,17 @@ class Job:
             f"less: --segment {asked / 2:.3g}{flag} (other output){shorter}."
         )
 
-    def _report(self, total: int) -> Callable[[int, int], None]:
+    def _report(self, begin: int) -> Callable[[int, int], None]:
         begun = time.perf_counter()
-        done = 0
+        total = sum(each.calls for each in self.made_plans)
+        earlier = total - sum(each.calls_from(begin) for each in self.made_plans)
+        done = earlier
 
         def report(calls: int, finished: int) -> None:
             nonlocal done
             done += calls
             if self._progress is not None:
-                each = (time.perf_counter() - begun) / done
+                each = (time.perf_counter() - begun) / (done - earlier)
                 seconds = finished / self._spec.sample_rate
                 self._progress(SegmentDone(done, total, seconds, each * (total - done)))
 

@@ -1,0 +1,288 @@
+"""Runs that are killed and go on: real processes, killed without warning."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stemlab import AudioStemSeparator, OutputSettings, ParameterError
+from stemlab.cli.main import main
+from stemlab.errors import OutputError
+
+SECONDS = 12
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    """Noise in the ways in which recordings differ: rate and channels."""
+    folder, rng = tmp_path_factory.mktemp("songs"), np.random.default_rng(0)
+    for name, rate, channels in (("plain", 44_100, 2), ("other", 48_000, 2), ("mono", 44_100, 1)):
+        audio = rng.uniform(-0.3, 0.3, (SECONDS * rate, channels)).astype(np.float32)
+        soundfile.write(folder / f"{name}.wav", audio, rate, subtype="FLOAT")
+    return folder
+
+
+def command(song, model, out, *options):
+    return [
+        *(sys.executable, "-m", "stemlab", "separate", str(song), "--model", str(model)),
+        *("--out", str(out), "--overlap", "0.5", *options),
+    ]
+
+
+def journals(out):
+    return [*Path(out).glob(".stemlab-*.partial/journal")]
+
+
+def kill_after(lines, arguments, out):
+    """Start a run and kill it once its journal has so many lines; how many blocks are finished."""
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        found = journals(out)
+        if found and found[0].read_bytes().count(b"\n") > lines:
+            break
+        time.sleep(0.005)
+    assert process.poll() is None, "the run ended before it was killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return len(journals(out)[0].read_bytes().splitlines()) - 1
+
+
+def samples(out):
+    (manifest,) = Path(out).glob("*/run.json")
+    run = json.loads(manifest.read_bytes())
+    return run, {name: each["samples_sha256"] for name, each in run["stems"].items()}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
+@pytest.mark.parametrize(
+    ("song", "options"),
+    [("plain", ("--shifts", "2")), ("other", ("--two-stems", "bass", "--format", "flac"))],
+)
+def test_killed_again_and_again_it_ends_with_the_samples_of_one_run(
+    tiny_model_folder, songs, tmp_path, song, options
+):
+    path = songs / f"{song}.wav"
+    whole = command(path, tiny_model_folder, tmp_path / "whole", *options)
+    subprocess.run(whole, check=True, capture_output=True)
+    resumed = command(path, tiny_model_folder, tmp_path / "cut", "--resume", *options)
+    # The first is killed without having been told to resume.
+    done = [kill_after(1, [each for each in resumed if each != "--resume"], tmp_path / "cut")]
+    done += [kill_after(done[0] + 4, resumed, tmp_path / "cut")]
+    assert done[0] < done[1]
+    subprocess.run(resumed, check=True, capture_output=True)
+    (expected_run, expected), (run, found) = samples(tmp_path / "whole"), samples(tmp_path / "cut")
+    assert found == expected
+    assert run["fingerprint"] == expected_run["fingerprint"]
+    assert [each for each in run["changes"] if "was continued, from" in each]
+    names = [each.name for each in (tmp_path / "cut").iterdir()]
+    assert names == [song], "something stray was left"
+
+
+def test_a_finished_run_is_recognised_and_not_repeated(
+    tiny_model_folder, songs, tmp_path, capsys, monkeypatch
+):
+    arguments = command(songs / "plain.wav", tiny_model_folder, tmp_path / "out", "--resume")[3:]
+    assert main(arguments) == 0
+    before = {each: each.stat().st_mtime_ns for each in (tmp_path / "out").rglob("*")}
+    capsys.readouterr()
+
+    def never(*_):
+        raise AssertionError("it was separated again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("stemlab.separation._job.Job.separate", never)
+        assert main(arguments) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert {each: each.stat().st_mtime_ns for each in (tmp_path / "out").rglob("*")} == before
+    # Made in another way, or no longer what was written, it is not taken for finished.
+    assert main([*arguments, "--shifts", "1"]) == 6
+    with (tmp_path / "out" / "plain" / "bass.wav").open("ab") as file:
+        file.write(b"more")
+    assert main(arguments) == 6
+    assert "--force" in capsys.readouterr().err
+
+
+def interrupted(separator, song, out, blocks, **options):
+    """Run until so many blocks are done and then give up, as after Ctrl-C."""
+
+    def progress(event):
+        if event.done == blocks:
+            raise KeyboardInterrupt
+
+    output = OutputSettings(resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        separator.separate_file(song, out, output=output, progress=progress, **options)
+    return next(Path(out).glob(".stemlab-*.partial"))
+
+
+@pytest.fixture
+def separator(tiny_htdemucs):
+    return AudioStemSeparator(tiny_htdemucs)
+
+
+def digests(result):
+    return {name: each["samples_sha256"] for name, each in result.manifest["stems"].items()}
+
+
+def test_early_ends_keep_what_is_finished_and_calls_are_not_repeated(separator, songs, tmp_path):
+    song, calls = songs / "plain.wav", []
+    interrupted(separator, song, tmp_path / "out", 20)
+    result = separator.separate_file(
+        song, tmp_path / "out", output=OutputSettings(resume=True), progress=calls.append
+    )
+    total = result.manifest["plan"][0]["calls"]
+    # One chunk reaches over the place where it was cut off.
+    assert len(calls) in (total - 19, total - 18)
+    assert calls[0].done == total - len(calls) + 1
+    assert calls[-1].done == calls[-1].total == total
+    assert digests(result) == digests(separator.separate_file(song, tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("damage", ["flip", "shorten", "lose", "tear", "garbage"])
+def test_what_was_damaged_is_made_again(separator, songs, tmp_path, damage):
+    song = songs / "plain.wav"
+    folder = interrupted(separator, song, tmp_path / "out", 20)
+    raw, journal = folder / "drums.f32", folder / "journal"
+    content = bytearray(raw.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+        raw.write_bytes(content)
+    elif damage == "shorten":
+        raw.write_bytes(content[: len(content) // 3])
+    elif damage == "lose":
+        raw.unlink()
+    elif damage == "tear":
+        journal.write_bytes(journal.read_bytes()[:-30])
+    else:
+        journal.write_bytes(b"\xff\x00 no journal")
+    result = separator.separate_file(song, tmp_path / "out", output=OutputSettings(resume=True))
+    assert digests(result) == digests(separator.separate_file(song, tmp_path / "whole"))
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["plain"]
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_another_run_of_the_song_takes_nothing_over(separator, songs, tmp_path, resume):
+    song = songs / "plain.wav"
+    interrupted(separator, song, tmp_path / "out", 20)
+    settings = {"overlap": 0.1} if resume else {}
+    result = separator.separate_file(
+        song, tmp_path / "out", output=OutputSettings(resume=resume), **settings
+    )
+    assert not [each for each in result.manifest["changes"] if "was continued, from" in each]
+    assert digests(result) == digests(separator.separate_file(song, tmp_path / "w", **settings))
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["plain"]
+
+
+def test_a_mono_recording_goes_on_as_well(separator, songs, tmp_path):
+    interrupted(separator, songs / "mono.wav", tmp_path / "out", 20)
+    output = OutputSettings(resume=True)
+    result = separator.separate_file(songs / "mono.wav", tmp_path / "out", output=output)
+    whole = separator.separate_file(songs / "mono.wav", tmp_path / "whole")
+    assert digests(result) == digests(whole)
+
+
+def test_an_unfinished_run_of_another_song_stays(separator, songs, tmp_path):
+    folder = interrupted(separator, songs / "plain.wav", tmp_path / "out", 20)
+    separator.separate_file(songs / "mono.wav", tmp_path / "out")
+    assert folder.exists()
+
+
+def test_a_run_that_works_is_left_alone(separator, songs, tmp_path):
+    """The same song twice at once: each has its own folder, and one of them is the first."""
+    song, out = songs / "plain.wav", tmp_path / "out"
+
+    def second(event):
+        if event.done == 5:
+            (held,) = out.glob(".stemlab-*.partial")
+            result = separator.separate_file(song, out, output=OutputSettings(resume=True))
+            assert result.repeated
+            assert [*out.glob(".stemlab-*.partial")] == [held]
+
+    with pytest.raises(OutputError, match="exists already"):
+        separator.separate_file(song, out, progress=second)
+    assert [each.name for each in out.iterdir()] == ["plain"]
+
+
+def test_ctrl_c_says_how_to_go_on(tiny_model_folder, songs, tmp_path):
+    for options, words in (
+        (["--resume"], "goes on from here"),
+        ([], "nothing half-written was left"),
+    ):
+        out = tmp_path / "out"
+        arguments = command(songs / "plain.wav", tiny_model_folder, out, *options)
+        process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+        while not (journals(out) and journals(out)[0].read_bytes().count(b"\n") > 2):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert words in said
+        assert process.returncode == 130
+        assert out.exists() == bool(options)
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def _mounted(folder: Path, size: str) -> bool:
+    arguments = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    return subprocess.run(arguments, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting needs root")
+def test_a_disk_that_fills_up_is_said_and_the_next_run_goes_on(
+    tiny_model_folder, songs, tmp_path, capsys
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not _mounted(disk, "30m"):
+        pytest.skip("this system lets nobody mount")
+    try:
+        arguments = command(songs / "plain.wav", tiny_model_folder, disk / "out", "--resume")[3:]
+        (disk / "other").write_bytes(bytes(20_000_000))
+        assert main(arguments) == 6  # 12 s of four stems, twice: 34 MB.
+        said = capsys.readouterr().err
+        assert re.search(r"has \d\d MB of free space; this run needs about 34 MB", said)
+        assert [each.name for each in disk.iterdir()] == ["other"]
+        # Somebody else fills it while the run works.
+        shorter = ["--sources", "bass", "--format", "flac", "--bits", "16"]
+        song = songs / "plain.wav"
+        separator = AudioStemSeparator(tiny_model_folder)
+        output = OutputSettings(resume=True)
+
+        def fill(event):
+            if event.done == 10:
+                free = shutil.disk_usage(disk).free
+                (disk / "more").write_bytes(bytes(free - 100_000))
+
+        with pytest.raises(OutputError, match="No space left on device"):
+            separator.separate_file(
+                song, disk / "out", sources=["bass"], output=output, progress=fill
+            )
+        (disk / "more").unlink()
+        result = separator.separate_file(song, disk / "out", sources=["bass"], output=output)
+        whole = separator.separate_file(song, tmp_path / "whole", sources=["bass"])
+        assert digests(result) == digests(whole)
+        assert any("was continued, from" in each for each in result.manifest["changes"])
+        assert main([*arguments, *shorter]) == 6  # What is there was made in another way.
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_resume_is_no_part_of_how_a_run_is_repeated(separator, songs, tmp_path):
+    result = separator.separate_file(
+        songs / "plain.wav", tmp_path / "out", output=OutputSettings(resume=True)
+    )
+    plain = separator.separate_file(songs / "plain.wav", tmp_path / "plain")
+    assert result.manifest["fingerprint"] == plain.manifest["fingerprint"]
+    with pytest.raises(ParameterError):
+        OutputSettings(resume=True, format="wma")
