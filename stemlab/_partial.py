@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +51,16 @@ class PartialFolder:
             self.path = Path(tempfile.mkdtemp(prefix=prefix, suffix=_SUFFIX, dir=parent))
             self._lock = _lock(self.path)
 
-    def clear(self) -> None:
-        """Remove what an earlier run left."""
+    def clear(self, *, keep: Collection[Path] = ()) -> None:
+        """Remove what an earlier run left.
+
+        Parameters
+        ----------
+        keep : collection of Path, optional
+            What stays.
+        """
         for each in self.path.iterdir():
-            if each.name != _LOCK_NAME:
+            if each.name != _LOCK_NAME and each not in keep:
                 shutil.rmtree(each) if each.is_dir() else each.unlink()
 
     def close(self, *, keep: bool) -> None:

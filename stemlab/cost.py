@@ -269,27 +269,26 @@ def fit_memory(
     for batch_size in range(separator.batch_size, 0, -1):
         if peak(batch_size, settings) <= limit_bytes:
             return batch_size
-    asked = settings.segment_seconds or max(
-        float(m.segment_seconds) for m in separator.spec.members
-    )
-    shortest = max(m.min_segment_samples for m in separator.spec.members) / separator.sample_rate
-    segments = [each for each in (asked / 2**power for power in range(6)) if each >= shortest]
+    spec = separator.spec
+    asked = settings.segment_seconds or spec.segment_seconds
+    segments = [asked / 2**power for power in range(6)]
     choices = [
         replace(settings, segment_seconds=each, pad_to_training_segment=False, shifts=0)
         for each in segments
+        if each >= spec.min_segment_seconds
     ]
     fitting = [each for each in choices if peak(1, each) <= limit_bytes]
     advice = (
         f"No setting fits; the least is about {_gigabytes(min(map(partial(peak, 1), choices)))}."
     )
     if fitting:
-        flag = " --no-pad" if any(member.pads for member in separator.spec.members) else ""
+        flag = " --no-pad" if spec.pads else ""
         advice = (
             f"--segment {fitting[0].segment_seconds:.3g}{flag} takes about "
             f"{_gigabytes(peak(1, fitting[0]))} and gives another output."
         )
     raise ParameterError(
-        f"{separator.name} takes about {_gigabytes(peak(1, settings))} with these settings, more "
+        f"{spec.name} takes about {_gigabytes(peak(1, settings))} with these settings, more "
         f"than the limit of {_gigabytes(limit_bytes)}. {advice}"
     )
 
@@ -357,10 +356,8 @@ def _memory(spec: ModelSpec, entry: dict[str, Any]) -> tuple[float, float, float
 
 
 def _lengths(spec: ModelSpec) -> tuple[float, ...]:
-    own = max(float(each.segment_seconds) for each in spec.members)
-    longest = min(own, _LONGEST_CALIBRATION_SECONDS)
-    shortest = max(each.min_segment_samples for each in spec.members) / spec.sample_rate
-    return (max(longest / 4, 2 * shortest), longest)
+    longest = min(spec.segment_seconds, _LONGEST_CALIBRATION_SECONDS)
+    return (max(longest / 4, 2 * spec.min_segment_seconds), longest)
 
 
 def _calibration(

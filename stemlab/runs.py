@@ -360,7 +360,7 @@ class BlockStore:
             marks = self._whole(marks)
         if not marks:
             self._close_stems()
-            self._partial.clear()
+        self._partial.clear(keep=[*paths.values()] if marks else [])
         self._finished = marks[-1].samples if marks else 0
         taken = sum(each.stat().st_size for each in self._folder.iterdir())
         self._check_room(expected_bytes - taken)

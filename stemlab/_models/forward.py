@@ -30,8 +30,9 @@ class NetworkRunner:
     Parameters
     ----------
     network : nn.Module
-        An HTDemucs or HDemucs. Never changed: where it is in training mode, on another device or
-        in another precision it is copied, otherwise only its weights are shared.
+        An HTDemucs or HDemucs. Never changed: the fast path takes over a copy of its weights, laid
+        out anew; Demucs' own forward shares them, or a copy where it is in training mode, on
+        another device or in another precision.
     device : torch.device
 
     Attributes

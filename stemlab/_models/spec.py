@@ -70,6 +70,21 @@ class ModelSpec:
     members: tuple[MemberSpec, ...]
     parameters: int
 
+    @property
+    def segment_seconds(self) -> float:
+        """The own segment of its networks; the longest, where they differ."""
+        return max(float(each.segment_seconds) for each in self.members)
+
+    @property
+    def min_segment_seconds(self) -> float:
+        """The shortest segment that all its networks accept."""
+        return max(each.min_segment_samples for each in self.members) / self.sample_rate
+
+    @property
+    def pads(self) -> bool:
+        """Whether a network pads shorter segments to its own unless told otherwise."""
+        return any(each.pads for each in self.members)
+
 
 def spec_of_manifest(manifest: ModelManifest) -> ModelSpec:
     """Describe the model of a manifest; its weights are not touched.

@@ -138,19 +138,7 @@ def run_to_files(
         if output.two_stems:
             _add_rest(store, recording, job.samples, output.two_stems)
         gain, loud = _settle_gain(store.peak, output)
-        drafts = {name: store.draft(f"{name}.{output.format}") for name in stems}
-        for name, draft in drafts.items():
-            audio_io.write_file(
-                draft,
-                store.blocks(name),
-                info.sample_rate,
-                recording.channels,
-                format=output.format,
-                bits=output.bits,
-                gain=gain,
-                clamp=output.clip == "clamp",
-                samples=job.samples,
-            )
+        drafts = _encode(store, stems, job.samples, recording, gain, output)
         if audio_io.file_digest(path) != digest:
             raise AudioError(f"{str(path)!r} changed while it was read. Separate it again.", path)
         # Once more, because another process may have written a result since the first time.
@@ -223,6 +211,31 @@ def _add_rest(store: BlockStore, recording: Recording, samples: int, stem: str) 
         store.append({f"no_{stem}": mixture.read(position, stop) - block})
         mixture.forget(stop)
         position = stop
+
+
+def _encode(
+    store: BlockStore,
+    stems: Sequence[str],
+    samples: int,
+    recording: Recording,
+    gain: float,
+    output: OutputSettings,
+) -> dict[str, Path]:
+    """Write the stems as whole files into the working folder."""
+    drafts = {name: store.draft(f"{name}.{output.format}") for name in stems}
+    for name, draft in drafts.items():
+        audio_io.write_file(
+            draft,
+            store.blocks(name),
+            recording.sample_rate,
+            recording.channels,
+            format=output.format,
+            bits=output.bits,
+            gain=gain,
+            clamp=output.clip == "clamp",
+            samples=samples,
+        )
+    return drafts
 
 
 def _settle_gain(peak: float, output: OutputSettings) -> tuple[float, list[str]]:

@@ -185,11 +185,10 @@ def settings_of(
     settings : dict of SweepSetting to SeparationSettings
         In the order of the grid, each once. Whether the model can take them is not checked.
     """
-    members = separator.spec.members
-    pads = any(each.pads for each in members)
-    own = max(float(each.segment_seconds) for each in members)
+    spec = separator.spec
+    own = spec.segment_seconds
     # A bag whose members differ in their own segments gets these by being asked for none.
-    differ = any(float(each.segment_seconds) != own for each in members)
+    differ = any(float(each.segment_seconds) != own for each in spec.members)
     found = {}
     for segment, overlap, shifts, padded in itertools.product(
         (own, own / 2, own / 4) if grid.segments is None else grid.segments,
@@ -197,7 +196,8 @@ def settings_of(
         grid.shifts,
         (pads_by_default,) if grid.padded is None else grid.padded,
     ):
-        setting = SweepSetting(model, float(segment), float(overlap), int(shifts), pads and padded)
+        pads = spec.pads and padded
+        setting = SweepSetting(model, float(segment), float(overlap), int(shifts), pads)
         found[setting] = SeparationSettings(
             segment_seconds=None if differ and segment == own else setting.segment_seconds,
             overlap=setting.overlap,
@@ -226,10 +226,9 @@ def long_context_settings(
         The longest segment that the model takes or the grid has, an overlap of 0.75 and two
         shifts, which are other ones than those of the grid.
     """
-    members = separator.spec.members
     longest: float | None = None
-    if all(each.max_segment_seconds is None for each in members):
-        own = max(float(each.segment_seconds) for each in members)
+    if all(each.max_segment_seconds is None for each in separator.spec.members):
+        own = separator.spec.segment_seconds
         longest = max([own, *(grid.segments or ())])
         longest = None if longest == own else longest
     return SeparationSettings(

@@ -384,7 +384,7 @@ class SeparationPanel(WorkPanel):
             self._segment.max = min(longest, _MOST_TIMES_ITS_OWN * own)
             self._segment.min = low
             self._segment.value = own
-        self._pad.layout.display = "" if any(each.pads for each in spec.members) else "none"
+        self._pad.layout.display = "" if spec.pads else "none"
 
     def _show_segment(self, _: object = None) -> None:
         wanted = self._own_segment() if self.segment_seconds is None else self.segment_seconds
