@@ -45,14 +45,14 @@ class Case:
 
 
 CASES = (
-    Case("htdemucs", 24, 1, 5),
-    Case("htdemucs", 24, 2, 5),
+    Case("htdemucs", 24, 1, 3),
+    Case("htdemucs", 24, 2, 3),
     Case("htdemucs", 300, 2, 1),
     Case("hdemucs_mmi", 24, 2, 3),
     Case("hdemucs_mmi", 300, 2, 1),
-    Case("stemlab-mini", 24, 1, 5),
-    Case("stemlab-mini", 24, 2, 5),
-    Case("stemlab-mini", 300, 2, 3),
+    Case("stemlab-mini", 24, 1, 3),
+    Case("stemlab-mini", 24, 2, 3),
+    Case("stemlab-mini", 300, 2, 1),
     Case("narrow", 3600, 2, 1),
 )
 LENGTHS = (60, 600, 7200)

@@ -37,8 +37,8 @@ __all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration",
 # The two lengths at which a machine is calibrated: a call of the network's own length, where that
 # is no longer than this, and a quarter of it.
 _LONGEST_CALIBRATION_SECONDS = 8.0
-# Short calls vary more: they are repeated.
-_MOST_REPEATS, _ENOUGH_SECONDS = 3, 2.0
+# Short calls are measured some at a time.
+_MOST_CALLS, _ENOUGH_SECONDS = 6, 2.0
 # Of the file that is calibrated with, and of what a sum of two blocks holds for a moment.
 _BYTES, _COPIES = 4, 2
 _LONG_SECONDS = 600  # As memory does not depend on it: longer than any segment.
@@ -395,24 +395,26 @@ def _is_time(value: object) -> bool:
 
 
 def _measure(separator: AudioStemSeparator, lengths: Sequence[float]) -> list[float]:
-    """Seconds of one call at each length, the shortest first; it is the least of some."""
-    samples = int(separator.sample_rate * max(lengths))
-    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, samples))
-    _time_call(separator, noise, lengths[0])  # Loads the weights, and warms up.
+    """Seconds of one call at each length, the shortest first."""
+    samples = int(separator.sample_rate * max(lengths)) * _MOST_CALLS
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, samples)).astype(np.float32)
+    _time_calls(separator, noise, lengths[0], 1)  # Loads the weights, and warms up.
     times = []
     for length in lengths:
-        taken: list[float] = []
-        while len(taken) < _MOST_REPEATS and sum(taken) < _ENOUGH_SECONDS:
-            taken.append(_time_call(separator, noise, length))
+        taken = _time_calls(separator, noise, length, 1)
+        # Of quick calls, several in a run: one alone would count what every run takes besides.
+        calls = min(int(_ENOUGH_SECONDS / taken), _MOST_CALLS)
+        if calls > 1:
+            taken = min(taken, _time_calls(separator, noise, length, calls) / calls)
         # All networks of a bag had their turn.
-        times.append(min(taken) / len(separator.spec.members))
+        times.append(taken / len(separator.spec.members))
     return times
 
 
-def _time_call(
-    separator: AudioStemSeparator, noise: npt.NDArray[np.float64], length: float
+def _time_calls(
+    separator: AudioStemSeparator, noise: npt.NDArray[np.float32], length: float, calls: int
 ) -> float:
-    audio = noise[:, : int(separator.sample_rate * length)]
+    audio = noise[:, : int(separator.sample_rate * length) * calls]
     started = time.perf_counter()
     separator.separate_audio(
         audio,
