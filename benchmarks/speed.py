@@ -88,11 +88,11 @@ def make_network(name: str) -> Any:
 
 def run_stemlab(network: Any, song: Path, out: Path) -> float:
     """Separate with stemlab; the time that it takes."""
-    from stemlab import AudioStemSeparator
+    from stemlab import AudioStemSeparator, OutputSettings
 
     separator = AudioStemSeparator(network, device="cpu")
     started = time.perf_counter()
-    separator.separate_file(song, out)
+    separator.separate_file(song, out, output=OutputSettings(force=True))
     taken = time.perf_counter() - started
     for each in (out / song.stem).glob("*.wav"):
         each.rename(out / each.name)
