@@ -29,7 +29,8 @@ import numpy as np
 from stemlab._partial import Journal, Mark, PartialFolder
 from stemlab._typing import AudioArray, StrPath
 from stemlab._version import __version__
-from stemlab.errors import OutputError, ParameterError
+from stemlab.audio import file_digest
+from stemlab.errors import AudioError, OutputError, ParameterError
 
 __all__ = [
     "BlockStore",
@@ -219,17 +220,12 @@ def find_finished(
         try:
             fields = read_run(target.manifest)
             wanted = {name: str(fields["stems"][name]["sha256"]) for name in stems}
-            found = {name: _file_sha256(path) for name, path in target.stems.items()}
-        except (ParameterError, OSError, KeyError, TypeError):
+            found = {name: file_digest(path) for name, path in target.stems.items()}
+        except (AudioError, ParameterError, KeyError, TypeError):
             continue
         if fields.get("fingerprint") == fingerprint and found == wanted:
             return target, fields
     return None
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _targets(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -163,7 +162,6 @@ def _add_separate(commands: _Commands[_Parser]) -> None:
     add("--force", action="store_true", help="replace an earlier result of the same recording")
     add(
         "--memory-limit",
-        type=_bytes,
         metavar="SIZE",
         help="for instance 900MB or 2GB: fewer segments per call where they do not fit; refused "
         "where not even one does, with what would (CPU only)",
@@ -358,21 +356,6 @@ def _numbers(kind: type[float] | type[int]) -> Callable[[str], list[float]]:
             ) from None
 
     return read
-
-
-def _bytes(text: str) -> int:
-    """Read a size like 900MB or 1.5GB."""
-    found = re.fullmatch(r"([0-9.]+) ?([kMG]i?)?B?", text.strip(), re.IGNORECASE)
-    powers = {"": 0, "k": 1, "m": 2, "g": 3}
-    try:
-        number, unit = found.groups() if found else ("", "")
-        unit = (unit or "").lower()
-        size = int(float(number) * (1024 if unit.endswith("i") else 1000) ** powers[unit[:1]])
-    except (ValueError, OverflowError):
-        size = 0
-    if size < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 900MB or 2GB")
-    return size
 
 
 def _decibels(text: str) -> float:

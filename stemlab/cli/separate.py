@@ -78,12 +78,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _within(
-    limit: int,
+    limit: str,
     separator: AudioStemSeparator,
     settings: SeparationSettings,
     options: argparse.Namespace,
 ) -> AudioStemSeparator:
-    fitting = fit_memory(separator, settings, limit)
+    from stemlab.sweeps.recommending import parse_memory  # Loads pandas.
+
+    fitting = fit_memory(separator, settings, int(parse_memory(limit)))
     if fitting == separator.batch_size:
         return separator
     if not options.quiet:
