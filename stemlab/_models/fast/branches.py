@@ -16,7 +16,7 @@ from demucs.hdemucs import HDecLayer, HEncLayer
 from torch import Tensor
 from torch.nn import functional
 
-from stemlab._models.fast.arithmetic import Arena, Product, blocks
+from stemlab._models.fast.arithmetic import Arena, Gate, Product, blocks
 from stemlab._models.fast.convolution import WinogradGate
 from stemlab._models.fast.layout import require
 from stemlab._models.fast.residual import Residual
@@ -43,10 +43,10 @@ class _Encoder:
         self._kernel = _kernel(layer.conv.weight)
         self._bias = layer.conv.bias
         self._residual = _residual(layer.dconv)
-        self._gate = Product(layer.rewrite.weight.flatten(1), layer.rewrite.bias)
+        self._gate = Gate(layer.rewrite.weight.flatten(1), layer.rewrite.bias)
 
-    def _gated(self, x: Tensor) -> Tensor:
-        return functional.glu(self._gate(x), dim=-1)
+    def _gated(self, x: Tensor, out: Tensor) -> None:
+        torch.mul(*self._gate(x), out=out)
 
 
 class FrequencyEncoder(_Encoder):
@@ -90,7 +90,7 @@ class FrequencyEncoder(_Encoder):
             y = functional.gelu(y)
             if self._residual is not None:
                 self._residual.add_to(y)
-            encoded[block] = self._gated(y)
+            self._gated(y, encoded[block])
             if self._embedding is not None:
                 encoded[block] += self._embedding[block, None]
         return encoded
@@ -134,7 +134,7 @@ class TimeEncoder(_Encoder):
         if self._residual is not None:
             self._residual.add_to(encoded[None])
         for block in blocks(*encoded.shape):
-            encoded[block] = self._gated(encoded[block])
+            self._gated(encoded[block], encoded[block])
         return encoded
 
 

@@ -18,6 +18,7 @@ from stemlab._models.fast.branches import (
     TimeEncoder,
 )
 from stemlab._models.fast.layout import require, require_plain
+from stemlab._models.fast.spectrum import Spectrum
 from stemlab._models.fast.transformer import CrossTransformer
 
 __all__ = ["FastHTDemucs"]
@@ -42,7 +43,6 @@ class FastHTDemucs:
     def __init__(self, network: Any) -> None:
         require(type(network) is HTDemucs, "another class")
         require_plain(network)
-        require(network.cac or network.wiener_iters < 0, "a Wiener filter")
         frequencies = network.nfft // 2
         require(frequencies % network.stride**network.depth == 0, "an odd number of frequencies")
         levels = len(network.encoder)
@@ -56,8 +56,7 @@ class FastHTDemucs:
         self._transformer = CrossTransformer(network)
         self._decoders = [*map(FrequencyDecoder, network.decoder)]
         self._time_decoders = [*map(TimeDecoder, network.tdecoder)]
-        # For the transforms at both ends, which need none of its weights.
-        self._transforms = _without_layers(network)
+        self._spectrum = Spectrum(network)
         self._sources = len(network.sources)
         self._arena = Arena()
         self._alone = threading.Lock()
@@ -84,14 +83,9 @@ class FastHTDemucs:
             self._arena = Arena()
 
     def _estimate(self, mixture: Tensor) -> Tensor:
-        channels, samples = mixture.shape
-        spectrum = self._transforms._spec(mixture[None])
-        x = self._transforms._magnitude(spectrum)[0]
-        parts: Sequence[Tensor | None] = [None] * channels
-        if not self._transforms.cac:  # The layers then estimate how much of it belongs to whom.
-            parts = spectrum.split(1, dim=1)
-        del spectrum
-        x, level, spread = _standardised(x.permute(1, 2, 0))
+        samples = mixture.shape[1]
+        x, directions = self._spectrum.forward(mixture)
+        x, level, spread = _standardised(x)
         xt, level_t, spread_t = _standardised(mixture.t())
         frequencies, frames, _ = x.shape
         arena = self._arena
@@ -102,17 +96,15 @@ class FastHTDemucs:
         skips_t = _encoded(xt, self._time_encoders, arena)
         x, xt = self._transformer(skips[-1], skips_t[-1])
         xt = _decoded(xt, skips_t, self._time_decoders, target)
-        estimates = xt.mul_(spread_t).add_(level_t).t().clone(memory_format=torch.contiguous_format)
+        # In hops, to which the branch of frequencies adds; the estimates are a part of them.
+        hops = xt.new_zeros(xt.shape[1], frames + 3, self._spectrum.hop)
+        estimates = hops.flatten(1).narrow(1, self._spectrum.delay, samples)
+        estimates.copy_(xt.mul_(spread_t).add_(level_t).t())
         arena.release(mark)  # That was the branch of time; the other one ends in its place.
         target = arena.buffer(frequencies, frames, self._decoders[-1].channels)
         x = _decoded(x, skips, self._decoders, target)
-        x = x.mul_(spread).add_(level).permute(2, 0, 1)
-        # One channel of one source at a time.
-        for number, values in enumerate(x.chunk(len(estimates))):
-            part = parts[number % channels]
-            masked = self._transforms._mask(part, values.contiguous()[None, None])
-            estimates[number] += self._transforms._ispec(masked, samples)[0, 0, 0]
-        return estimates.view(self._sources, channels, samples)
+        self._spectrum.add_inverse(hops, x.mul_(spread).add_(level), directions)
+        return estimates.unflatten(0, (self._sources, -1))
 
     def _largest(self, frequencies: int, frames: int, samples: int) -> int:
         """Values of all that is kept at a time: skips, and what the last layers make."""
@@ -157,10 +149,3 @@ def _standardised(x: Tensor) -> tuple[Tensor, float, float]:
     (mean,), (variance,) = centre(x.view(1, -1))
     deviation = (variance * x.numel() / (x.numel() - 1)).sqrt()
     return x.div_(_QUIET + deviation.float()), float(mean), float(deviation)
-
-
-def _without_layers(network: Any) -> Any:
-    """The settings and transforms of a network, but none of its weights."""
-    empty = object.__new__(type(network))
-    empty.__dict__.update(network.__dict__, _modules={}, _parameters={})
-    return empty

@@ -9,7 +9,7 @@ from demucs.transformer import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stemlab._models.fast.arithmetic import Product, blocks, gram, normalise
+from stemlab._models.fast.arithmetic import Gate, Product, blocks, gram, normalise
 from stemlab._models.fast.layout import require
 
 __all__ = ["Residual"]
@@ -47,8 +47,8 @@ class _Branch:
     """Dilated convolution to few channels, norm, GELU; product to twice the channels, norm, gate.
 
     The second norm needs the mean and the variance of what the product gives, before it can be
-    applied to it. Both follow from how the *few* channels go together (`gram`), so the product is
-    made only once, of weights that hold the norm and the layer scale already.
+    applied to it. Both follow from how the *few* channels go together (`gram`), so that the norm is
+    applied to these, and the product with weights that hold the rest of it is made only once.
     """
 
     def __init__(self, layers: Any) -> None:
@@ -65,54 +65,51 @@ class _Branch:
             narrow.weight.permute(2, 0, 1).reshape(taps * hidden, channels),
             torch.cat([torch.zeros(hidden), narrow.bias, torch.zeros(hidden)]),
         )
-        # The last input is 1: its weights are the bias.
-        self._wide = torch.cat([wide.weight[:, :, 0], wide.bias[:, None]], dim=1).t().contiguous()
-        exact = self._wide[:-1].double()
-        self._wide_pairs = exact @ exact.t()
+        weight, bias = wide.weight[:, :, 0], wide.bias
+        self._weight, self._bias = weight.double(), bias.double()
+        self._pairs = self._weight.t() @ self._weight / len(weight)
+        # The layer scale belongs to the half that is gated, not to the gate.
         scales = torch.cat([scale.scale, torch.ones(channels)])
-        self._gain, self._shift, self._eps = norm.weight * scales, norm.bias * scales, norm.eps
+        gain, shift, self._eps = norm.weight * scales, norm.bias * scales, norm.eps
+        inputs = torch.cat([weight, bias[:, None], torch.ones(len(bias), 1)], dim=1)
+        self._gate = Gate(gain[:, None] * inputs, shift)
 
     def add_to(self, x: Tensor) -> None:
         """Apply the branch in place; x has shape (rows, steps, channels)."""
         rows, steps, channels = x.shape
-        hidden = self._hidden(x)
-        weights = self._normalised_weights(hidden)
+        inputs = self._normalised(self._hidden(x))
         for block in blocks(steps, rows * channels):
-            x[:, block] += functional.glu(torch.bmm(hidden[:, block], weights), dim=-1)
+            x[:, block].addcmul_(*self._gate(inputs[:, block]))
 
     def _hidden(self, x: Tensor) -> Tensor:
-        """What lies between the convolutions, and a channel of ones."""
+        """What lies between the convolutions, shape (rows, steps, hidden)."""
         rows, steps, channels = x.shape
         parts = [self._narrow(x[:, block]) for block in blocks(steps, rows * channels)]
         before, here, after = torch.cat(parts, dim=1).chunk(3, dim=2)
         far = self._dilation
-        hidden = x.new_ones(rows, steps, here.shape[2] + 1)
-        sums = here.clone()
+        sums = here.clone(memory_format=torch.contiguous_format)
         sums[:, far:] += before[:, :-far]
         sums[:, :-far] += after[:, far:]
         if sums.numel() == 1:
             raise ValueError("a single value cannot be normalised")  # As PyTorch says it.
         norm = self._norm
-        hidden[..., :-1] = functional.gelu(normalise(sums, norm.weight, norm.bias, norm.eps))
-        return hidden
+        return functional.gelu(normalise(sums, norm.weight, norm.bias, norm.eps))
 
-    def _normalised_weights(self, hidden: Tensor) -> Tensor:
-        """Weights of the wide product that include its norm; one set for each row."""
-        steps = hidden.shape[1]
-        # The channel of ones stays as it is: its products with the others are their sums.
-        level = hidden.mean(1)
-        level[:, -1] = 0
-        pairs = gram(hidden - level[:, None]) / steps
-        rest = pairs[:, -1, :-1]
-        within = pairs[:, :-1, :-1] - rest[:, :, None] * rest[:, None]
-        level = level.double()
-        level[:, :-1] += rest
-        level[:, -1] = 1
+    def _normalised(self, hidden: Tensor) -> Tensor:
+        """Inputs of the gate that make of its product a normalised one.
+
+        They are, divided by the deviation: the hidden channels, 1 (which brings the bias of the
+        product), and the mean, to be taken off.
+        """
+        rows, steps, channels = hidden.shape
+        level = hidden.sum(1, dtype=torch.float64) / steps
+        within = gram(hidden - level.float()[:, None]) / steps
         # What the product gives varies between its channels, and within each along the steps.
-        levels = level @ self._wide.double()
-        variance = (within * self._wide_pairs).sum((1, 2)) / levels.shape[1]
-        mean, variance = levels.mean(1), variance + levels.var(1, correction=0)
+        between, mean = torch.var_mean(level @ self._weight.t() + self._bias, 1, correction=0)
+        variance = (within * self._pairs).sum((1, 2)) + between
         scale = (variance + self._eps).rsqrt()
-        weights: Tensor = self._wide * (scale.float()[:, None] * self._gain)[:, None]
-        weights[:, -1] += self._shift - (mean * scale).float()[:, None] * self._gain
-        return weights
+        inputs = hidden.new_empty(rows, steps, channels + 2)
+        torch.mul(hidden, scale.float()[:, None, None], out=inputs[..., :-2])
+        inputs[..., -2] = scale[:, None]
+        inputs[..., -1] = -(mean * scale)[:, None]
+        return inputs
