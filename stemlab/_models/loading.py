@@ -176,7 +176,7 @@ def state_digest(network: nn.Module) -> str:
     for name, tensor in sorted(network.state_dict().items()):
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(values.view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

@@ -45,6 +45,7 @@ class Model:
         self._ready: list[nn.Module] = []
         self._runners: dict[int, NetworkRunner] = {}
         self._weights_sha256: dict[int, str] = {}
+        self._state_sha256: str | None = None
         if isinstance(model, nn.Module):
             self.spec, self._ready = spec_of_network(model)
             self._network = model
@@ -60,9 +61,13 @@ class Model:
     def sha256(self) -> str:
         """Digest that stands for the weights in a run manifest.
 
-        Of the manifest, which pins its files; of a ready network its state as it is now.
+        Of the manifest, which pins its files; of a ready network its state at its first use.
         """
-        return state_digest(self._network) if self.request is None else self._manifest.sha256
+        if self.request is not None:
+            return self._manifest.sha256
+        if self._state_sha256 is None:
+            self._state_sha256 = state_digest(self._network)
+        return self._state_sha256
 
     @property
     def weights_sha256(self) -> list[str]:
@@ -109,6 +114,8 @@ class Model:
             If the network does not fit.
         """
         if member not in self._runners:
+            if self._ready:
+                self._state_sha256 = self.sha256  # Of what the runner takes over.
             try:
                 # No reference to what is loaded is kept: the runner copies the weights it uses.
                 network = self._ready[member] if self._ready else self._load(member)

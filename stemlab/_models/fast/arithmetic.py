@@ -11,9 +11,10 @@ from torch.nn import functional
 
 __all__ = ["Arena", "Gate", "Product", "blocks", "centre", "gram", "normalise"]
 
-# Values of one block: a megabyte, so that a block and what is made of it stay in a cache. Twice of
-# it is a little quicker and takes 30 MB more; with half of it each operation has too little to do.
+# Values of one block for each thread: a megabyte, so that its part and what is made of it stay in a
+# core's cache. With half of it each operation has too little to do, twice of it only takes memory.
 _BLOCK_VALUES = 1 << 18
+_MOST_THREADS = 4  # Beyond, the memory would show.
 # Sums in single precision stay exact to 7 digits up to about so many terms; longer ones are put
 # together in double precision.
 _TERMS = 128
@@ -170,7 +171,8 @@ def blocks(count: int, values_each: int) -> Iterator[slice]:
     block : slice
         In order, together the range.
     """
-    size = max(_BLOCK_VALUES // values_each, 1)
+    values = _BLOCK_VALUES * min(torch.get_num_threads(), _MOST_THREADS)
+    size = max(values // values_each, 1)
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 

@@ -34,14 +34,12 @@ class WinogradGate:
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         kernel = torch.tensor(_KERNEL, dtype=torch.float64)
+        factors = torch.einsum("ir,js,ocrs->ijoc", kernel, kernel, weight.double()).float()
         nothing = torch.zeros_like(bias)
         # The product in the middle is part of all four values, and brings them the bias.
         self._products = [
-            [
-                Product(_factor(weight, row, step), bias if i == j == 1 else nothing)
-                for j, step in enumerate(kernel)
-            ]
-            for i, row in enumerate(kernel)
+            [Product(each, bias if i == j == 1 else nothing) for j, each in enumerate(line)]
+            for i, line in enumerate(factors)
         ]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -73,7 +71,7 @@ class WinogradGate:
             for step, values in enumerate(pair):
                 target = gated[row::2, step::2]
                 target.copy_(functional.glu(values, dim=-1).view(target.shape))
-        return gated[:rows, :steps]
+        return gated[:rows, :steps].contiguous()
 
     def _across(self, number: int, line: Tensor) -> Tensor:
         """Two neighbouring steps of the products of one line, shape (2, tiles, 2 * channels)."""
@@ -82,8 +80,3 @@ class WinogradGate:
         products = zip(self._products[number], parts, strict=True)
         m0, m1, m2, m3 = (product(part.flatten(0, 1)) for product, part in products)
         return torch.stack([m0.add_(m1).add_(m2), m1.sub_(m2).sub_(m3)])
-
-
-def _factor(weight: Tensor, row: Tensor, step: Tensor) -> Tensor:
-    """Weights of one product, shape (2 * channels, channels in)."""
-    return (weight * torch.outer(row, step).float()).sum((2, 3), dtype=torch.float64).float()

@@ -76,16 +76,17 @@ class _Branch:
 
     def add_to(self, x: Tensor) -> None:
         """Apply the branch in place; x has shape (rows, steps, channels)."""
-        rows, steps, channels = x.shape
-        inputs = self._normalised(self._hidden(x))
-        for block in blocks(steps, rows * channels):
-            x[:, block].addcmul_(*self._gate(inputs[:, block]))
+        inputs = self._normalised(self._hidden(x)).flatten(0, 1)
+        steps = x.view(-1, x.shape[2])
+        for block in blocks(*steps.shape):
+            steps[block].addcmul_(*self._gate(inputs[block]))
 
     def _hidden(self, x: Tensor) -> Tensor:
         """What lies between the convolutions, shape (rows, steps, hidden)."""
-        rows, steps, channels = x.shape
-        parts = [self._narrow(x[:, block]) for block in blocks(steps, rows * channels)]
-        before, here, after = torch.cat(parts, dim=1).chunk(3, dim=2)
+        steps = x.view(-1, x.shape[2])
+        parts = [self._narrow(steps[block]) for block in blocks(*steps.shape)]
+        narrow = torch.cat(parts) if len(parts) > 1 else parts[0]
+        before, here, after = narrow.view(*x.shape[:2], -1).chunk(3, dim=2)
         far = self._dilation
         sums = here.clone(memory_format=torch.contiguous_format)
         sums[:, far:] += before[:, :-far]
