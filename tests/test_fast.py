@@ -122,7 +122,7 @@ def test_without_products_laid_out_for_the_processor(monkeypatch):
     def missing(*_):
         raise RuntimeError("no such operator")
 
-    monkeypatch.setattr(arithmetic, "_lay_out", missing)
+    monkeypatch.setattr(arithmetic, "_multiply", missing)
     assert agreement_db(fast(network, inputs), usual) >= 120
     assert not np.array_equal(fast(network, inputs), usual)
 
@@ -145,17 +145,16 @@ def test_the_runner_pads_as_demucs_does(samples):
         assert agreement_db(estimates, demucs(network, inputs, padded=padded)) >= 120
 
 
-def test_the_network_is_neither_changed_nor_needed_any_more():
+def test_the_network_is_not_changed_and_its_large_weights_are_not_copied():
     network, inputs = lively(**SHAPES["htdemucs"]), music(20_000)
     before = {name: each.clone() for name, each in network.state_dict().items()}
+    estimates = fast(network, inputs)
+    assert all(torch.equal(each, before[name]) for name, each in network.state_dict().items())
+    layer = network.crosstransformer.layers[0].linear1
+    ready = FastHTDemucs(network)
+    layer.weight.fill_(0.0)
     with torch.inference_mode():
-        ready = FastHTDemucs(network)
-        first = ready(torch.from_numpy(inputs))
-        assert all(torch.equal(each, before[name]) for name, each in network.state_dict().items())
-        for layer in (network.crosstransformer.layers[0].linear1, network.decoder[0].rewrite):
-            layer.weight.fill_(float("nan"))
-        assert torch.isfinite(ready(torch.from_numpy(inputs))).all()
-        assert torch.equal(ready(torch.from_numpy(inputs)), first)
+        assert not np.array_equal(ready(torch.from_numpy(inputs)).numpy(), estimates)
 
 
 def _hook(network):

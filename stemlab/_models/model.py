@@ -115,7 +115,7 @@ class Model:
         """
         if member not in self._runners:
             if self._ready:
-                self._state_sha256 = self.sha256  # Of what the runner takes over.
+                self._state_sha256 = self.sha256  # Of what the runner uses.
             try:
                 # No reference to what is loaded is kept: the runner copies the weights it uses.
                 network = self._ready[member] if self._ready else self._load(member)

@@ -48,8 +48,8 @@ class AudioStemSeparator:
     -----
     The arithmetic is that of ``demucs.api.Separator`` with the same settings, to 1e-5 of full
     scale for a stereo recording at the model's rate and no shifts. Weights are loaded, and
-    verified, at the first use; those of a ready network are taken over then, so that one which is
-    trained on needs a new separator.
+    verified, at the first use. Those of a ready network are shared, not copied: one that is trained
+    on needs a new separator.
 
     References
     ----------

@@ -33,8 +33,9 @@ What makes it quick, and small:
 - Layers run in blocks that fit a processor's cache, as far as they can: convolution, activation,
   residual branch and gate of some frequencies before the next are looked at. No intermediate
   result is ever whole.
-- Normalisations and layer scales are folded into the weights of the product that follows.
-- Products use weights that were laid out for the processor once (`arithmetic.Product`).
+- The norms of residual branches are folded into the product that follows.
+- Products are made by the library that is quickest at them (`arithmetic.Product`), with fewer
+  multiplications where that pays (`convolution`).
 
 `FastHTDemucs` takes a network apart when it is made. Every layer checks that it has the layout it
 knows, and refuses another with `UnknownLayoutError`: then Demucs' own forward is used.

@@ -158,11 +158,9 @@ class _Decoder:
         # A row makes two strides of output: the late one is added to the next row's early one.
         kernel = layer.conv_tr.weight.flatten(2)  # (channels in, channels out, taps)
         self.channels: int = kernel.shape[1]
+        bias = layer.conv_tr.bias.repeat(layer.stride)
         self._spread = Product(
-            kernel.permute(2, 1, 0).reshape(-1, kernel.shape[0]),
-            torch.cat(
-                [layer.conv_tr.bias.repeat(layer.stride), torch.zeros(kernel[0].numel() // 2)]
-            ),
+            kernel.transpose(1, 2).flatten(1).t(), torch.cat([bias, torch.zeros_like(bias)])
         )
         self._spread_bias = layer.conv_tr.bias
         self._last = bool(layer.last)

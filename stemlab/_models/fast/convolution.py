@@ -34,11 +34,11 @@ class WinogradGate:
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         kernel = torch.tensor(_KERNEL, dtype=torch.float64)
-        factors = torch.einsum("ir,js,ocrs->ijoc", kernel, kernel, weight.double()).float()
+        factors = torch.einsum("ir,js,ocrs->ijco", kernel, kernel, weight.double()).float()
         nothing = torch.zeros_like(bias)
         # The product in the middle is part of all four values, and brings them the bias.
         self._products = [
-            [Product(each, bias if i == j == 1 else nothing) for j, each in enumerate(line)]
+            [Product(each.t(), bias if i == j == 1 else nothing) for j, each in enumerate(line)]
             for i, line in enumerate(factors)
         ]
 

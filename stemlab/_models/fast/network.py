@@ -32,7 +32,7 @@ class FastHTDemucs:
     Parameters
     ----------
     network : HTDemucs
-        Float32, on the CPU. Most of its weights are copied; it can be given up afterwards.
+        Float32, on the CPU. Its largest weights are shared, others are laid out anew.
 
     Raises
     ------

@@ -55,15 +55,15 @@ class _Branch:
         kinds = [nn.Conv1d, nn.GroupNorm, nn.GELU, nn.Conv1d, nn.GroupNorm, nn.GLU, LayerScale]
         require([type(each) for each in layers] == kinds, "another kind of residual branch")
         narrow, self._norm, _, wide, norm, _, scale = layers
-        hidden, channels, taps = narrow.weight.shape
+        channels, taps = narrow.weight.shape[1:]
         self._dilation = narrow.dilation[0]
         known = taps == 3 and narrow.padding == narrow.dilation and wide.weight.shape[2] == 1
         require(known, "another kernel in a residual branch")
         require(self._norm.num_groups == norm.num_groups == 1, "groups in a residual branch")
         # All three taps in one product of narrow outputs: (tap, hidden) x channels.
         self._narrow = Product(
-            narrow.weight.permute(2, 0, 1).reshape(taps * hidden, channels),
-            torch.cat([torch.zeros(hidden), narrow.bias, torch.zeros(hidden)]),
+            narrow.weight.permute(1, 2, 0).flatten(1).t(),
+            functional.pad(narrow.bias, (len(narrow.bias), len(narrow.bias))),
         )
         weight, bias = wide.weight[:, :, 0], wide.bias
         self._weight, self._bias = weight.double(), bias.double()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from demucs.transformer import (
     CrossTransformerEncoder,
     CrossTransformerEncoderLayer,
@@ -125,16 +126,17 @@ class _Layer:
         self._projections = [
             Product(*each) for each in zip(weight.split(cut), bias.split(cut), strict=True)
         ]
-        self._merge = _scaled(attention.out_proj, layer.gamma_1)
+        self._merge = Product(attention.out_proj.weight, attention.out_proj.bias)
         self._expand = Product(layer.linear1.weight, layer.linear1.bias)
-        self._contract = _scaled(layer.linear2, layer.gamma_2)
+        self._contract = Product(layer.linear2.weight, layer.linear2.bias)
+        self._scales = [_scale(each, width) for each in (layer.gamma_1, layer.gamma_2)]
 
     def __call__(self, x: Tensor, other: Tensor) -> Tensor:
         """Transform the tokens of one branch, shape (tokens, channels); neither is changed."""
-        x = x + self._merge(self._attended(x, other))
+        x = torch.addcmul(x, self._merge(self._attended(x, other)), self._scales[0])
         for block in blocks(len(x), 4 * x.shape[1]):
             inner = functional.gelu(self._expand(self._norms[-1](x[block])))
-            x[block] += self._contract(inner)
+            x[block].addcmul_(self._contract(inner), self._scales[1])
         norm = self._norm_out
         return normalise(x[None], norm.weight, norm.bias, norm.eps)[0]
 
@@ -163,9 +165,10 @@ def _same(x: Tensor) -> Tensor:
     return x
 
 
-def _scaled(linear: Any, scale: Any) -> Product:
-    """A linear layer and the layer scale behind it."""
-    if type(scale) is nn.Identity:
-        return Product(linear.weight, linear.bias)
-    require(type(scale) is LayerScale and scale.channel_last, "another layer scale")
-    return Product(linear.weight * scale.scale[:, None], linear.bias * scale.scale)
+def _scale(layer_scale: Any, width: int) -> Tensor:
+    """What each channel is multiplied by before it is added."""
+    if type(layer_scale) is nn.Identity:
+        return torch.ones(width)
+    require(type(layer_scale) is LayerScale and layer_scale.channel_last, "another layer scale")
+    scale: Tensor = layer_scale.scale.detach()
+    return scale
