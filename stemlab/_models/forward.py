@@ -30,8 +30,8 @@ class NetworkRunner:
     Parameters
     ----------
     network : nn.Module
-        An HTDemucs or HDemucs. Never changed; its weights are shared as far as they can be, or those
-        of a copy where it is in training mode, on another device or in another precision.
+        An HTDemucs or HDemucs. Never changed; its weights are shared as far as they can be, or
+        those of a copy where it is in training mode, on another device or in another precision.
     device : torch.device
 
     Attributes

@@ -7,7 +7,7 @@ residual branches are normalised over all its steps: it is cut into blocks of st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -155,7 +155,7 @@ class _Decoder:
         self._context = taps // 2
         self._gate = _gate(layer.rewrite)
         self._residual = _residual(layer.dconv)
-        # A row makes two strides of output: the late one is added to the next row's early one.
+        # A row makes two strides of output: the later one is added to the next row's early one.
         kernel = layer.conv_tr.weight.flatten(2)  # (channels in, channels out, taps)
         self.channels: int = kernel.shape[1]
         bias = layer.conv_tr.bias.repeat(layer.stride)
@@ -168,16 +168,19 @@ class _Decoder:
     def _activated(self, x: Tensor) -> Tensor:
         return x if self._last else functional.gelu(x)
 
-    def _upsampled(self, y: Tensor, late: Tensor) -> tuple[Tensor, Tensor]:
-        """Transposed convolution of some rows, shape (rows, ..., channels in).
-
-        Returns what they make, shape (rows, ..., stride, channels), and what they add to the next.
-        """
-        spread = self._spread(y).reshape(*y.shape[:-1], 2, self.stride, self.channels)
-        early, later = spread.select(-3, 0), spread.select(-3, 1)
-        early[0] += late
-        early[1:] += later[:-1]
-        return early, later[-1]
+    def _add_upsampled(self, target: Tensor, parts: Iterable[Tensor]) -> None:
+        """Add the transposed convolution of rows that come in parts, each (rows, ..., channels)."""
+        place, late = -(self.stride // 2), torch.zeros(())
+        for part in parts:
+            spread = self._spread(part).unflatten(-1, (2, self.stride, self.channels))
+            early, later = spread.unbind(-3)
+            early[0] += late
+            early[1:] += later[:-1]
+            late = later[-1].clone()  # A view would keep all of it in memory.
+            ready = self._activated(early.movedim(-2, 1)).flatten(0, 1)
+            _add(target, ready, place)
+            place += len(ready)
+        _add(target, self._activated(late + self._spread_bias).movedim(-2, 0), place)
 
 
 class FrequencyDecoder(_Decoder):
@@ -205,18 +208,14 @@ class FrequencyDecoder(_Decoder):
             What is decoded is added to it.
         x : Tensor, shape (frequencies, frames, channels in), float32
         """
-        frequencies, frames, _ = x.shape
-        stride, context = self.stride, self._context
-        late = x.new_zeros(frames, stride, self.channels)
-        for block in blocks(frequencies, x[0].numel()):
-            y = self._gate(_rows(x, block.start - context, block.stop + context))
+        self._add_upsampled(target, self._gated(x))
+
+    def _gated(self, x: Tensor) -> Iterator[Tensor]:
+        for block in blocks(len(x), x[0].numel()):
+            y = self._gate(_rows(x, block.start - self._context, block.stop + self._context))
             if self._residual is not None:
                 self._residual.add_to(y)
-            ready, late = self._upsampled(y, late)
-            ready = self._activated(ready.transpose(1, 2)).flatten(0, 1)
-            _add(target, ready, stride * block.start - stride // 2)
-        end = self._activated(late + self._spread_bias).transpose(0, 1)
-        _add(target, end, stride * frequencies - stride // 2)
+            yield y
 
 
 class TimeDecoder(_Decoder):
@@ -245,21 +244,16 @@ class TimeDecoder(_Decoder):
         x : Tensor, shape (steps / stride, rounded up, channels in), float32
             Overwritten.
         """
-        stride, context, width = self.stride, self._context, x.shape[1]
-        before = x.new_zeros(context, width)
-        for block in blocks(len(x), width):
+        context = self._context
+        before = x.new_zeros(context, x.shape[1])
+        for block in blocks(*x.shape):
             part = torch.cat([before, _rows(x, block.start, block.stop + context)])
             count = block.stop - block.start
             before = part[count : count + context]  # What the next block needs of this one.
             x[block] = self._gate(part[None])[0]
         if self._residual is not None:
             self._residual.add_to(x[None])
-        late = x.new_zeros(stride, self.channels)
-        for block in blocks(len(x), width):
-            ready, late = self._upsampled(x[block], late)
-            ready = self._activated(ready).flatten(0, 1)
-            _add(target, ready, stride * block.start - stride // 2)
-        _add(target, self._activated(late + self._spread_bias), stride * len(x) - stride // 2)
+        self._add_upsampled(target, (x[block] for block in blocks(*x.shape)))
 
 
 def _residual(dconv: Any) -> Residual | None:
