@@ -1,4 +1,7 @@
-"""The hidden folder of a run that has not finished: who has it, and how far the run has come."""
+"""The hidden folder of a run that has not finished: who has it, and how far the run has come.
+
+Also how files leave it: all together, or not at all.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,19 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["Journal", "Mark", "PartialFolder"]
+__all__ = ["Journal", "Mark", "PartialFolder", "move_together", "undo_unfinished"]
 
 _PREFIX, _SUFFIX = ".stemlab-", ".partial"
 # What a power cut may cost; after a killed process nothing is lost.
 _SYNC_SECONDS = 10.0
 _LOCK_NAME = "lock"
+_MOVES_NAME = "moves.json"
 
 
 class PartialFolder:
@@ -42,6 +46,7 @@ class PartialFolder:
     def __init__(self, parent: Path, owner: str | None) -> None:
         self._lock: IO[bytes] | None = None
         if owner is not None:
+            undo_unfinished(parent, owner)
             _remove_abandoned(parent, f"{_PREFIX}{owner}-*{_SUFFIX}")
             self.path = parent / f"{_PREFIX}{owner}{_SUFFIX}"
             self.path.mkdir(exist_ok=True)
@@ -107,6 +112,92 @@ def _remove_abandoned(parent: Path, pattern: str) -> None:
             if lock is not None:
                 lock.close()
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_together(
+    folder: Path, moves: Sequence[tuple[Path, Path]], replaced: Collection[Path]
+) -> None:
+    """Move files out of a working folder, all or none, even where the process is killed.
+
+    Parameters
+    ----------
+    folder : Path
+    moves : sequence of (Path, Path)
+        A file in the folder, and its final name.
+    replaced : collection of Path
+        The final names that are taken and may be; those files stay in the folder.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be moved, or another name is taken. Nothing has changed then.
+    """
+    earlier = {
+        final: folder / f"earlier-{number}"
+        for number, (_, final) in enumerate(moves)
+        if final in replaced
+    }
+    notes = [
+        {
+            "draft": draft.name,
+            "final": os.path.abspath(final),
+            "earlier": earlier[final].name if final in earlier else None,
+        }
+        for draft, final in moves
+    ]
+    with (folder / _MOVES_NAME).open("w", encoding="utf-8") as file:
+        json.dump(notes, file)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        for draft, final in moves:
+            if final in earlier:
+                os.replace(final, earlier[final])
+            final.open("xb").close()  # Claims the name, unless somebody else took it.
+            os.replace(draft, final)
+    except BaseException:
+        _undo_moves(folder)
+        raise
+    (folder / _MOVES_NAME).unlink()
+
+
+def _undo_moves(folder: Path) -> None:
+    """Bring back what was there before moves that did not all happen."""
+    try:
+        notes: list[dict[str, Any]] = json.loads((folder / _MOVES_NAME).read_bytes())
+    except (OSError, ValueError):
+        return  # None were begun.
+    for note in reversed(notes):
+        final = Path(note["final"])
+        if note["earlier"] is not None:
+            earlier = folder / note["earlier"]
+            if earlier.exists():
+                os.replace(earlier, final)
+        # A name that somebody else took is not touched: ours is the file, or empty yet.
+        elif not (folder / note["draft"]).exists() or _is_empty(final):
+            final.unlink(missing_ok=True)
+    (folder / _MOVES_NAME).unlink()
+
+
+def _is_empty(file: Path) -> bool:
+    return file.exists() and file.stat().st_size == 0
+
+
+def undo_unfinished(parent: Path, owner: str) -> None:
+    """Undo moves of a run that was killed while it moved its files.
+
+    Parameters
+    ----------
+    parent : Path
+    owner : str
+        As of its `PartialFolder`; one that still works is left alone.
+    """
+    for folder in parent.glob(f"{_PREFIX}{owner}*{_SUFFIX}"):
+        with suppress(OSError):
+            lock = _lock(folder)
+            if lock is not None:
+                _undo_moves(folder)
+                lock.close()
 
 
 @dataclass(frozen=True)

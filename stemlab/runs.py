@@ -26,7 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from stemlab._partial import Journal, Mark, PartialFolder
+from stemlab._partial import Journal, Mark, PartialFolder, move_together
 from stemlab._typing import AudioArray, StrPath
 from stemlab._version import __version__
 from stemlab.audio import file_digest
@@ -588,8 +588,11 @@ class BlockStore:
         with _writing_to(self._out_dir):
             draft.write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
             moves = [(drafts[name], final) for name, final in target.stems.items()]
-            self._move([*moves, (draft, target.manifest)], target.replaced)
-            for each in set(target.replaced) - {final for _, final in moves} - {target.manifest}:
+            moves.append((draft, target.manifest))
+            for _, final in moves:
+                self._make(final.parent)
+            move_together(self._folder, moves, target.replaced)
+            for each in set(target.replaced) - {final for _, final in moves}:
                 each.unlink(missing_ok=True)
 
     def _check_room(self, expected_bytes: int) -> None:
@@ -601,31 +604,6 @@ class BlockStore:
                 "Choose another output folder.",
                 self._out_dir,
             )
-
-    def _move(self, moves: Sequence[tuple[Path, Path]], replaced: Sequence[Path]) -> None:
-        """Move all or none: what a move replaces is kept until the last one is done."""
-        moved: list[tuple[Path, Path | None]] = []
-        others: list[Path] = []
-        try:
-            for number, (draft, final) in enumerate(moves):
-                self._make(final.parent)
-                earlier = self.draft(f"earlier-{number}") if final in replaced else None
-                moved.append((final, earlier))
-                if earlier is not None:
-                    os.replace(final, earlier)
-                try:  # Claims the name, unless somebody else took it since it was chosen.
-                    final.open("xb").close()
-                except FileExistsError:
-                    others.append(final)
-                    raise
-                os.replace(draft, final)
-        except BaseException:
-            for final, earlier in reversed(moved):
-                if earlier is not None and earlier.exists():
-                    os.replace(earlier, final)
-                elif earlier is None and final not in others:
-                    final.unlink(missing_ok=True)
-            raise
 
     def _make(self, folder: Path) -> None:
         """Make a folder and remember which of its parents are new."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from stemlab import audio as audio_io
 from stemlab._models.devices import peak_device_bytes
+from stemlab._partial import undo_unfinished
 from stemlab._typing import AudioArray, StrPath
 from stemlab.chunking import ChunkPlan, MixtureWindow
 from stemlab.errors import AudioError, ParameterError
@@ -109,6 +110,8 @@ def run_to_files(
         "input_sha256": digest,
     }
     fingerprint = _fingerprint(job, asked, output, digest)
+    owner = digest[:16]
+    undo_unfinished(out_dir, owner)
     if output.resume:
         done = find_finished(out_dir, output.filename, **names, fingerprint=fingerprint)
         if done is not None:
@@ -124,7 +127,7 @@ def run_to_files(
         job.sources,
         recording.channels,
         expected_bytes=room,
-        owner=digest[:16],
+        owner=owner,
         key=fingerprint,
         resume=output.resume,
     ) as store:

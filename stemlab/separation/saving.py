@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from stemlab._partial import undo_unfinished
 from stemlab._typing import StrPath
 from stemlab.audio import file_digest, read_info
 from stemlab.errors import AudioError
@@ -45,21 +46,24 @@ def save_result(
     for name, path in result.stems.items():
         if file_digest(path) != manifest["stems"][name]["sha256"]:
             raise AudioError(f"{str(path)!r} is not what the run wrote. Separate again.", path)
+    out_dir, digest = Path(out_dir), manifest["input"]["sha256"]
+    owner = f"{digest[:16]}-saved"  # Not the folder of an unfinished separation.
+    undo_unfinished(out_dir, owner)
     song = Path(os.path.normpath(folder.resolve() / manifest["input"]["path"]))
     parameters = manifest["parameters"]
     target = choose_target(
-        Path(out_dir),
+        out_dir,
         parameters["filename"],
         song=song,
         model=manifest["model"]["name"],
         stems=tuple(result.stems),
         ext=parameters["format"],
-        input_sha256=manifest["input"]["sha256"],
+        input_sha256=digest,
         force=force,
     )
     size = sum(each.stat().st_size for each in result.stems.values())
     channels = read_info(next(iter(result.stems.values()))).channels
-    with BlockStore(Path(out_dir), (), channels, expected_bytes=size) as store:
+    with BlockStore(out_dir, (), channels, expected_bytes=size, owner=owner) as store:
         drafts = {name: store.draft_copy(path) for name, path in result.stems.items()}
         place = target.manifest.parent
         saved = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -87,11 +87,11 @@ class Product:
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self._weight, self._bias = weight.detach(), bias.detach()
+        self._multiply: Callable[[Tensor, Tensor, Tensor], Tensor] = _multiply
         try:
-            _multiply(weight.new_zeros(2, weight.shape[1]), self._weight, self._bias)
-            self._multiply = _multiply
-        except (AttributeError, RuntimeError, TypeError):
-            self._multiply = functional.linear  # This PyTorch has no such thing.
+            self(weight.new_zeros(2, weight.shape[1]))
+        except (AttributeError, RuntimeError, TypeError):  # This PyTorch has no such thing.
+            self._multiply = functional.linear
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Multiply.

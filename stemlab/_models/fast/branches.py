@@ -172,7 +172,7 @@ class _Decoder:
         """Add the transposed convolution of rows that come in parts, each (rows, ..., channels)."""
         place, late = -(self.stride // 2), torch.zeros(())
         for part in parts:
-            spread = self._spread(part).unflatten(-1, (2, self.stride, self.channels))
+            spread = self._spread(part).view(*part.shape[:-1], 2, self.stride, self.channels)
             early, later = spread.unbind(-3)
             early[0] += late
             early[1:] += later[:-1]

@@ -104,7 +104,7 @@ class FastHTDemucs:
         target = arena.buffer(frequencies, frames, self._decoders[-1].channels)
         x = _decoded(x, skips, self._decoders, target)
         self._spectrum.add_inverse(hops, x.mul_(spread).add_(level), directions)
-        return estimates.unflatten(0, (self._sources, -1))
+        return estimates.reshape(self._sources, -1, samples)
 
     def _largest(self, frequencies: int, frames: int, samples: int) -> int:
         """Values of all that is kept at a time: skips, and what the last layers make."""

@@ -88,7 +88,7 @@ class Spectrum:
             count = block.stop - block.start
             if len(bins) != count:  # The highest frequency, which Demucs leaves out, stays zero.
                 bins = values.new_zeros(count, channels, frequencies + 1, dtype=torch.complex64)
-            parts = values[:, block].unflatten(2, (channels, -1)).permute(1, 2, 0, 3)
+            parts = values[:, block].reshape(frequencies, count, channels, -1).permute(1, 2, 0, 3)
             if directions is None:
                 torch.view_as_real(bins)[:, :, :-1] = parts
             else:
