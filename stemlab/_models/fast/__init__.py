@@ -4,7 +4,8 @@
 
     mixture (channels, samples)
        |------------------------------------------.
-       | STFT; complex values or magnitudes       |
+       | Spectrum: STFT, complex values           |
+       | or magnitudes                            |
        v                                          v
     (frequencies, frames, channels)            (1, steps, channels)
        |                                          |
@@ -18,7 +19,7 @@
        v                                  |       v                             |
     FrequencyDecoder x depth <------------'    TimeDecoder x depth <------------'
        |                                          |
-       | inverse STFT, per source                 |
+       | Spectrum: inverse STFT                   |
        '--------------------- + ------------------'
                               v
               estimates (sources, channels, samples)
