@@ -11,10 +11,9 @@ from torch.nn import functional
 
 __all__ = ["Arena", "Gate", "Product", "blocks", "centre", "gram", "normalise"]
 
-# Values of one block for each thread: a megabyte, so that its part and what is made of it stay in a
-# core's cache. With half of it each operation has too little to do, twice of it only takes memory.
-_BLOCK_VALUES = 1 << 18
-_MOST_THREADS = 4  # Beyond, the memory would show.
+# Values of one block: two megabytes, so that it and what is made of it stay in a cache. With a half
+# of it operations have too little to do, twice of it only takes more memory.
+_BLOCK_VALUES = 1 << 19
 # Sums in single precision stay exact to 7 digits up to about so many terms; longer ones are put
 # together in double precision.
 _TERMS = 128
@@ -160,8 +159,7 @@ def blocks(count: int, values_each: int) -> Iterator[slice]:
     block : slice
         In order, together the range.
     """
-    values = _BLOCK_VALUES * min(torch.get_num_threads(), _MOST_THREADS)
-    size = max(values // values_each, 1)
+    size = max(_BLOCK_VALUES // values_each, 1)
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 

@@ -158,6 +158,7 @@ class _Decoder:
         # A row makes two strides of output: the later one is added to the next row's early one.
         kernel = layer.conv_tr.weight.flatten(2)  # (channels in, channels out, taps)
         self.channels: int = kernel.shape[1]
+        self._spread_channels = kernel[0].numel()
         bias = layer.conv_tr.bias.repeat(layer.stride)
         self._spread = Product(
             kernel.transpose(1, 2).flatten(1).t(), torch.cat([bias, torch.zeros_like(bias)])
@@ -172,14 +173,16 @@ class _Decoder:
         """Add the transposed convolution of rows that come in parts, each (rows, ..., channels)."""
         place, late = -(self.stride // 2), torch.zeros(())
         for part in parts:
-            spread = self._spread(part).view(*part.shape[:-1], 2, self.stride, self.channels)
-            early, later = spread.unbind(-3)
-            early[0] += late
-            early[1:] += later[:-1]
-            late = later[-1].clone()  # A view would keep all of it in memory.
-            ready = self._activated(early.movedim(-2, 1)).flatten(0, 1)
-            _add(target, ready, place)
-            place += len(ready)
+            for block in blocks(len(part), part[0, ..., 0].numel() * self._spread_channels):
+                spread = self._spread(part[block])
+                spread = spread.view(*spread.shape[:-1], 2, self.stride, self.channels)
+                early, later = spread.unbind(-3)
+                early[0] += late
+                early[1:] += later[:-1]
+                late = later[-1].clone()  # A view would keep all of it in memory.
+                ready = self._activated(early.movedim(-2, 1)).flatten(0, 1)
+                _add(target, ready, place)
+                place += len(ready)
         _add(target, self._activated(late + self._spread_bias).movedim(-2, 0), place)
 
 

@@ -121,11 +121,8 @@ class _Layer:
         require(known, "another norm after a layer")
         self._heads = attention.num_heads
         weight, bias, width = attention.in_proj_weight, attention.in_proj_bias, attention.embed_dim
-        # Of a layer that crosses, queries come from one branch, keys and values from the other.
-        cut = [width, 2 * width] if self._crosses else [3 * width]
-        self._projections = [
-            Product(*each) for each in zip(weight.split(cut), bias.split(cut), strict=True)
-        ]
+        parts = zip(weight.split(width), bias.split(width), strict=True)
+        self._query, self._key, self._value = (Product(*each) for each in parts)
         self._merge = Product(attention.out_proj.weight, attention.out_proj.bias)
         self._expand = Product(layer.linear1.weight, layer.linear1.bias)
         self._contract = Product(layer.linear2.weight, layer.linear2.bias)
@@ -141,13 +138,13 @@ class _Layer:
         return normalise(x[None], norm.weight, norm.bias, norm.eps)[0]
 
     def _attended(self, x: Tensor, other: Tensor) -> Tensor:
-        if self._crosses:
-            query = self._projections[0](self._norms[0](x))
-            key, value = self._projections[1](self._norms[1](other)).chunk(2, dim=1)
-        else:
-            query, key, value = self._projections[0](self._norms[0](x)).chunk(3, dim=1)
+        x = self._norms[0](x)
+        # Of a layer that crosses, queries come from one branch, keys and values from the other.
+        source = self._norms[1](other) if self._crosses else x
         attended = functional.scaled_dot_product_attention(
-            self._split(query), self._split(key), self._split(value)
+            self._split(self._query(x)),
+            self._split(self._key(source)),
+            self._split(self._value(source)),
         )
         return attended[0].transpose(0, 1).flatten(1)
 
