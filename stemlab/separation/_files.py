@@ -224,11 +224,12 @@ def _encode(
     gain: float,
     output: OutputSettings,
 ) -> dict[str, Path]:
-    """Write the stems as whole files into the working folder."""
+    """Write the stems as whole files into the working folder, two at a time."""
     drafts = {name: store.draft(f"{name}.{output.format}") for name in stems}
-    for name, draft in drafts.items():
+
+    def write(name: str) -> None:
         audio_io.write_file(
-            draft,
+            drafts[name],
             store.blocks(name),
             recording.sample_rate,
             recording.channels,
@@ -238,6 +239,10 @@ def _encode(
             clamp=output.clip == "clamp",
             samples=samples,
         )
+
+    with ThreadPoolExecutor(2, "stemlab-encoder") as encoders:
+        for _ in encoders.map(write, stems):
+            pass
     return drafts
 
 
