@@ -181,15 +181,17 @@ def centre(rows: Tensor) -> tuple[Tensor, Tensor]:
     -----
     `torch.var_mean` takes 40 times as long on a CPU.
     """
-    # In double precision, so that the mean of equal values is that value: in silence, norms divide
-    # by next to nothing what is left of it.
-    mean = rows.sum(1, dtype=torch.float64) / rows.shape[1]
-    rows -= mean.float()[:, None]
+    # Twice, so that nothing is left of equal values: in silence, norms divide what is left by next
+    # to nothing.
+    mean = rows.mean(1)
+    rows -= mean[:, None]
+    rest = rows.mean(1)
+    rows -= rest[:, None]
     whole = rows.shape[1] // _TERMS * _TERMS
     stretches = rows[:, :whole].reshape(len(rows), -1, _TERMS)
     lengths = torch.linalg.vector_norm(stretches, dim=2).double().square().sum(1)
-    rest = torch.linalg.vector_norm(rows[:, whole:], dim=1).double()
-    return mean, (lengths + rest.square()) / rows.shape[1]
+    others = torch.linalg.vector_norm(rows[:, whole:], dim=1).double()
+    return mean.double() + rest, (lengths + others.square()) / rows.shape[1]
 
 
 def gram(rows: Tensor) -> Tensor:
