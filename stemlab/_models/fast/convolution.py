@@ -33,8 +33,8 @@ class WinogradGate:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        kernel = torch.tensor(_KERNEL, dtype=torch.float64)
-        factors = torch.einsum("ir,js,ocrs->ijco", kernel, kernel, weight.double()).float()
+        kernel = torch.tensor(_KERNEL)
+        factors = torch.einsum("ir,js,ocrs->ijco", kernel, kernel, weight)
         nothing = torch.zeros_like(bias)
         # The product in the middle is part of all four values, and brings them the bias.
         self._products = [
