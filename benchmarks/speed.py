@@ -206,8 +206,7 @@ def lengths(file: Path) -> pd.DataFrame:
             case = Case("narrow", seconds, 2, 1)
             found = measure("stemlab", case, song, Path(scratch) / "stems")
         peak = round(found["peak_bytes"] / 1e6)
-        taken = round(found["seconds"], 1)
-        rows.append({"seconds": seconds, "stemlab_seconds": taken, "peak_mb": peak, **_where()})
+        rows.append({"seconds": seconds, "peak_mb": peak, **_where()})
     table = pd.DataFrame(rows)
     table.to_csv(file, index=False)
     return table
