@@ -196,8 +196,8 @@ def undo_unfinished(parent: Path, owner: str) -> None:
         with suppress(OSError):
             lock = _lock(folder)
             if lock is not None:
-                _undo_moves(folder)
-                lock.close()
+                with lock:
+                    _undo_moves(folder)
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def test_the_size_of_blocks_does_not_change_the_output(monkeypatch, values):
     assert agreement_db(fast(network, inputs), usual) >= 120
 
 
-def test_without_products_laid_out_for_the_processor(monkeypatch):
+def test_without_the_products_of_onednn(monkeypatch):
     # As with a PyTorch that was built without oneDNN, or a later one that names things anew.
     network, inputs = lively(**SHAPES["htdemucs"]), music(30_000)
     usual = fast(network, inputs)
