@@ -47,7 +47,7 @@ class Case:
 CASES = (
     Case("htdemucs", 24, 1, 5),
     Case("htdemucs", 24, 2, 5),
-    Case("htdemucs", 300, 2, 1),
+    Case("htdemucs", 300, 2, 3),
     Case("hdemucs_mmi", 24, 2, 3),
     Case("hdemucs_mmi", 300, 2, 1),
     Case("stemlab-mini", 24, 1, 3),

@@ -380,7 +380,7 @@ class MixtureWindow:
         ----------
         position : int
         """
-        self._timeline.take(min(max(position, self._timeline.start), self._timeline.stop))
+        self._timeline.forget(min(max(position, self._timeline.start), self._timeline.stop))
 
     def skip(self, position: int) -> None:
         """Read up to a position without keeping what comes before.
@@ -417,11 +417,14 @@ class _Timeline:
         return self._data[..., positions.start - self.start : positions.stop - self.start]
 
     def take(self, stop: int) -> FloatArray:
-        count = stop - self.start
-        # Copies, so that neither part keeps the memory of the other alive.
-        taken, self._data = self._data[..., :count].copy(), self._data[..., count:].copy()
-        self.start = stop
+        taken = self.peek(range(self.start, stop)).copy()
+        self.forget(stop)
         return taken
+
+    def forget(self, stop: int) -> None:
+        # A copy, which does not keep the memory of what is forgotten alive.
+        self._data = self._data[..., stop - self.start :].copy()
+        self.start = stop
 
 
 class _Pass:
@@ -459,8 +462,10 @@ class _Pass:
         """Hand out the samples that no later chunk of this pass reaches."""
         start = self.finished
         self.finished = self.plan.samples if self.next is None else self.next.start
-        finished = self._sum.take(self.finished)
-        finished /= self._weight.take(self.finished)
+        ready = range(start, self.finished)
+        finished = self._sum.peek(ready) / self._weight.peek(ready)
+        self._sum.forget(self.finished)
+        self._weight.forget(self.finished)
         return start, finished
 
 
@@ -521,17 +526,20 @@ def overlap_add(
         inputs = np.stack([mixture.read(each.input_start, each.input_stop) for each in batch])
         for chunk, stems in zip(batch, estimate(behind.member, inputs), strict=True):
             behind.add(chunk, stems)
-        del inputs, stems  # Nothing large lives on while the next call runs.
+        del inputs, stems
         start, finished = behind.take_finished()
-        finished *= (gains[behind.member] / np.float32(len(behind.plan.starts)))[:, None, None]
-        result.add(max(start, begin), finished[..., max(begin - start, 0) :])
-        del finished
+        start, finished = max(start, begin), finished[..., max(begin - start, 0) :]
         mixture.forget(_needed_from(passes))
         done = min(each.finished for each in passes)
         if on_calls is not None:
             on_calls(len(batch), max(done, 0))
-        if done > result.start:
-            yield result.start, result.take(done)
+        if len(passes) > 1:
+            finished *= (gains[behind.member] / np.float32(len(behind.plan.starts)))[:, None, None]
+            result.add(start, finished)
+            start, finished = result.start, result.take(max(done, result.start))
+        if finished.shape[-1]:
+            yield start, finished
+        del finished  # Nothing large lives on while the next call runs.
 
 
 def _needed_from(passes: Sequence[_Pass]) -> int:

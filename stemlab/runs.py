@@ -628,9 +628,9 @@ class _RawStem:
         self.file: IO[bytes] = path.open(mode)
 
     def append(self, block: AudioArray) -> None:
-        content = np.ascontiguousarray(block.T, "<f4").tobytes()
-        self.file.write(content)
-        self._count(content)
+        values = np.ascontiguousarray(block.T, "<f4")
+        self.file.write(values.data)
+        self._count(values)
 
     def accept(self, count: int, sha256: str | None) -> bool:
         """Take over the next bytes of the file, if it then has this digest."""
@@ -639,7 +639,7 @@ class _RawStem:
         digest.update(content)
         if len(content) != count or digest.hexdigest() != sha256:
             return False
-        self._count(content)
+        self._count(np.frombuffer(content, "<f4"))
         return True
 
     def cut(self, size: int) -> None:
@@ -651,12 +651,12 @@ class _RawStem:
         self.file.seek(0)
         self.peak, self.size, self.digest = 0.0, 0, hashlib.sha256()
         while content := self.file.read(4 * _READ_SAMPLES):
-            self._count(content)
+            self._count(np.frombuffer(content, "<f4"))
 
-    def _count(self, content: bytes) -> None:
-        self.digest.update(content)
-        self.size += len(content)
-        self.peak = max(self.peak, float(np.abs(np.frombuffer(content, "<f4")).max(initial=0.0)))
+    def _count(self, values: AudioArray) -> None:
+        self.digest.update(values.data)
+        self.size += values.nbytes
+        self.peak = max(self.peak, float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
 
     def blocks(self, channels: int) -> Iterator[AudioArray]:
         self.file.flush()

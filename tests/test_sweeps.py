@@ -611,7 +611,7 @@ def test_peak_memory_is_that_of_each_setting_in_a_fresh_process(tmp_path):
     )
     assert not results["error"].any(), results["error"].iloc[0]
     peaks = results.groupby("segment_seconds")["peak_memory_bytes"].first()
-    assert peaks[7.8] > 1.3 * peaks[1.0]
+    assert peaks[7.8] > 1.15 * peaks[1.0]  # Most of either is the interpreter, torch and weights.
     code = (
         "import sys, stemlab\n"
         "from stemlab.runs import peak_memory_bytes\n"

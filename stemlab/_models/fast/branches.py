@@ -16,7 +16,7 @@ from demucs.hdemucs import HDecLayer, HEncLayer
 from torch import Tensor
 from torch.nn import functional
 
-from stemlab._models.fast.arithmetic import Arena, Gate, Product, blocks
+from stemlab._models.fast.arithmetic import Arena, Gate, Product, blocks, gelu
 from stemlab._models.fast.convolution import WinogradGate
 from stemlab._models.fast.layout import require
 from stemlab._models.fast.residual import Residual
@@ -87,7 +87,7 @@ class FrequencyEncoder(_Encoder):
             # The kernel reaches half a stride beyond on both sides.
             rows = _rows(x, stride * block.start - stride // 2, stride * block.stop + stride // 2)
             y = _convolve(rows, self._kernel, self._bias, stride=(stride, 1))
-            y = functional.gelu(y)
+            y = gelu(y)
             if self._residual is not None:
                 self._residual.add_to(y)
             self._gated(y, encoded[block])
@@ -130,7 +130,7 @@ class TimeEncoder(_Encoder):
         for block in blocks(*encoded.shape):
             part = _rows(x, stride * block.start - stride // 2, stride * block.stop + stride // 2)
             y = _convolve(part[None], self._kernel, self._bias, stride=(1, stride))[0]
-            encoded[block] = functional.gelu(y)
+            encoded[block] = gelu(y)
         if self._residual is not None:
             self._residual.add_to(encoded[None])
         for block in blocks(*encoded.shape):
@@ -167,7 +167,7 @@ class _Decoder:
         self._last = bool(layer.last)
 
     def _activated(self, x: Tensor) -> Tensor:
-        return x if self._last else functional.gelu(x)
+        return x if self._last else gelu(x)
 
     def _add_upsampled(self, target: Tensor, parts: Iterable[Tensor]) -> None:
         """Add the transposed convolution of rows that come in parts, each (rows, ..., channels)."""

@@ -9,7 +9,7 @@ from demucs.transformer import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stemlab._models.fast.arithmetic import Gate, Product, blocks, gram, normalise
+from stemlab._models.fast.arithmetic import Gate, Product, blocks, gelu, normalise
 from stemlab._models.fast.layout import require
 
 __all__ = ["Residual"]
@@ -47,8 +47,8 @@ class _Branch:
     """Dilated convolution to few channels, norm, GELU; product to twice the channels, norm, gate.
 
     The second norm needs the mean and the variance of what the product gives, before it can be
-    applied to it. Both follow from how the *few* channels go together (`gram`), so that the norm is
-    applied to these, and the product with weights that hold the rest of it is made only once.
+    applied to it. Both follow from how the *few* channels go together, so that the norm is applied
+    to these, and the product with weights that hold the rest of it is made only once.
     """
 
     def __init__(self, layers: Any) -> None:
@@ -65,13 +65,14 @@ class _Branch:
             narrow.weight.permute(1, 2, 0).flatten(1).t(),
             functional.pad(narrow.bias, (len(narrow.bias), len(narrow.bias))),
         )
-        weight, bias = wide.weight[:, :, 0], wide.bias
-        self._weight, self._bias = weight.double(), bias.double()
-        self._pairs = self._weight.t() @ self._weight / len(weight)
+        # With the bias as the weight of one more input, which is always 1.
+        weight = torch.cat([wide.weight[:, :, 0], wide.bias[:, None]], dim=1)
+        self._mean = weight.double().mean(0)
+        self._power = weight.double().t() @ weight.double() / len(weight)
         # The layer scale belongs to the half that is gated, not to the gate.
         scales = torch.cat([scale.scale, torch.ones(channels)])
         gain, shift, self._eps = norm.weight * scales, norm.bias * scales, norm.eps
-        inputs = torch.cat([weight, bias[:, None], torch.ones(len(bias), 1)], dim=1)
+        inputs = torch.cat([weight, torch.ones(len(weight), 1)], dim=1)
         self._gate = Gate(gain[:, None] * inputs, shift)
 
     def add_to(self, x: Tensor) -> None:
@@ -94,7 +95,7 @@ class _Branch:
         if sums.numel() == 1:
             raise ValueError("a single value cannot be normalised")  # As PyTorch says it.
         norm = self._norm
-        return functional.gelu(normalise(sums, norm.weight, norm.bias, norm.eps))
+        return gelu(normalise(sums, norm.weight, norm.bias, norm.eps))
 
     def _normalised(self, hidden: Tensor) -> Tensor:
         """Inputs of the gate that make of its product a normalised one.
@@ -102,15 +103,13 @@ class _Branch:
         They are, divided by the deviation: the hidden channels, 1 (which brings the bias of the
         product), and the mean, to be taken off.
         """
-        rows, steps, channels = hidden.shape
-        level = hidden.sum(1, dtype=torch.float64) / steps
-        within = gram(hidden - level.float()[:, None]) / steps
-        # What the product gives varies between its channels, and within each along the steps.
-        between, mean = torch.var_mean(level @ self._weight.t() + self._bias, 1, correction=0)
-        variance = (within * self._pairs).sum((1, 2)) + between
+        # So few values that double precision costs nothing, and no difference is too small for it.
+        known = functional.pad(hidden, (0, 1), value=1.0).double()
+        moments = known.transpose(1, 2) @ known / hidden.shape[1]
+        mean = moments[:, -1] @ self._mean
+        variance = (moments * self._power).sum((1, 2)) - mean.square()
         scale = (variance + self._eps).rsqrt()
-        inputs = hidden.new_empty(rows, steps, channels + 2)
-        torch.mul(hidden, scale.float()[:, None, None], out=inputs[..., :-2])
-        inputs[..., -2] = scale[:, None]
+        inputs = hidden.new_empty(*hidden.shape[:2], hidden.shape[2] + 2)
+        torch.mul(known, scale[:, None, None], out=inputs[..., :-1])
         inputs[..., -1] = -(mean * scale)[:, None]
         return inputs

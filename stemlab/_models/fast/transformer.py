@@ -18,7 +18,7 @@ from demucs.transformer import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stemlab._models.fast.arithmetic import Product, blocks, normalise
+from stemlab._models.fast.arithmetic import Product, blocks, gelu, normalise
 from stemlab._models.fast.layout import require
 
 __all__ = ["CrossTransformer"]
@@ -132,7 +132,7 @@ class _Layer:
         """Transform the tokens of one branch, shape (tokens, channels); neither is changed."""
         x = torch.addcmul(x, self._merge(self._attended(x, other)), self._scales[0])
         for block in blocks(len(x), 4 * x.shape[1]):
-            inner = functional.gelu(self._expand(self._norms[-1](x[block])))
+            inner = gelu(self._expand(self._norms[-1](x[block])))
             x[block].addcmul_(self._contract(inner), self._scales[1])
         norm = self._norm_out
         return normalise(x[None], norm.weight, norm.bias, norm.eps)[0]
@@ -150,7 +150,8 @@ class _Layer:
 
     def _split(self, x: Tensor) -> Tensor:
         """Tokens, shape (tokens, channels), by heads: (1, heads, tokens, channels / heads)."""
-        return x.reshape(1, len(x), self._heads, -1).transpose(1, 2)
+        # Laid out by heads as well, which attention takes more quickly.
+        return x.reshape(1, len(x), self._heads, -1).transpose(1, 2).contiguous()
 
 
 def _product(convolution: Any) -> Product:
