@@ -257,5 +257,5 @@ def write_notebook(lab: Lab, name: str, *sources: str) -> None:
     nbformat.write(notebook, lab.folder / name)
 
 
-def expect_status(page: Page, text: str) -> None:
+def expect_status(page: Page, text: str | re.Pattern[str]) -> None:
     page.get_by_role("status").filter(has_text=text).wait_for(timeout=RUN_SECONDS * 1000)
