@@ -30,7 +30,13 @@ def cache_dir() -> Path:
 
 
 def write_atomically(
-    path: Path, content: bytes, *, prefix: str = ".stemlab-", advice: str = "", sync: bool = True
+    path: Path,
+    content: bytes,
+    *,
+    prefix: str = ".stemlab-",
+    drafts: Path | None = None,
+    advice: str = "",
+    sync: bool = True,
 ) -> None:
     """Write a file that appears whole or not at all, replacing an earlier one.
 
@@ -40,7 +46,9 @@ def write_atomically(
         Its folder is made where it is missing.
     content : bytes
     prefix : str, optional
-        Of the hidden file that is written first, in the same folder.
+        Of the hidden file that is written first.
+    drafts : Path, optional
+        Folder of that file, on the same disk. Default: that of `path`.
     advice : str, optional
         What else the reader of an error can do.
     sync : bool, optional
@@ -52,7 +60,7 @@ def write_atomically(
         If it cannot be written; an earlier file is then left as it was.
     """
     # Not `tempfile`, whose files nobody else may read.
-    draft = path.parent / f"{prefix}{secrets.token_hex(8)}.partial"
+    draft = (drafts or path.parent) / f"{prefix}{secrets.token_hex(8)}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("xb") as file:

@@ -1,6 +1,7 @@
-"""The hidden folder of a run that has not finished: who has it, and how far the run has come.
+"""Folders that belong to one process while it lives: who has one, and how far its run has come.
 
-Also how files leave it: all together, or not at all.
+Also how files leave them: all together, or not at all. What a killed process has left is found by
+its lock, which the system gives back: no clock is asked, and no number of a process.
 """
 
 from __future__ import annotations
@@ -17,9 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["Journal", "Mark", "PartialFolder", "move_together", "undo_unfinished"]
+from stemlab.errors import OutputError
+
+__all__ = [
+    "Journal",
+    "Mark",
+    "PartialFolder",
+    "ScratchFolder",
+    "move_together",
+    "undo_unfinished",
+]
 
 _PREFIX, _SUFFIX = ".stemlab-", ".partial"
+_SCRATCH_PREFIX = "stemlab-scratch-"
 # What a power cut may cost; after a killed process nothing is lost.
 _SYNC_SECONDS = 10.0
 _LOCK_NAME = "lock"
@@ -36,25 +47,32 @@ class PartialFolder:
     owner : str or None
         Runs of the same owner get the same folder, with what an earlier one left there; while one
         of them works, and for None, it is a new folder that no other run looks at.
+    inherits : bool, default True
+        Whether a run wants what an earlier one left. Otherwise its folder is new, and what runs of
+        this owner that were killed have left is removed.
 
     Raises
     ------
+    OutputError
+        If moves of an earlier run cannot be undone; see `undo_unfinished`.
     OSError
         If it cannot be made.
     """
 
-    def __init__(self, parent: Path, owner: str | None) -> None:
-        self._lock: IO[bytes] | None = None
+    def __init__(self, parent: Path, owner: str | None, *, inherits: bool = True) -> None:
+        lock = None
         if owner is not None:
             undo_unfinished(parent, owner)
             _remove_abandoned(parent, f"{_PREFIX}{owner}-*{_SUFFIX}")
-            self.path = parent / f"{_PREFIX}{owner}{_SUFFIX}"
-            self.path.mkdir(exist_ok=True)
-            self._lock = _lock(self.path)
-        if self._lock is None:
-            prefix = _PREFIX if owner is None else f"{_PREFIX}{owner}-"
+            if inherits:
+                self.path = parent / f"{_PREFIX}{owner}{_SUFFIX}"
+                self.path.mkdir(exist_ok=True)
+                lock = _lock(self.path)
+        prefix = _PREFIX if owner is None else f"{_PREFIX}{owner}-"
+        while lock is None:  # Who clears away may take a new folder for an abandoned one.
             self.path = Path(tempfile.mkdtemp(prefix=prefix, suffix=_SUFFIX, dir=parent))
-            self._lock = _lock(self.path)
+            lock = _lock(self.path)
+        self._lock = lock
 
     def clear(self, *, keep: Collection[Path] = ()) -> None:
         """Remove what an earlier run left.
@@ -76,17 +94,44 @@ class PartialFolder:
         keep : bool
             Whether what it holds stays, for the next run of the same owner.
         """
+        # Where moves could not be undone, it holds files of an earlier result.
+        keep = keep or (self.path / _MOVES_NAME).exists()
         if not keep:
             shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.close()
         if not keep:  # Some systems do not remove a file that is open.
             shutil.rmtree(self.path, ignore_errors=True)
 
 
+class ScratchFolder(tempfile.TemporaryDirectory[str]):
+    """A temporary folder that goes even where its process is killed: the next one removes it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+
+    def __init__(self) -> None:
+        _remove_abandoned(Path(tempfile.gettempdir()), f"{_SCRATCH_PREFIX}*")
+        lock = None
+        while lock is None:
+            super().__init__(prefix=_SCRATCH_PREFIX, ignore_cleanup_errors=True)
+            lock = _lock(Path(self.name))
+        self._lock = lock
+
+    def cleanup(self) -> None:
+        """Remove it."""
+        self._lock.close()
+        super().cleanup()
+
+
 def _lock(folder: Path) -> IO[bytes] | None:
-    """Open the lock of a folder, or None while another process or run has it."""
-    file = (folder / _LOCK_NAME).open("ab")
+    """Open the lock of a folder; None while another process or run has it, or has removed it."""
+    try:
+        file = (folder / _LOCK_NAME).open("ab")
+    except FileNotFoundError:
+        return None
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -108,6 +153,9 @@ def _lock(folder: Path) -> IO[bytes] | None:
 def _remove_abandoned(parent: Path, pattern: str) -> None:
     for folder in parent.glob(pattern):
         with suppress(OSError):
+            # Anybody may have put something of that name into a folder that all share.
+            if hasattr(os, "getuid") and folder.lstat().st_uid != os.getuid():
+                continue
             lock = _lock(folder)
             if lock is not None:
                 lock.close()
@@ -191,13 +239,27 @@ def undo_unfinished(parent: Path, owner: str) -> None:
     parent : Path
     owner : str
         As of its `PartialFolder`; one that still works is left alone.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be undone. Nothing is lost then: it can be tried again.
     """
     for folder in parent.glob(f"{_PREFIX}{owner}*{_SUFFIX}"):
-        with suppress(OSError):
+        if not (folder / _MOVES_NAME).exists():
+            continue
+        try:
             lock = _lock(folder)
             if lock is not None:
                 with lock:
                     _undo_moves(folder)
+        except OSError as error:
+            raise OutputError(
+                f"an earlier run was cut off in {str(parent)!r} while its files got their names, "
+                f"and what was there before cannot be put back: {error.strerror or error}. It is "
+                f"in {str(folder)!r}. Check the permissions of both and try again.",
+                folder,
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from demucs.apply import BagOfModels
 
 from stemlab._assets import demo_song_dir
 from stemlab._models.loading import known_code_digest
+from stemlab._partial import PartialFolder
 from stemlab.errors import AudioError, ModelRefusedError, OutputError, ParameterError
 from stemlab.metrics import sdr
 from stemlab.separation import AudioStemSeparator, SeparationSettings
@@ -471,18 +472,15 @@ def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, st
     assert (len(same.table()), len(other.table())) == (4, 0)
 
 
-def test_drafts_of_killed_processes_are_cleared_away_when_they_are_old(store):
-    old = [store.folder / "results" / "ab" / ".stemlab-1.partial", store.folder / "audio"]
-    old[1] = old[1] / ".stemlab-2.partial"
-    young = store.folder / "results" / "ab" / ".stemlab-3.partial"
-    for each in (old[0], young):
-        each.parent.mkdir(parents=True, exist_ok=True)
-        each.write_text("half")
-    old[1].mkdir(parents=True)
-    for each in old:
-        os.utime(each, (0, 0))
+def test_drafts_go_unless_their_process_works(store):
+    store.folder.mkdir(parents=True)
+    working = PartialFolder(store.folder, "sweep", inherits=False)
+    abandoned = store.folder / ".stemlab-sweep-1.partial"
+    (abandoned / "stems").mkdir(parents=True)
     store.check_writable()
-    assert [each.exists() for each in (*old, young)] == [False, False, True]
+    assert (working.path.exists(), abandoned.exists()) == (True, False)
+    working.close(keep=False)
+    assert [*store.folder.iterdir()] == []
 
 
 def test_a_damaged_record_is_measured_again(tiny_htdemucs, song, store):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stemlab._partial import ScratchFolder
 from stemlab._typing import StrPath
 from stemlab.audio import file_digest, stream_file
 from stemlab.errors import AudioError, ModelRefusedError, ParameterError
@@ -101,7 +101,7 @@ def replay(
             f"{sha256}. Pass the right one with --input.",
             song,
         )
-    with tempfile.TemporaryDirectory(prefix="stemlab-replay-") as scratch:
+    with ScratchFolder() as scratch:
         again = separator.separate_file(
             song, scratch, output=output, progress=progress, **parameters
         )

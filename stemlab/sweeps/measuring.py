@@ -22,6 +22,7 @@ import torch
 from stemlab import audio as audio_io
 from stemlab import errors
 from stemlab._models.devices import peak_device_bytes, reset_peak
+from stemlab._partial import ScratchFolder
 from stemlab._typing import AudioArray
 from stemlab.errors import OutOfMemoryError, SeparationError, StemlabError
 from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
@@ -364,7 +365,7 @@ def warm_up(separator: AudioStemSeparator, settings: SeparationSettings) -> None
 def _run_alone(task: Task, audio: SweepAudio, progress: Progress | None) -> _Run:
     """Run a setting in a fresh process, which streams a file to files as `separate_file` does."""
     source = task.source.portable("measuring memory")
-    with tempfile.TemporaryDirectory(prefix="stemlab-sweep-") as scratch:
+    with ScratchFolder() as scratch:
         folder = Path(scratch)
         audio_io.write_file(
             folder / "mixture.wav", [audio.mixture], audio.sample_rate, audio.mixture.shape[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 import warnings
 from collections import deque
@@ -22,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stemlab._partial import ScratchFolder
 from stemlab.errors import ParameterError, StemlabError
 from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
 from stemlab.sweeps.measuring import (
@@ -312,7 +312,7 @@ def run_on(
     """
     if not isinstance(executor, ThreadPoolExecutor):
         jobs = [replace(each, task=each.task.portable(_kind(executor))) for each in jobs]
-    with tempfile.TemporaryDirectory(prefix="stemlab-sweep-") as scratch:
+    with ScratchFolder() as scratch:
         materials: dict[str, Material] = {}
         for job in jobs:
             name = job.task.source.name

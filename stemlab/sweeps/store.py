@@ -11,15 +11,14 @@ import json
 import logging
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stemlab._disk import cache_dir, write_atomically
+from stemlab._partial import PartialFolder
 from stemlab._typing import AudioArray, StrPath
 from stemlab.audio import write_file
 from stemlab.errors import OutputError
@@ -30,7 +29,6 @@ _log = logging.getLogger(__name__)
 
 # About 45 settings of 30 s in four stereo stems.
 AUDIO_LIMIT_BYTES = 2_000_000_000
-_STALE_SECONDS = 3600
 _ADVICE = ", or set STEMLAB_CACHE to another one"
 
 
@@ -84,10 +82,8 @@ class SweepStore:
         OutputError
             If a file cannot be written there.
         """
-        probe = self.folder / "writable"
-        write_atomically(probe, b"", advice=_ADVICE, sync=False)
-        probe.unlink(missing_ok=True)
-        self._clear_drafts()
+        with self._drafts() as drafts:
+            write_atomically(drafts / "writable", b"", advice=_ADVICE, sync=False)
 
     def find(self, key: str) -> dict[str, Any] | None:
         """Look up a result.
@@ -122,7 +118,8 @@ class SweepStore:
             If it cannot be written.
         """
         content = json.dumps({**record, "key": key}, indent=1, allow_nan=True)
-        write_atomically(self._record(key), content.encode(), advice=_ADVICE)
+        with self._drafts() as drafts:
+            write_atomically(self._record(key), content.encode(), drafts=drafts, advice=_ADVICE)
 
     def keep(self, key: str, stems: Mapping[str, AudioArray], sample_rate: int) -> bool:
         """Keep stems for listening, in place of the ones used longest ago where room is short.
@@ -153,24 +150,14 @@ class SweepStore:
             return False
         self._make_room(size)
         final = self._audio / key
-        try:
+        with self._drafts() as drafts:
+            draft = drafts / "stems"
+            draft.mkdir()
+            for name, stem in stems.items():
+                write_file(draft / f"{name}.wav", [stem], sample_rate, stem.shape[0])
             self._audio.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=".stemlab-", suffix=".partial", dir=self._audio))
-            try:
-                for name, stem in stems.items():
-                    write_file(draft / f"{name}.wav", [stem], sample_rate, stem.shape[0])
-                with suppress(FileExistsError, OSError):  # Another process was quicker.
-                    os.rename(draft, final)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
-        except OutputError:
-            raise
-        except OSError as error:
-            raise OutputError(
-                f"stems cannot be kept in {str(self._audio)!r}: {error.strerror or error}. Check "
-                f"the permissions and the free space of its folder{_ADVICE}.",
-                self._audio,
-            ) from error
+            with suppress(FileExistsError, OSError):  # Another process was quicker.
+                os.rename(draft, final)
         return True
 
     def kept(self, key: str) -> dict[str, Path]:
@@ -247,12 +234,24 @@ class SweepStore:
             with suppress(OSError):
                 yield folder.stat().st_mtime, sum(map(_size, folder.iterdir())), folder
 
-    def _clear_drafts(self) -> None:
-        """Remove what processes that were killed have left; younger ones may still be at work."""
-        for draft in (*self.folder.glob("results/*/.stemlab-*"), *self._audio.glob(".stemlab-*")):
-            with suppress(OSError):
-                if time.time() - draft.lstat().st_mtime > _STALE_SECONDS:
-                    shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+    @contextmanager
+    def _drafts(self) -> Iterator[Path]:
+        """A folder for what is not whole yet; what killed processes left in theirs goes."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            drafts = PartialFolder(self.folder, "sweep", inherits=False)
+            try:
+                yield drafts.path
+            finally:
+                drafts.close(keep=False)
+        except OutputError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"results cannot be kept in {str(self.folder)!r}: {error.strerror or error}. Check "
+                f"the permissions and the free space of its folder{_ADVICE}.",
+                self.folder,
+            ) from error
 
     def _make_room(self, size: int) -> None:
         kept = sorted(self._kept())

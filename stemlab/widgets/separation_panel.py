@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from html import escape
@@ -17,6 +16,7 @@ import traitlets
 from stemlab import audio
 from stemlab._assets import demo_song_dir
 from stemlab._models.devices import available_devices
+from stemlab._partial import ScratchFolder
 from stemlab._typing import StrPath
 from stemlab.errors import (
     AudioError,
@@ -57,7 +57,7 @@ class _Run:
 
     choices: Mapping[str, Any]
     result: SeparationResult
-    folder: tempfile.TemporaryDirectory[str]
+    folder: ScratchFolder
 
     @property
     def recording(self) -> str:
@@ -241,7 +241,7 @@ class SeparationPanel(WorkPanel):
             raise ParameterError("song is empty. Choose one, or type the path of an audio file.")
         separator = AudioStemSeparator(model, device=device)
         path = Path(song).expanduser()
-        folder = tempfile.TemporaryDirectory(prefix="stemlab-")
+        folder = ScratchFolder()
         try:
             result = separator.separate_file(
                 path, folder.name, progress=self._on_progress, **asdict(SeparationSettings(**asked))

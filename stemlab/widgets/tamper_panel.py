@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import tempfile
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import ipywidgets
 import traitlets
 
+from stemlab._partial import ScratchFolder
 from stemlab.errors import ModelRefusedError
 from stemlab.provisioning import verify_model
 from stemlab.registry import MANIFEST_NAME, find_model, installed_file, read_manifest
@@ -139,7 +139,7 @@ class TamperPanel(WorkPanel):
         recorded = self._file.sha256
         if fit_manifest and weights != original:
             manifest, recorded = _fitted(manifest, weights), _digest(weights)
-        with tempfile.TemporaryDirectory(prefix="stemlab-") as name:
+        with ScratchFolder() as name:
             folder = Path(name) / "copy"
             folder.mkdir()
             (folder / MANIFEST_NAME).write_bytes(manifest)
