@@ -35,6 +35,7 @@ from stemlab.errors import AudioError, OutputError, ParameterError
 __all__ = [
     "BlockStore",
     "Target",
+    "check_capacity",
     "check_filename",
     "choose_target",
     "file_safe",
@@ -47,6 +48,8 @@ __all__ = [
 SCHEMA = 1
 _TEMPLATE_FIELDS = ("song", "source", "model", "ext")
 _READ_SAMPLES = 1 << 16
+# What ends lines, or turns the direction of a text so that a name reads as another.
+_TURNS = "\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _VERSIONS_OF = ("torch", "demucs", "numpy", "soundfile", "soxr", "safetensors")
 
 
@@ -120,11 +123,11 @@ def file_safe(name: str) -> str:
     Returns
     -------
     safe : str
-        At most 120 bytes of UTF-8, without separators, control characters, or leading and
-        trailing dots and blanks; ``song`` if nothing is left.
+        At most 120 bytes of UTF-8, without separators, characters that control how a text is
+        shown, or leading and trailing dots and blanks; ``song`` if nothing is left.
     """
     printable = name.encode("utf-8", "replace").decode("utf-8")
-    safe = re.sub(r'[<>:"/\\|?*\x00-\x1f\x7f]', "_", printable)
+    safe = re.sub(rf'[<>:"/\\|?*\x00-\x1f\x7f-\x9f{_TURNS}]', "_", printable)
     safe = safe.encode("utf-8")[:120].decode("utf-8", "ignore")
     return safe.strip(". ") or "song"
 
@@ -288,6 +291,34 @@ def _earlier_result(target: Target, out_dir: Path) -> tuple[str | None, list[Pat
 # ---------------------------------------------------------------- blocks
 
 
+def check_capacity(out_dir: Path, expected_bytes: int, song: Path) -> None:
+    """Refuse a run that no disk of this size could hold, however empty.
+
+    Parameters
+    ----------
+    out_dir : Path
+        May not exist yet.
+    expected_bytes : int
+        What the run will need there, by the length that the recording states.
+    song : Path
+        The recording.
+
+    Raises
+    ------
+    OutputError
+        If that is more than the whole disk.
+    """
+    there = next(each for each in (out_dir, *out_dir.absolute().parents) if each.exists())
+    total = shutil.disk_usage(there).total
+    if expected_bytes > total:
+        raise OutputError(
+            f"by the length that {str(song)!r} states, this run needs {expected_bytes / 1e9:.0f} "
+            f"GB while it works; the whole disk of {str(out_dir)!r} has {total / 1e9:.0f} GB. "
+            "Choose a folder on another disk; or export the recording again, if it is not so long.",
+            out_dir,
+        )
+
+
 class BlockStore:
     """Raw float blocks of all stems in the target folder, until they are encoded and published.
 
@@ -390,7 +421,9 @@ class BlockStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close(keep=self._resume and error is not None and bool(self._finished))
+        # What was made of a recording that changed under way is of no recording.
+        usable = error is not None and not isinstance(error, AudioError)
+        self._close(keep=self._resume and usable and bool(self._finished))
         self._remove_made()
 
     def _close(self, *, keep: bool) -> None:

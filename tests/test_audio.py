@@ -21,6 +21,7 @@ import soundfile
 import soxr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from recordings import RATE, noise, put, put_av, tone
 
 from stemlab import audio
 from stemlab.audio._headers import scan_mp3, scan_ogg, stated_data_bytes
@@ -36,81 +37,6 @@ from stemlab.errors import (
     StemlabError,
 )
 
-RATE = 44_100
-
-
-def noise(samples: int, channels: int = 2, seed: int = 0, level: float = 0.1) -> np.ndarray:
-    generator = np.random.default_rng(seed)
-    return (generator.standard_normal((channels, samples)) * level).astype(np.float32)
-
-
-def put(
-    path: Path,
-    samples: np.ndarray,
-    rate: int = RATE,
-    *,
-    container: str = "WAV",
-    subtype: str = "FLOAT",
-    **quality: object,
-) -> Path:
-    """Write channels-first samples with soundfile alone."""
-    with soundfile.SoundFile(
-        path, "w", rate, len(samples), format=container, subtype=subtype, **quality
-    ) as file:
-        for start in range(0, samples.shape[1], 65_536):
-            file.write(samples.T[start : start + 65_536])
-    return path
-
-
-def put_av(
-    path: Path,
-    samples: np.ndarray,
-    codec: str = "aac",
-    rate: int = RATE,
-    *,
-    layout: str = "stereo",
-    video: bool = False,
-    options: dict[str, str] | None = None,
-) -> Path:
-    """Write channels-first samples with PyAV, on request behind a video stream."""
-    av = pytest.importorskip("av")
-    with av.open(str(path), "w", options=options or {}) as container:
-        picture = None
-        if video:
-            picture = container.add_stream("mpeg4", rate=25)
-            picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
-        stream = container.add_stream(codec, rate=rate)
-        stream.layout = layout
-        if codec == "libmp3lame":
-            stream.codec_context.options = {"compression_level": "2"}
-            stream.codec_context.bit_rate = 0
-            stream.codec_context.flags |= av.codec.context.Flags.qscale
-            stream.codec_context.global_quality = 2 * 118
-        if picture is not None:
-            for _ in range(3):
-                image = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
-                for packet in picture.encode(image):
-                    container.mux(packet)
-            for packet in picture.encode(None):
-                container.mux(packet)
-        resampler = av.AudioResampler(
-            format=stream.format.name,
-            layout=layout,
-            rate=rate,
-            frame_size=1152 if codec == "libmp3lame" else 1024,
-        )
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples), format="fltp", layout=layout
-        )
-        frame.sample_rate = rate
-        frame.pts = 0  # without a time, the muxer does not note the encoder's delay
-        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
-            for packet in stream.encode(piece):
-                container.mux(packet)
-        for packet in stream.encode(None):
-            container.mux(packet)
-    return path
-
 
 def decoded_by_av(path: Path) -> int:
     av = pytest.importorskip("av")
@@ -125,12 +51,6 @@ def joined(path: Path, **options: object) -> np.ndarray:
 def snr_db(reference: np.ndarray, estimate: np.ndarray) -> float:
     error = np.sum((reference - estimate).astype(np.float64) ** 2)
     return float(10 * np.log10(np.sum(reference.astype(np.float64) ** 2) / error))
-
-
-def tone(samples: int, channels: int = 2, rate: int = RATE) -> np.ndarray:
-    time = np.arange(samples) / rate
-    rows = [0.5 * np.sin(2 * np.pi * (300 + 200 * c) * time) for c in range(channels)]
-    return np.array(rows, dtype=np.float32)
 
 
 def open_files() -> set[str]:
@@ -636,6 +556,7 @@ def test_truncated_lossy_files_are_read_with_a_warning(
     with caplog.at_level(logging.WARNING):
         assert RATE < joined(path).shape[1] < 3 * RATE
     assert message in caplog.text
+    assert str(tmp_path) not in caplog.text, "logs name no folders"
 
 
 def test_damaged_aac_says_where(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ __all__ = [
     "stream_file",
 ]
 
+# What is logged names files without their folders: logs are passed on more readily than errors.
 _LOG = logging.getLogger(__name__)
 
 # Vorbis and Opus have their own order of channels, which libsndfile passes on as it is.
@@ -232,7 +233,7 @@ def _open_soundfile(path: Path, shown: str, handle: BinaryIO, stack: ExitStack) 
     def decode(block_samples: int) -> Iterator[AudioArray]:
         yield from _soundfile_blocks(file, info, shown, block_samples)
         if not complete:
-            _LOG.warning("%s lacks its last Ogg page: it may be cut short", shown)
+            _LOG.warning("%s lacks its last Ogg page: it may be cut short", _shown(path.name))
 
     return _Recording(info, layout, decode)
 
@@ -286,14 +287,14 @@ def _soundfile_blocks(
         return
     missing = (info.samples - done) / info.sample_rate
     message = (
-        f"{shown} gives {done / info.sample_rate:.3f} s, its header states "
+        f"gives {done / info.sample_rate:.3f} s, its header states "
         f"{info.samples / info.sample_rate:.3f} s: it is damaged or cut short"
     )
     if info.container == "MP3":
         if missing > _LENGTH_SLACK_SECONDS:
-            _LOG.warning("%s", message)
+            _LOG.warning("%s %s", _shown(info.path.name), message)
     elif info.container != "OGG" or missing > _LENGTH_SLACK_SECONDS:
-        raise AudioError(f"{message}; get a whole copy of the file", path=info.path)
+        raise AudioError(f"{shown} {message}; get a whole copy of the file", path=info.path)
 
 
 def _decoding_error(info: AudioInfo, shown: str, done: int, error: Exception) -> AudioError:
@@ -382,7 +383,7 @@ def _open_pyav(path: Path, shown: str, refusal: Exception, stack: ExitStack) -> 
         if done / info.sample_rate < stated - 1.0:
             _LOG.warning(
                 "%s gives %.3f s of audio, its header states %.3f s: it may be cut short",
-                shown,
+                _shown(path.name),
                 done / info.sample_rate,
                 stated,
             )

@@ -25,6 +25,7 @@ from stemlab.runs import (
     SCHEMA,
     BlockStore,
     Target,
+    check_capacity,
     choose_target,
     find_finished,
     package_versions,
@@ -100,8 +101,12 @@ def run_to_files(
     info = audio_io.read_info(path)
     audio_io.check_output_format(output.format, output.bits, info.sample_rate)
     recording = recording_of_file(info, output.downmix)
-    digest = audio_io.file_digest(path)
     stems = job.sources if output.two_stems is None else (*job.sources, f"no_{output.two_stems}")
+    resampled = info.sample_rate != job.model.spec.sample_rate
+    # Raw float blocks, those at the other rate, and as much again for the encoded files.
+    room = (3 if resampled else 2) * 4 * recording.channels * (info.samples or 0) * len(stems)
+    check_capacity(out_dir, room, path)  # Before days are spent on reading what cannot be kept.
+    digest = audio_io.file_digest(path)
     names: dict[str, Any] = {
         "song": path,
         "model": job.model.spec.name,
@@ -119,9 +124,6 @@ def run_to_files(
             return SeparationResult(target.stems, target.manifest, manifest, repeated=False)
     choose = partial(choose_target, out_dir, output.filename, **names, force=output.force)
     choose()
-    resampled = info.sample_rate != job.model.spec.sample_rate
-    # Raw float blocks, those at the other rate, and as much again for the encoded files.
-    room = (3 if resampled else 2) * 4 * recording.channels * (info.samples or 0) * len(stems)
     with BlockStore(
         out_dir,
         job.sources,
