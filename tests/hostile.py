@@ -1,0 +1,233 @@
+"""Processes that may come to grief: a separator that is handed anything, and commands to be killed.
+
+What crashes, hangs or eats the memory takes its process along and not the tests, which then say
+what it was given. Run as a program, this file is either process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Nursery", "Outcome", "Victim", "cases"]
+
+# No file of the tests takes a hundredth of these; what does not end takes all of it.
+_PATIENCE_SECONDS = 120
+_MEMORY_BYTES = 1_000_000_000
+
+
+def cases(quick: int, long: int) -> int:
+    """How many cases a test tries: `make test-long` asks for more."""
+    return long if os.environ.get("STEMLAB_LONG") == "1" else quick
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file.
+
+    Parameters
+    ----------
+    kind : {"success", "refused", "bug"}
+    error : str
+        The class of what was raised, and for a bug where.
+    message : str
+    grown_bytes : int
+        By how much the most memory that the process ever had has grown since its start.
+    files, threads : int
+        That the process has open, and running, afterwards.
+    """
+
+    kind: str
+    error: str = ""
+    message: str = ""
+    grown_bytes: int = 0
+    files: int = 0
+    threads: int = 0
+
+
+class _Server:
+    """A process that answers lines of JSON; a context manager."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self._replies = selectors.DefaultSelector()
+        self._replies.register(self._process.stdout, selectors.EVENT_READ)
+        self._read("its start")
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._replies.close()
+
+    def ask(self, what: str, **request: Any) -> dict[str, Any]:
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+        reply: dict[str, Any] = json.loads(self._read(what))
+        return reply
+
+    def _read(self, what: str) -> bytes:
+        if not self._replies.select(_PATIENCE_SECONDS):
+            self._process.kill()
+            raise AssertionError(f"no end of {what} after {_PATIENCE_SECONDS} s")
+        line = self._process.stdout.readline()
+        assert line, f"{what} ended the process with {self._process.wait()}"
+        return line
+
+
+class Victim(_Server):
+    """A process with a separator.
+
+    Parameters
+    ----------
+    model : str
+        Folder of a small model.
+    """
+
+    def __init__(self, model: str) -> None:
+        super().__init__("separator", model)
+
+    def separate(self, song: Path, out: Path, **output: Any) -> Outcome:
+        """Separate a file; an AssertionError where the process crashes or does not answer."""
+        paths = {"song": os.fspath(song), "out": os.fspath(out)}
+        return Outcome(**self.ask(repr(song), **paths, output=output))
+
+
+class Nursery(_Server):
+    """A process that has loaded all that commands need and forks a child for each.
+
+    To load it takes seconds, of which a test of hundreds of kills has no use. The child is what a
+    command of its own would be: nothing was computed before it was forked.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("nursery")
+
+    def run(
+        self,
+        arguments: Sequence[Any],
+        *,
+        environment: Mapping[str, str] | None = None,
+        kill_after: float | None = None,
+    ) -> tuple[int, float, str]:
+        """Run a command; its exit code (-9 if it was killed), seconds and what it said."""
+        reply = self.ask(
+            f"stemlab {' '.join(map(str, arguments))}",
+            arguments=[*map(str, arguments)],
+            environment=dict(environment or {}),
+            kill_after=kill_after,
+        )
+        return reply["code"], reply["seconds"], reply["said"]
+
+
+def _separate_all(model: str) -> None:
+    import resource
+    import threading
+
+    import numpy as np
+
+    from stemlab import AudioStemSeparator, OutputSettings, StemlabError
+    from stemlab.runs import peak_memory_bytes
+
+    # C libraries may print; the replies go elsewhere.
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    separator = AudioStemSeparator(model, device="cpu")
+    separator.separate_audio(np.zeros((2, 50_000), np.float32), 44_100)
+    with open("/proc/self/status", encoding="ascii") as status:
+        (virtual,) = (int(each.split()[1]) * 1024 for each in status if "VmSize" in each)
+    resource.setrlimit(resource.RLIMIT_AS, (virtual + _MEMORY_BYTES,) * 2)
+    before = peak_memory_bytes()
+    replies.write(b"ready\n")
+    for line in sys.stdin:
+        request = json.loads(line)
+        kind, error, message = "success", "", ""
+        try:
+            separator.separate_file(
+                request["song"], request["out"], output=OutputSettings(**request["output"])
+            )
+        except StemlabError as raised:
+            kind, error, message = "refused", type(raised).__name__, str(raised)
+        except BaseException as raised:  # noqa: BLE001 - it is what the tests look for
+            kind, error, message = "bug", traceback.format_exc(), str(raised)
+        give_up = time.monotonic() + 5
+        while threading.active_count() > 1 and time.monotonic() < give_up:
+            time.sleep(0.001)
+        reply = {
+            "kind": kind,
+            "error": error,
+            "message": message,
+            "grown_bytes": peak_memory_bytes() - before,
+            "files": len(os.listdir("/proc/self/fd")),
+            "threads": len(os.listdir("/proc/self/task")),
+        }
+        replies.write(json.dumps(reply).encode() + b"\n")
+
+
+# What commands load on their way; PyTorch's compiler belongs to the building of a network.
+_LOADED = ("torch._dynamo", "stemlab.cli.separate", "stemlab.cli.sweep", "stemlab.provisioning")
+
+
+def _nurse() -> None:
+    import tempfile
+
+    from stemlab.cli.main import main
+
+    for name in _LOADED:
+        importlib.import_module(name)
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    replies.write(b"ready\n")
+    for line in sys.stdin:
+        request = json.loads(line)
+        with tempfile.TemporaryFile() as said:
+            started = time.monotonic()
+            child = os.fork()
+            if not child:
+                os.dup2(said.fileno(), 1)
+                os.dup2(said.fileno(), 2)
+                os.environ.update(request["environment"])
+                code = main(request["arguments"])
+                sys.stderr.flush()
+                os._exit(code)
+            code = _wait(child, request["kill_after"])
+            seconds = time.monotonic() - started
+            said.seek(0)
+            text = said.read().decode(errors="replace")
+        reply = {"code": code, "seconds": seconds, "said": text}
+        replies.write(json.dumps(reply).encode() + b"\n")
+
+
+def _wait(child: int, kill_after: float | None) -> int:
+    """Wait for a child, or not so long."""
+    deadline = None if kill_after is None else time.monotonic() + kill_after
+    while deadline is not None:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= deadline:
+            os.kill(child, signal.SIGKILL)
+            break
+        time.sleep(0.0005)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+if __name__ == "__main__":
+    _separate_all(sys.argv[2]) if sys.argv[1] == "separator" else _nurse()

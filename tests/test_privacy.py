@@ -1,0 +1,71 @@
+"""What leaves the machine: nothing. The main job runs where there is no network at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hostile import cases
+
+from stemlab import demo_song_dir
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+# A network namespace without an interface that is up, not even the loopback.
+ALONE = ["unshare", "--net", "--map-root-user"]
+STEMLAB = [sys.executable, "-m", "stemlab"]
+
+
+@pytest.fixture(scope="module")
+def alone() -> list[str]:
+    if sys.platform != "linux" or not shutil.which(ALONE[0]):
+        pytest.skip("network namespaces are of Linux")
+    reach = [sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
+    tried = subprocess.run([*ALONE, *reach], capture_output=True, text=True, check=False)
+    if "unshare" in tried.stderr:
+        pytest.skip("this system lets nobody make a network namespace")
+    assert "Network is unreachable" in tried.stderr
+    return ALONE
+
+
+def run(command: list[object], folder: Path) -> str:
+    environment = {**os.environ, "STEMLAB_CACHE": str(folder / "cache")}
+    environment.pop("HF_HUB_OFFLINE", None)  # Nothing but the missing network keeps it offline.
+    done = subprocess.run(
+        [*map(str, command)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_main_job_needs_no_network(alone: list[str], tmp_path: Path) -> None:
+    mixture = demo_song_dir() / "mixture.flac"
+    begin = [*alone, *STEMLAB]
+    run([*begin, "demo", "--out", "demo"], tmp_path)
+    run([*begin, "separate", mixture, "--out", "stems", "-q"], tmp_path)
+    run([*begin, "plan", mixture], tmp_path)
+    run([*begin, "models", "list"], tmp_path)
+    run([*begin, "replay", "stems/mixture"], tmp_path)
+    run([*begin, "analyze", mixture, "--out", "analysis"], tmp_path)
+    run([*begin, "sweep", mixture, "--segments", "7.8", "--overlaps", "0"], tmp_path)
+    manifest = json.loads((tmp_path / "stems" / "mixture" / "run.json").read_bytes())
+    assert not os.path.isabs(manifest["input"]["path"])
+
+
+@pytest.mark.parametrize(
+    "name", sorted(each.name for each in NOTEBOOKS.glob("*.ipynb"))[: cases(quick=1, long=99)]
+)
+def test_notebooks_need_no_network(alone: list[str], tmp_path: Path, name: str) -> None:
+    shutil.copy(NOTEBOOKS / name, tmp_path)
+    # Kernels usually talk over the loopback; here they take files.
+    convert = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute"]
+    run([*alone, *convert, "--inplace", "--KernelManager.transport=ipc", name], tmp_path)
