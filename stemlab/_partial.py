@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,8 @@ _SCRATCH_PREFIX = "stemlab-scratch-"
 # What a power cut may cost; after a killed process nothing is lost.
 _SYNC_SECONDS = 10.0
 _LOCK_NAME = "lock"
+# Who clears away may take a new folder for an abandoned one: then another is made.
+_TRIES = 3
 _MOVES_NAME = "moves.json"
 
 
@@ -68,10 +70,11 @@ class PartialFolder:
                 self.path = parent / f"{_PREFIX}{owner}{_SUFFIX}"
                 self.path.mkdir(exist_ok=True)
                 lock = _lock(self.path)
-        prefix = _PREFIX if owner is None else f"{_PREFIX}{owner}-"
-        while lock is None:  # Who clears away may take a new folder for an abandoned one.
-            self.path = Path(tempfile.mkdtemp(prefix=prefix, suffix=_SUFFIX, dir=parent))
-            lock = _lock(self.path)
+        if lock is None:
+            prefix = _PREFIX if owner is None else f"{_PREFIX}{owner}-"
+            self.path, lock = _new_folder(
+                lambda: tempfile.mkdtemp(prefix=prefix, suffix=_SUFFIX, dir=parent)
+            )
         self._lock = lock
 
     def clear(self, *, keep: Collection[Path] = ()) -> None:
@@ -98,7 +101,8 @@ class PartialFolder:
         keep = keep or (self.path / _MOVES_NAME).exists()
         if not keep:
             shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
         if not keep:  # Some systems do not remove a file that is open.
             shutil.rmtree(self.path, ignore_errors=True)
 
@@ -113,17 +117,32 @@ class ScratchFolder(tempfile.TemporaryDirectory[str]):
     """
 
     def __init__(self) -> None:
+        self.name = ""
         _remove_abandoned(Path(tempfile.gettempdir()), f"{_SCRATCH_PREFIX}*")
-        lock = None
-        while lock is None:
-            super().__init__(prefix=_SCRATCH_PREFIX, ignore_cleanup_errors=True)
-            lock = _lock(Path(self.name))
-        self._lock = lock
+        _, self._lock = _new_folder(self._make)
+
+    def _make(self) -> str:
+        if self.name:
+            super().cleanup()
+        super().__init__(prefix=_SCRATCH_PREFIX, ignore_cleanup_errors=True)
+        return self.name
 
     def cleanup(self) -> None:
         """Remove it."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
         super().cleanup()
+
+
+def _new_folder(make: Callable[[], str]) -> tuple[Path, IO[bytes] | None]:
+    """Make a folder and lock it; without a lock where the file system has none."""
+    for _ in range(_TRIES):
+        folder = Path(make())
+        lock = _lock(folder)
+        if lock is not None:
+            return folder, lock
+        shutil.rmtree(folder, ignore_errors=True)
+    return Path(make()), None
 
 
 def _lock(folder: Path) -> IO[bytes] | None:

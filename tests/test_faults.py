@@ -6,6 +6,7 @@ and that run does its work. `make test-long` kills hundreds of times.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -197,6 +198,25 @@ def test_scratch_of_a_killed_process_goes_with_the_next_start(tmp_path, monkeypa
         assert left == names
     assert {each.name for each in tmp_path.iterdir()} == {"stemlab-scratch-link", "elsewhere"}
     assert (tmp_path / "elsewhere").is_dir()
+
+
+@unix
+def test_a_file_system_without_locks(separator, song, tmp_path, monkeypatch):
+    import fcntl
+
+    # No such file system is at hand: the call refuses as it would there.
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with ScratchFolder() as folder:
+        assert [each.name for each in tmp_path.iterdir()] == [Path(folder).name]
+    separator.separate_file(song, tmp_path / "out")
+    whole(tmp_path / "out")
+    SweepStore(tmp_path / "store").add("ab" * 32, {"figure": 1.0})
+    assert [each.name for each in (tmp_path / "store").iterdir()] == ["results"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["out", "store"]
 
 
 # ---------------------------------------------------------------- while it works
