@@ -309,12 +309,13 @@ def check_capacity(out_dir: Path, expected_bytes: int, song: Path) -> None:
         If that is more than the whole disk.
     """
     there = next(each for each in (out_dir, *out_dir.absolute().parents) if each.exists())
-    total = shutil.disk_usage(there).total
-    if expected_bytes > total:
+    disk = shutil.disk_usage(there)
+    if expected_bytes > disk.total:
         raise OutputError(
-            f"by the length that {str(song)!r} states, this run needs {expected_bytes / 1e9:.0f} "
-            f"GB while it works; the whole disk of {str(out_dir)!r} has {total / 1e9:.0f} GB. "
-            "Choose a folder on another disk; or export the recording again, if it is not so long.",
+            f"{str(out_dir)!r} has {disk.free / 1e6:.0f} MB of free space; this run needs about "
+            f"{expected_bytes / 1e6:.0f} MB while it works, by the length that {str(song)!r} "
+            "states. Choose another output folder; or export the recording again, if it is not so "
+            "long.",
             out_dir,
         )
 
