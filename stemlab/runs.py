@@ -311,13 +311,21 @@ def check_capacity(out_dir: Path, expected_bytes: int, song: Path) -> None:
     there = next(each for each in (out_dir, *out_dir.absolute().parents) if each.exists())
     disk = shutil.disk_usage(there)
     if expected_bytes > disk.total:
-        raise OutputError(
-            f"{str(out_dir)!r} has {disk.free / 1e6:.0f} MB of free space; this run needs about "
-            f"{expected_bytes / 1e6:.0f} MB while it works, by the length that {str(song)!r} "
-            "states. Choose another output folder; or export the recording again, if it is not so "
-            "long.",
-            out_dir,
+        stated = (
+            f", by the length that {str(song)!r} states (export the recording again, if it is not "
+            "so long)"
         )
+        raise _too_little_room(out_dir, disk.free, expected_bytes, stated)
+
+
+def _too_little_room(
+    out_dir: Path, free_bytes: int, expected_bytes: int, because: str = ""
+) -> OutputError:
+    return OutputError(
+        f"{str(out_dir)!r} has {free_bytes / 1e6:.0f} MB of free space; this run needs about "
+        f"{expected_bytes / 1e6:.0f} MB while it works{because}. Choose another output folder.",
+        out_dir,
+    )
 
 
 class BlockStore:
@@ -632,12 +640,7 @@ class BlockStore:
     def _check_room(self, expected_bytes: int) -> None:
         free = shutil.disk_usage(self._out_dir).free
         if free < expected_bytes:
-            raise OutputError(
-                f"{str(self._out_dir)!r} has {free / 1e6:.0f} MB of free space; this run needs "
-                f"about {expected_bytes / 1e6:.0f} MB while it works. "
-                "Choose another output folder.",
-                self._out_dir,
-            )
+            raise _too_little_room(self._out_dir, free, expected_bytes)
 
     def _make(self, folder: Path) -> None:
         """Make a folder and remember which of its parents are new."""

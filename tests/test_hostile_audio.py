@@ -8,6 +8,7 @@ They go through the whole of a separation with a small real network, in a proces
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -42,13 +43,6 @@ def check(outcome: Outcome, out: Path, what: str) -> None:
     names = sorted(each.name for each in out.rglob("*") if each.is_file())
     assert names == ["bass.wav", "drums.wav", "other.wav", "run.json", "vocals.wav"], what
     assert [each for each in out.iterdir() if each.name.startswith(".")] == [], what
-
-
-def remove(out: Path) -> None:
-    for each in sorted(out.rglob("*"), reverse=True):
-        each.rmdir() if each.is_dir() else each.unlink()
-    if out.exists():
-        out.rmdir()
 
 
 # ---------------------------------------------------------------- damaged files
@@ -116,7 +110,7 @@ def test_damaged_files(name: str, intact: dict[str, bytes], victim: Victim, tmp_
         song.write_bytes(damaged(intact[name], other, seed))
         outcome = victim.separate(song, out, downmix=bool(seed % 2))
         check(outcome, out, f"{name}, seed {seed}")
-        remove(out)
+        shutil.rmtree(out, ignore_errors=True)
         outcomes.add(outcome.kind)
     assert "refused" in outcomes, "no damage was found"
 
@@ -129,7 +123,7 @@ def test_every_file_is_read_while_it_is_intact(
         song.write_bytes(content)
         outcome = victim.separate(song, out)
         assert outcome.kind == "success", f"{name}: {outcome.message}"
-        remove(out)
+        shutil.rmtree(out, ignore_errors=True)
 
 
 def test_cut_off_anywhere(intact: dict[str, bytes], victim: Victim, tmp_path: Path) -> None:
@@ -139,7 +133,7 @@ def test_cut_off_anywhere(intact: dict[str, bytes], victim: Victim, tmp_path: Pa
         for size in (*range(0, len(content), step), len(content) - 1):
             song.write_bytes(content[:size])
             check(victim.separate(song, out), out, f"{name}, {size} of {len(content)} bytes")
-            remove(out)
+            shutil.rmtree(out, ignore_errors=True)
 
 
 # ---------------------------------------------------------------- headers that lie
@@ -206,7 +200,7 @@ def test_headers_of_any_content(
     try:
         check(outcome, out, content[:200].hex())
     finally:
-        remove(out)
+        shutil.rmtree(out, ignore_errors=True)
 
 
 # ---------------------------------------------------------------- what is no usual recording
@@ -358,6 +352,6 @@ def test_nothing_stays_open_after_many_files(
         for number, content in enumerate(intact.values()):
             song.write_bytes(damaged(content, content, number) if round_ % 2 else content)
             outcome = victim.separate(song, out)
-            remove(out)
+            shutil.rmtree(out, ignore_errors=True)
         counts.append((outcome.files, outcome.threads))
     assert len(set(counts)) == 1, counts

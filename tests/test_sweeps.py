@@ -598,7 +598,7 @@ def test_peak_memory_is_that_of_each_setting_in_a_fresh_process(tmp_path):
     ballast = np.ones(150_000_000)  # This process is larger than any of the settings.
     results = sweep(
         demo_song_dir() / "mixture.flac",
-        segments=[1.0, 7.8],
+        segments=[0.25, 7.8],
         overlaps=[0.0],
         padded=[False],
         excerpt_seconds=None,
@@ -609,7 +609,7 @@ def test_peak_memory_is_that_of_each_setting_in_a_fresh_process(tmp_path):
     )
     assert not results["error"].any(), results["error"].iloc[0]
     peaks = results.groupby("segment_seconds")["peak_memory_bytes"].first()
-    assert peaks[7.8] > 1.15 * peaks[1.0]  # Most of either is the interpreter, torch and weights.
+    assert peaks[7.8] > 1.3 * peaks[0.25]
     code = (
         "import sys, stemlab\n"
         "from stemlab.runs import peak_memory_bytes\n"
