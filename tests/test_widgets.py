@@ -433,7 +433,15 @@ def test_cancelling_nothing_does_nothing(panel: SeparationPanel) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no interrupt to one process")
 def test_interrupting_a_waiting_cell_cancels(panel: SeparationPanel) -> None:
-    on_first_segment(panel, lambda: os.kill(os.getpid(), signal.SIGINT))
+    stopping = threading.Event()
+    panel.observe(lambda change: change.new == "Stopping." and stopping.set(), "message")
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        # The signal is the main thread's to handle: without this the run may end before it does.
+        assert stopping.wait(SECONDS)
+
+    on_first_segment(panel, interrupt)
     with pytest.raises(KeyboardInterrupt):
         (panel.separate(), panel.wait(SECONDS))
     with pytest.raises(SeparationError, match="was cancelled"):
