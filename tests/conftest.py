@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from attacks import AttackTable
 
 if TYPE_CHECKING:
     from demucs.apply import BagOfModels
@@ -46,6 +47,22 @@ def threads_end() -> Iterator[None]:
     while (left := set(threading.enumerate()) - before) and time.monotonic() < give_up:
         time.sleep(0.01)
     assert not left
+
+
+@pytest.fixture(scope="session")
+def attack_table() -> Iterator[AttackTable]:
+    table = AttackTable()
+    yield table
+    table.save()
+
+
+@pytest.fixture
+def refused(
+    attack_table: AttackTable, request: pytest.FixtureRequest
+) -> Callable[[str, str, object], None]:
+    """Hold what was said to an attack against the table: by which way it came, and its name."""
+    test = f"{request.node.path.name}: {request.node.originalname}"
+    return lambda way, attack, said: attack_table.refused(way, attack, str(said), test)
 
 
 @pytest.fixture

@@ -422,7 +422,7 @@ ATTACKS = [name for name in hostile("nowhere") if not name.startswith("damage")]
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_hostile_pickles_are_refused_in_words(outcomes, canary, name):
+def test_hostile_pickles_are_refused_in_words(outcomes, canary, refused, name):
     code, said, memory, seconds = outcomes[name]
     assert code == 3, said
     assert 10 < len(said) < 300
@@ -430,6 +430,7 @@ def test_hostile_pickles_are_refused_in_words(outcomes, canary, name):
     assert memory < MOST_BYTES
     assert seconds < 20
     assert not canary.exists()
+    refused("pickle", name, said)
 
 
 def test_damaged_packages_are_refused_or_harmless(outcomes, canary):
@@ -440,10 +441,11 @@ def test_damaged_packages_are_refused_or_harmless(outcomes, canary):
     assert not canary.exists()
 
 
-def test_a_busy_pickle_comes_to_the_limit_of_its_time(outcomes):
+def test_a_busy_pickle_comes_to_the_limit_of_its_time(outcomes, refused):
     code, said, _, seconds = outcomes["busy"]
     assert code < 0, said
     assert 0.5 < seconds < 3
+    refused("pickle", "work without an end", "ended at its limit of time")
 
 
 def test_what_a_pickle_hangs_on_its_tensors_is_not_called():
@@ -587,7 +589,7 @@ def test_the_command_refuses_a_hostile_pickle_in_one_line(tmp_path, monkeypatch,
     assert {each.name for each in store.rglob("*")} == {".lock"}
 
 
-def test_a_hostile_pickle_is_not_even_read_with_another_digest(tmp_path, monkeypatch):
+def test_a_hostile_pickle_is_not_even_read_with_another_digest(tmp_path, monkeypatch, refused):
     monkeypatch.setenv("STEMLAB_MODELS", str(tmp_path / "store"))
     path = tmp_path / "evil.th"
     path.write_bytes(pickled(Call(os.system, "true")))
@@ -596,8 +598,9 @@ def test_a_hostile_pickle_is_not_even_read_with_another_digest(tmp_path, monkeyp
         pytest.fail("the file was opened")
 
     monkeypatch.setattr("stemlab.provisioning.adding.convert", never)
-    with pytest.raises(ModelRefusedError, match="expected SHA-256"):
+    with pytest.raises(ModelRefusedError, match="expected SHA-256") as refusal:
         add_model("evil", [path], sha256=["0" * 64])
+    refused("pickle", "another digest than the one typed", refusal.value)
 
 
 # --- what is converted
@@ -721,7 +724,7 @@ STATED = {
 
 
 @pytest.mark.parametrize("name", STATED)
-def test_arguments_that_no_network_has_are_refused_at_once_and_in_few_words(name):
+def test_arguments_that_no_network_has_are_refused_at_once_and_in_few_words(refused, name):
     facts = {"klass": "demucs.htdemucs.HTDemucs", "args": [], "kwargs": STATED[name]}
     before = time.monotonic()
     with pytest.raises(ModelRefusedError) as refusal:
@@ -729,6 +732,7 @@ def test_arguments_that_no_network_has_are_refused_at_once_and_in_few_words(name
     assert time.monotonic() - before < 1
     assert len(str(refusal.value)) < 300
     assert str(refusal.value).isprintable()
+    refused("what a file states", f"argument: {name}", refusal.value)
 
 
 def test_an_argument_is_not_said_twice():
@@ -828,11 +832,12 @@ def tiny_entry(tiny_htdemucs):
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_malformed_safetensors_are_refused(tiny_entry, name):
+def test_malformed_safetensors_are_refused(tiny_entry, refused, name):
     with pytest.raises(ModelRefusedError, match="not a valid safetensors|does not fit") as refusal:
         parse_network(tiny_entry, HEADERS[name], "abc.safetensors")
     assert str(refusal.value).isprintable()
     assert len(str(refusal.value)) < 600
+    refused("safetensors", name, refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -918,7 +923,7 @@ METADATA = {
 
 @pytest.mark.parametrize("name", METADATA)
 def test_files_that_say_nonsense_of_their_network_are_refused(
-    tmp_path, monkeypatch, tiny_htdemucs, name
+    tmp_path, monkeypatch, tiny_htdemucs, refused, name
 ):
     monkeypatch.setenv("STEMLAB_MODELS", str(tmp_path / "store"))
     changes = dict(METADATA[name])
@@ -928,9 +933,10 @@ def test_files_that_say_nonsense_of_their_network_are_refused(
     content = hub_file(tiny_htdemucs, **changes)
     path = tmp_path / "abc.safetensors"
     path.write_bytes(content)
-    with pytest.raises(ModelRefusedError):
+    with pytest.raises(ModelRefusedError) as refusal:
         add_model("mine", [path], sha256=[recorded("", content)["sha256"]])
     assert {each.name for each in (tmp_path / "store").rglob("*")} == {".lock"}
+    refused("what a file states", name, refusal.value)
 
 
 HUB = {"klass": "demucs.htdemucs.HTDemucs", "args": "[]", "kwargs": "{}"}
@@ -970,13 +976,26 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_malformed_metadata_is_refused_at_once_and_in_few_words(name):
+def test_malformed_metadata_is_refused_at_once_and_in_few_words(refused, name):
     before = time.monotonic()
     with pytest.raises(ModelRefusedError) as refusal:
         declaration_of_safetensors(MALFORMED[name], "abc.safetensors")
     assert time.monotonic() - before < 1
     assert len(str(refusal.value)) < 300
     assert str(refusal.value).isprintable()
+    refused("what a file states", f"metadata: {name}", refusal.value)
+
+
+def test_the_table_of_attacks_names_those_that_are_tried(attack_table):
+    tried = {
+        test_hostile_pickles_are_refused_in_words: ATTACKS,
+        test_malformed_safetensors_are_refused: HEADERS,
+        test_files_that_say_nonsense_of_their_network_are_refused: METADATA,
+        test_arguments_that_no_network_has_are_refused_at_once_and_in_few_words: STATED,
+        test_malformed_metadata_is_refused_at_once_and_in_few_words: MALFORMED,
+    }
+    for test, names in tried.items():
+        assert len(attack_table.attacks(f"test_conversion.py: {test.__name__}")) == len(names)
 
 
 @pytest.mark.parametrize("form", ["th", "safetensors"])

@@ -286,11 +286,16 @@ def unmeasured(sent):
 
 @pytest.mark.parametrize("change", [1, -1], ids=["longer", "shorter"])
 def test_another_length_is_refused_before_anything_is_fetched(
-    assets, server, store, content, change
+    assets, server, store, content, refused, change
 ):
     server.content = content + b"x" if change > 0 else content[:-1]
-    with pytest.raises(DownloadError, match=r"is not the recorded file: \d+ bytes where \d+ were"):
+    with pytest.raises(
+        DownloadError, match=r"is not the recorded file: \d+ bytes where \d+ were"
+    ) as refusal:
         add_model(NAME, download=True)
+    refused(
+        "download", f"a file {'longer' if change > 0 else 'shorter'} than recorded", refusal.value
+    )
     assert len(server.requests) == 1
     assert lying_in(store) == set()
 
@@ -308,7 +313,7 @@ def test_what_comes_after_the_recorded_bytes_is_not_read(assets, server, store, 
     assert fetched(store)
 
 
-def test_an_endless_answer_fills_no_disk(assets, server, store, content):
+def test_an_endless_answer_fills_no_disk(assets, server, store, content, refused):
     sent, most = [], 20 * len(content)
 
     def endless(handler, first):
@@ -318,17 +323,19 @@ def test_an_endless_answer_fills_no_disk(assets, server, store, content):
 
     server.answer = endless
     events = []
-    with pytest.raises(DownloadError, match="expected SHA-256"):
+    with pytest.raises(DownloadError, match="expected SHA-256") as refusal:
         add_model(NAME, download=True, progress=events.append)
+    refused("download", "an answer without an end", refusal.value)
     assert max(each.done for each in events) == len(content)
     assert sum(sent) < most
     assert lying_in(store) == set()
 
 
-def test_other_bytes_of_the_right_length_are_deleted(assets, server, store, content):
+def test_other_bytes_of_the_right_length_are_deleted(assets, server, store, content, refused):
     server.content = bytes(len(content))
-    with pytest.raises(DownloadError, match="expected SHA-256 .* got .* It was deleted"):
+    with pytest.raises(DownloadError, match="expected SHA-256 .* got .* It was deleted") as refusal:
         add_model(NAME, download=True)
+    refused("download", "other bytes of the right length", refusal.value)
     assert lying_in(store) == set()
     server.content = content
     add_model(NAME, download=True)
@@ -396,30 +403,33 @@ def test_redirects_are_followed_with_the_range(assets, server, store):
     assert fetched(store)
 
 
-def test_a_redirect_to_plain_http_is_refused_and_not_asked(assets, server, store, content):
+def test_a_redirect_to_plain_http_is_refused_and_not_asked(assets, server, store, content, refused):
     with serve(None) as plain:
         plain.content = content
         server.answer = redirect_to(f"http://127.0.0.1:{plain.port}/abc.safetensors")
-        with pytest.raises(DownloadError, match="not HTTPS"):
+        with pytest.raises(DownloadError, match="not HTTPS") as refusal:
             add_model(NAME, download=True)
         assert plain.requests == []
     assert lying_in(store) == set()
+    refused("download", "a redirect to plain HTTP", refusal.value)
 
 
 @pytest.mark.parametrize("location", ["file:///etc/hostname", "ftp://127.0.0.1/x", "HTTP://a/"])
-def test_redirects_to_anything_but_https_are_refused(assets, server, store, location):
+def test_redirects_to_anything_but_https_are_refused(assets, server, store, location, refused):
     server.answer = redirect_to(location)
-    with pytest.raises(DownloadError, match="not HTTPS"):
+    with pytest.raises(DownloadError, match="not HTTPS") as refusal:
         add_model(NAME, download=True)
     assert lying_in(store) == set()
+    refused("download", f"a redirect to {location}", refusal.value)
 
 
 @pytest.mark.parametrize("location", ["https://[", "https://\xff/"], ids=["bracket", "no text"])
-def test_redirects_to_what_is_no_address_are_refused(assets, server, store, location):
+def test_redirects_to_what_is_no_address_are_refused(assets, server, store, location, refused):
     server.answer = redirect_to(location)
-    with pytest.raises(DownloadError, match="redirects to an invalid URL"):
+    with pytest.raises(DownloadError, match="redirects to an invalid URL") as refusal:
         add_model(NAME, download=True)
     assert lying_in(store) == set()
+    refused("download", f"a redirect to {location!a}", refusal.value)
 
 
 def test_the_text_of_a_redirect_is_not_read(assets, server, store):
@@ -438,12 +448,13 @@ def test_the_text_of_a_redirect_is_not_read(assets, server, store):
     assert fetched(store)
 
 
-def test_a_loop_of_redirects_ends(assets, server, store):
+def test_a_loop_of_redirects_ends(assets, server, store, refused):
     server.answer = redirect_to("/abc.safetensors")
-    with pytest.raises(DownloadError, match="redirects more than 10 times"):
+    with pytest.raises(DownloadError, match="redirects more than 10 times") as refusal:
         add_model(NAME, download=True)
     assert len(server.requests) == 11
     assert lying_in(store) == set()
+    refused("download", "a loop of redirects", refusal.value)
 
 
 def test_credentials_are_not_sent(assets, server, store, tmp_path, monkeypatch):
@@ -467,18 +478,21 @@ def test_credentials_are_not_sent(assets, server, store, tmp_path, monkeypatch):
     assert seen == [None, None]
 
 
-def test_an_unknown_certificate_is_refused(assets, server, store, tmp_path, monkeypatch):
+def test_an_unknown_certificate_is_refused(assets, server, store, tmp_path, monkeypatch, refused):
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
-    with pytest.raises(DownloadError, match="certificate of .* is not trusted.*REQUESTS_CA_BUNDLE"):
+    with pytest.raises(
+        DownloadError, match="certificate of .* is not trusted.*REQUESTS_CA_BUNDLE"
+    ) as refusal:
         add_model(NAME, download=True)
     assert server.requests == []
     assert lying_in(store) == set()
+    refused("download", "a certificate of an unknown authority", refusal.value)
 
 
 def test_the_certificate_of_another_host_is_refused(
-    assets, authority, store, content, tiny_htdemucs
+    assets, authority, store, content, tiny_htdemucs, refused
 ):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("models.example.org").configure_cert(context)
@@ -486,10 +500,11 @@ def test_the_certificate_of_another_host_is_refused(
         other.content = content
         url = f"https://localhost:{other.port}/abc.safetensors"
         publish(assets, NAME, [tiny_htdemucs], [[recorded("abc.safetensors", content, url=url)]])
-        with pytest.raises(DownloadError, match="certificate of .* is not trusted"):
+        with pytest.raises(DownloadError, match="certificate of .* is not trusted") as refusal:
             add_model(NAME, download=True)
         assert other.requests == []
     assert lying_in(store) == set()
+    refused("download", "the certificate of another host", refusal.value)
 
 
 def test_a_missing_file_of_authorities_is_no_fault_of_the_models_folder(
@@ -501,7 +516,7 @@ def test_a_missing_file_of_authorities_is_no_fault_of_the_models_folder(
     assert lying_in(store) == set()
 
 
-def test_compressed_content_is_not_taken_for_the_file(assets, server, store, content):
+def test_compressed_content_is_not_taken_for_the_file(assets, server, store, content, refused):
     packed = gzip.compress(content, mtime=0)
 
     def answer(handler, first):
@@ -512,16 +527,22 @@ def test_compressed_content_is_not_taken_for_the_file(assets, server, store, con
         handler.wfile.write(packed)
 
     server.answer = answer
-    with pytest.raises(DownloadError, match=r"not the recorded file: it is compressed \(gzip\)"):
+    with pytest.raises(
+        DownloadError, match=r"not the recorded file: it is compressed \(gzip\)"
+    ) as refusal:
         add_model(NAME, download=True)
     assert lying_in(store) == set()
+    refused("download", "compressed content", refusal.value)
 
 
-def test_what_is_no_http_is_said(assets, server, store):
+def test_what_is_no_http_is_said(assets, server, store, refused):
     server.answer = lambda handler, first: handler.wfile.write(b"SSH-2.0-OpenSSH\r\n\r\n")
-    with pytest.raises(DownloadError, match=r"no proper answer came \(SSH-2.0-OpenSSH\)"):
+    with pytest.raises(
+        DownloadError, match=r"no proper answer came \(SSH-2.0-OpenSSH\)"
+    ) as refusal:
         add_model(NAME, download=True)
     assert lying_in(store) == set()
+    refused("download", "what is no HTTP", refusal.value)
 
 
 @pytest.mark.parametrize(

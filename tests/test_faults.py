@@ -76,15 +76,19 @@ def test_separations_that_are_killed(nursery, tiny_model_folder, song, tmp_path)
     for number in range(cases(quick=10, long=400)):
         options = ["--out", out, *([] if number % 3 else ["--resume"])]
         moment = rng.uniform(0, 1.1 * seconds)
-        code, _, said = nursery.run([*command, *options], kill_after=moment)
+        code, took, said = nursery.run([*command, *options], kill_after=moment)
         assert code in (0, -9), said
-        killed += code == -9
+        if code == -9:
+            killed += 1
+        else:
+            # The first run may have been slowed down by other work.
+            seconds = min(seconds, took)
         code, _, said = nursery.run([*command, *options[:2], "--resume"])
         assert code == 0, said
         assert whole(out) == expected, f"killed after {moment} s"
         assert [each.name for each in out.iterdir()] == ["song"], f"killed after {moment} s"
         shutil.rmtree(out)
-    assert killed > number // 2
+    assert killed > number // 3
 
 
 @unix

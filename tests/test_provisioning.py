@@ -202,15 +202,18 @@ def test_a_folder_without_the_file_says_what_was_expected(assets, downloads, hub
 
 
 def test_a_file_that_says_something_else_of_its_network_is_refused(
-    assets, downloads, tiny_htdemucs, store
+    assets, downloads, tiny_htdemucs, store, refused
 ):
     """The record would be wrong then, and the stems wrong with it."""
     _, kwargs = tiny_htdemucs._init_args_kwargs
     content = package(tiny_htdemucs, kwargs={**kwargs, "t_max_period": 5000.0})
     publish(assets, "tiny", [tiny_htdemucs], [[recorded("abc.th", content)]])
     (downloads / "abc.th").write_bytes(content)
-    with pytest.raises(ModelRefusedError, match=r"t_max_period=5000\.0 .* recorded is 10000\.0"):
+    with pytest.raises(
+        ModelRefusedError, match=r"t_max_period=5000\.0 .* recorded is 10000\.0"
+    ) as refusal:
         add_model("tiny", [downloads])
+    refused("what a file states", "another number than recorded", refusal.value)
     assert lying_in(store) == set()
 
 
@@ -250,7 +253,7 @@ def test_files_of_a_bag_may_come_from_several_places(bag, downloads, tmp_path):
     assert is_installed(find_model("bag"))
 
 
-def test_files_of_a_bag_cannot_stand_in_for_each_other(bag, downloads, store):
+def test_files_of_a_bag_cannot_stand_in_for_each_other(bag, downloads, store, refused):
     """They have the same size and the same tensors; but not the same digest."""
     add_model("bag", [downloads])
     one, other = store / "bag" / "net0.safetensors", store / "bag" / "net1.safetensors"
@@ -258,8 +261,9 @@ def test_files_of_a_bag_cannot_stand_in_for_each_other(bag, downloads, store):
     assert len(first) == len(second)
     one.write_bytes(second)
     other.write_bytes(first)
-    with pytest.raises(ModelRefusedError, match=r"net0\.safetensors.*expected SHA-256"):
+    with pytest.raises(ModelRefusedError, match=r"net0\.safetensors.*expected SHA-256") as refusal:
         verify_model("bag")
+    refused("models folder", "two networks of a bag exchanged", refusal.value)
 
 
 def test_one_source_of_a_bag_needs_one_of_its_files(bag, downloads, store):
@@ -273,12 +277,15 @@ def test_one_source_of_a_bag_needs_one_of_its_files(bag, downloads, store):
         separator.separate_audio(mixture, 44_100, sources=["drums"])
 
 
-def test_a_digest_with_one_source_has_to_be_typed(assets, downloads, store, tiny_htdemucs, pickled):
+def test_a_digest_with_one_source_has_to_be_typed(
+    assets, downloads, store, tiny_htdemucs, pickled, refused
+):
     files = [recorded("abc-12345678.th", pickled, confirmations=1)]
     publish(assets, "rare", [tiny_htdemucs], [files])
     (downloads / "abc.th").write_bytes(pickled)
-    with pytest.raises(ModelRefusedError, match="known from one source only.*--sha256"):
+    with pytest.raises(ModelRefusedError, match="known from one source only.*--sha256") as refusal:
         add_model("rare", [downloads])
+    refused("pickle", "a digest that one source alone states, not typed", refusal.value)
     with pytest.raises(ModelRefusedError, match="the digest of no file of 'rare'"):
         add_model("rare", [downloads], sha256=["0" * 64])
     with pytest.raises(ParameterError, match="64 hex digits, got 8"):
@@ -288,11 +295,16 @@ def test_a_digest_with_one_source_has_to_be_typed(assets, downloads, store, tiny
     assert verify_model("rare")
 
 
-def test_a_built_in_model_takes_no_other_file_whatever_is_typed(assets, downloads, tiny_hdemucs):
+def test_a_built_in_model_takes_no_other_file_whatever_is_typed(
+    assets, downloads, tiny_hdemucs, refused
+):
     content = package(tiny_hdemucs)
     (downloads / "other.th").write_bytes(content)
-    with pytest.raises(ModelRefusedError, match="another model, add it under another name"):
+    with pytest.raises(
+        ModelRefusedError, match="another model, add it under another name"
+    ) as refusal:
         add_model("tiny", [downloads / "other.th"], sha256=[digest(content)])
+    refused("pickle", "another network under the name of a known model", refusal.value)
 
 
 @pytest.mark.parametrize(

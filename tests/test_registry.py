@@ -198,14 +198,17 @@ def test_an_own_model_cannot_replace_a_built_in_one(folder, store):
     assert find_model("htdemucs").kind == "released"
 
 
-def test_a_changed_manifest_of_an_own_model_is_refused_and_hides_no_other(folder, store, caplog):
+def test_a_changed_manifest_of_an_own_model_is_refused_and_hides_no_other(
+    folder, store, caplog, refused
+):
     shutil.copytree(folder, store / "mine")
     register_model("mine", manifest_digest(folder))
     assert find_model("mine").kind == "user"
     assert own_names() == ["mine"]
     edit(store / "mine", {"title": "another"})
-    with pytest.raises(ModelRefusedError, match="expected SHA-256"):
+    with pytest.raises(ModelRefusedError, match="expected SHA-256") as refusal:
         find_model("mine")
+    refused("manifest", "an own model's manifest changed", refusal.value)
     assert [each.name for each in list_models()] == [MINI, *RELEASED]
     assert "expected SHA-256" in caplog.text
 
@@ -223,12 +226,13 @@ def test_a_changed_manifest_of_an_own_model_is_refused_and_hides_no_other(folder
         '{"schema": 2, "models": {"x": 1}}',
     ],
 )
-def test_a_damaged_user_registry_is_refused_and_spares_the_built_in_models(store, content):
+def test_a_damaged_user_registry_is_refused_and_spares_the_built_in_models(store, content, refused):
     store.mkdir()
     (store / "registry.json").write_text(content, "utf-8")
     assert find_model(MINI).name == MINI
-    with pytest.raises(ModelRefusedError, match=r"registry\.json"):
+    with pytest.raises(ModelRefusedError, match=r"registry\.json") as refusal:
         find_model("x")
+    refused("models folder", f"registry.json: {content}", refusal.value)
 
 
 def test_files_with_an_unconfirmed_digest_load_only_with_the_users_word(folder, store):
@@ -255,7 +259,7 @@ def test_files_with_an_unconfirmed_digest_load_only_with_the_users_word(folder, 
         {"more": 1},
     ],
 )
-def test_damaged_records_are_refused(folder, record):
+def test_damaged_records_are_refused(folder, record, refused):
     manifest = read_manifest(folder, kind="released")
     (file,) = manifest.networks[0].files
     (folder / file.name).rename(folder / "made.safetensors")
@@ -266,8 +270,9 @@ def test_damaged_records_are_refused(folder, record):
     fields = json.loads(path.read_bytes())
     fields["files"][0].update(record)
     path.write_text(json.dumps(fields), "utf-8")
-    with pytest.raises(ModelRefusedError, match=r"installed\.json"):
+    with pytest.raises(ModelRefusedError, match=r"installed\.json") as refusal:
         load(manifest)
+    refused("models folder", f"installed.json: {json.dumps(record)}", refusal.value)
 
 
 def test_a_folder_gets_the_same_model(folder):
@@ -275,7 +280,7 @@ def test_a_folder_gets_the_same_model(folder):
 
 
 @pytest.mark.parametrize("position", [0, 7, 8, 5000, -1])
-def test_any_flipped_byte_of_the_weights_is_refused(folder, position):
+def test_any_flipped_byte_of_the_weights_is_refused(folder, position, refused):
     path = folder / f"{MINI}.safetensors"
     content = bytearray(path.read_bytes())
     content[position] ^= 1
@@ -286,20 +291,24 @@ def test_any_flipped_byte_of_the_weights_is_refused(folder, position):
     assert caught.value.path == path
     assert caught.value.expected == manifest.networks[0].files[0].sha256
     assert caught.value.actual == hashlib.sha256(content).hexdigest()
+    refused("models folder", f"byte {position} of the weights flipped", caught.value)
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [(lambda content: content[:-1], "shorter"), (lambda content: content + b"\0", "longer")],
 )
-def test_a_wrong_size_is_refused(folder, damage, message):
+def test_a_wrong_size_is_refused(folder, damage, message, refused):
     path = folder / f"{MINI}.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ModelRefusedError, match=message):
+    with pytest.raises(ModelRefusedError, match=message) as refusal:
         load(read_manifest(folder))
+    refused("models folder", f"weights {message} than recorded", refusal.value)
 
 
-def test_a_changed_manifest_of_a_registered_model_is_refused(folder, tmp_path, monkeypatch):
+def test_a_changed_manifest_of_a_registered_model_is_refused(
+    folder, tmp_path, monkeypatch, refused
+):
     shutil.copy(asset_dir("models") / "registry.json", tmp_path)
     (tmp_path / MINI).mkdir()
     for each in folder.iterdir():
@@ -307,8 +316,9 @@ def test_a_changed_manifest_of_a_registered_model_is_refused(folder, tmp_path, m
     monkeypatch.setattr(lookup, "asset_dir", lambda _: tmp_path)
     find_model(MINI)
     edit(tmp_path / MINI, {"weight_license": "none of your business"})
-    with pytest.raises(ModelRefusedError, match=r"manifest\.json.* expected SHA-256"):
+    with pytest.raises(ModelRefusedError, match=r"manifest\.json.* expected SHA-256") as refusal:
         find_model(MINI)
+    refused("manifest", "a registered model's manifest changed", refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -346,46 +356,51 @@ def test_a_changed_manifest_of_a_registered_model_is_refused(folder, tmp_path, m
         ("file", {"confirmations": 0}, "confirmations"),
     ],
 )
-def test_invalid_manifests_are_refused(folder, where, change, message):
+def test_invalid_manifests_are_refused(folder, where, change, message, refused):
     edit(folder, **{"change": {}, **{_ARGUMENT[where]: change}})
-    with pytest.raises(ModelRefusedError, match=message):
+    with pytest.raises(ModelRefusedError, match=message) as refusal:
         read_manifest(folder)
+    refused("manifest", f"{where}: {json.dumps(change)}", refusal.value)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '{"schema": 1}'])
-def test_what_is_no_manifest_is_refused(folder, content):
+def test_what_is_no_manifest_is_refused(folder, content, refused):
     (folder / "manifest.json").write_text(content, "utf-8")
-    with pytest.raises(ModelRefusedError, match=r"manifest\.json"):
+    with pytest.raises(ModelRefusedError, match=r"manifest\.json") as refusal:
         read_manifest(folder)
+    refused("manifest", f"manifest.json: {content[:20]}", refusal.value)
 
 
-def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
+def test_a_link_out_of_the_folder_is_refused(folder, tmp_path, refused):
     path = folder / f"{MINI}.safetensors"
     path.rename(tmp_path / "elsewhere.safetensors")
     path.symlink_to(tmp_path / "elsewhere.safetensors")
-    with pytest.raises(ModelRefusedError, match="leaves"):
+    with pytest.raises(ModelRefusedError, match="leaves") as refusal:
         load(read_manifest(folder))
+    refused("models folder", "weights that are a link out of the folder", refusal.value)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
 @pytest.mark.parametrize("name", [f"{MINI}.safetensors", "manifest.json"])
-def test_what_is_no_plain_file_is_refused_and_not_waited_for(folder, name):
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(folder, name, refused):
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    with pytest.raises(ModelRefusedError, match="no plain file"):
+    with pytest.raises(ModelRefusedError, match="no plain file") as refusal:
         load(read_manifest(folder))
+    refused("models folder", f"a named pipe as {Path(name).suffix}", refusal.value)
     (folder / name).unlink()
     (folder / name).mkdir()
     with pytest.raises(ModelRefusedError, match="no plain file|Is a directory|denied"):
         load(read_manifest(folder))
 
 
-def test_a_pickle_in_a_folder_is_not_read(folder):
+def test_a_pickle_in_a_folder_is_not_read(folder, refused):
     path = folder / f"{MINI}.safetensors"
     path.rename(folder / "weights.th")
     edit(folder, {}, file={"name": "weights.th"})
-    with pytest.raises(ModelNotFoundError, match="pickles are not read"):
+    with pytest.raises(ModelNotFoundError, match="pickles are not read") as refusal:
         load(read_manifest(folder))
+    refused("models folder", "a pickle as weights", refusal.value)
 
 
 def test_unknown_names():
@@ -393,10 +408,11 @@ def test_unknown_names():
         find_model("htdemucs-typo")
 
 
-def test_a_folder_cannot_stand_in_for_a_name(folder, monkeypatch):
+def test_a_folder_cannot_stand_in_for_a_name(folder, monkeypatch, refused):
     monkeypatch.chdir(folder.parent)
-    with pytest.raises(ModelNotFoundError, match=r"write '\./model'"):
+    with pytest.raises(ModelNotFoundError, match=r"write '\./model'") as refusal:
         find_model("model")
+    refused("models folder", "a folder where one works, with the name of a model", refusal.value)
     assert find_model("./model").name == MINI
 
 
@@ -407,10 +423,11 @@ def test_a_folder_cannot_stand_in_for_a_name(folder, monkeypatch):
         ({"architecture": "HDemucs"}, "unknown arguments|does not fit"),
     ],
 )
-def test_architectures_outside_the_list_are_refused(folder, network, message):
+def test_architectures_outside_the_list_are_refused(folder, network, message, refused):
     edit(folder, {}, network=network)
-    with pytest.raises(ModelRefusedError, match=message):
+    with pytest.raises(ModelRefusedError, match=message) as refusal:
         load(read_manifest(folder))
+    refused("manifest", f"network: {json.dumps(network)}", refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -424,19 +441,21 @@ def test_architectures_outside_the_list_are_refused(folder, network, message):
         ({"t_layers": 1}, "not known"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(folder, change, message):
+def test_arguments_that_do_not_fit_are_refused(folder, change, message, refused):
     manifest = json.loads((folder / "manifest.json").read_bytes())
     edit(folder, {}, network={"arguments": {**manifest["networks"][0]["arguments"], **change}})
-    with pytest.raises(ModelRefusedError, match=message):
+    with pytest.raises(ModelRefusedError, match=message) as refusal:
         load(read_manifest(folder))
+    refused("manifest", f"arguments: {json.dumps(change)}", refusal.value)
 
 
-def test_a_segment_below_one_hop_is_refused(folder):
+def test_a_segment_below_one_hop_is_refused(folder, refused):
     manifest = json.loads((folder / "manifest.json").read_bytes())
     arguments = {**manifest["networks"][0]["arguments"], "segment": 0.001}
     edit(folder, {"segment_seconds": 0.001}, network={"arguments": arguments})
-    with pytest.raises(ModelRefusedError, match="less than one hop"):
+    with pytest.raises(ModelRefusedError, match="less than one hop") as refusal:
         AudioStemSeparator(str(folder))
+    refused("manifest", "a segment below one hop", refusal.value)
 
 
 def test_a_record_cannot_replace_what_a_manifest_pins(folder):
@@ -463,12 +482,13 @@ def test_a_recorded_file_that_is_gone_is_not_installed(folder):
     assert not is_installed(manifest)
 
 
-def test_a_folder_of_the_store_that_is_a_link_is_refused(folder, store):
+def test_a_folder_of_the_store_that_is_a_link_is_refused(folder, store, refused):
     store.mkdir()
     (store / "mine").symlink_to(folder)
     register_model("mine", manifest_digest(folder))
-    with pytest.raises(ModelRefusedError, match="is a link"):
+    with pytest.raises(ModelRefusedError, match="is a link") as refusal:
         load(find_model("mine"))
+    refused("models folder", "a model's folder that is a link", refusal.value)
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "./" + "a" * 300, "", " ", "\x00"])
@@ -494,13 +514,14 @@ def test_an_unknown_home_folder_is_no_bug_of_ours(monkeypatch):
     assert len(list_models()) == 6
 
 
-def test_a_manifest_that_contradicts_itself_is_refused(folder):
+def test_a_manifest_that_contradicts_itself_is_refused(folder, refused):
     edit(folder, {"sample_rate": 48_000})
-    with pytest.raises(ModelRefusedError, match="contradicts itself"):
+    with pytest.raises(ModelRefusedError, match="contradicts itself") as refusal:
         AudioStemSeparator(str(folder))
+    refused("manifest", "a rate that contradicts the network's", refusal.value)
 
 
-def test_states_that_do_not_fit_are_refused(folder):
+def test_states_that_do_not_fit_are_refused(folder, refused):
     good = load_file(folder / f"{MINI}.safetensors")
     name = next(iter(good))
     for change, message in (
@@ -510,20 +531,22 @@ def test_states_that_do_not_fit_are_refused(folder):
         ({"another": torch.zeros(1)}, "another"),
     ):
         replace_weights(folder, {**good, **change})
-        with pytest.raises(ModelRefusedError, match=message):
+        with pytest.raises(ModelRefusedError, match=message) as refusal:
             load(read_manifest(folder))
+        refused("safetensors", f"right digest, but a tensor is {message}", refusal.value)
     replace_weights(folder, {key: value for key, value in good.items() if key != name})
     with pytest.raises(ModelRefusedError, match="1 tensors are missing"):
         load(read_manifest(folder))
 
 
-def test_what_is_no_safetensors_is_refused(folder):
+def test_what_is_no_safetensors_is_refused(folder, refused):
     content = b"\xff" * 100
     (folder / f"{MINI}.safetensors").write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
     edit(folder, {}, file={"bytes": len(content), "sha256": sha256})
-    with pytest.raises(ModelRefusedError, match="not a valid safetensors"):
+    with pytest.raises(ModelRefusedError, match="not a valid safetensors") as refusal:
         load(read_manifest(folder))
+    refused("safetensors", "right digest, but no safetensors", refusal.value)
 
 
 def test_half_precision_weights_make_a_float_network(folder):
