@@ -242,8 +242,9 @@ def render(notebook: Any, name: str, folder: Path, siblings: Sequence[str] = ())
     index = '<a href="index.html">All reports</a>' if siblings else ""
     note = (
         f'<p class="stemlab-report">This page was made from <code>{escape(name)}.ipynb</code> by '
-        "<code>make report</code>. The mixers play (their sound is kept as MP3); other controls "
-        f"need the notebook. {index}</p>"
+        "<code>make report</code>. The mixers play; other controls need the notebook. It contains "
+        "all that the notebook showed, names of files too, and the sound of its mixers as MP3: "
+        f"whoever has the page has these. {index}</p>"
     )
     exporter = HTMLExporter(template_name="lab", raw_template=PAGE, exclude_anchor_links=True)
     resources = {

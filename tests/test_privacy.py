@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from stemlab import demo_song_dir
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 # A network namespace without an interface that is up, not even the loopback.
 ALONE = ["unshare", "--net", "--map-root-user"]
+WRITTEN = ("stems/mixture/run.json", "analysis/mixture/report.json", "sweep.json", "sweep.csv")
 STEMLAB = [sys.executable, "-m", "stemlab"]
 
 
@@ -56,9 +58,18 @@ def test_the_main_job_needs_no_network(alone: list[str], tmp_path: Path) -> None
     run([*begin, "models", "list"], tmp_path)
     run([*begin, "replay", "stems/mixture"], tmp_path)
     run([*begin, "analyze", mixture, "--out", "analysis"], tmp_path)
-    run([*begin, "sweep", mixture, "--segments", "7.8", "--overlaps", "0"], tmp_path)
-    manifest = json.loads((tmp_path / "stems" / "mixture" / "run.json").read_bytes())
-    assert not os.path.isabs(manifest["input"]["path"])
+    sweep = [*begin, "sweep", mixture, "--segments", "7.8", "--overlaps", "0"]
+    for table in ("sweep.json", "sweep.csv"):
+        run([*sweep, "--out", table], tmp_path)
+    written = {name: (tmp_path / name).read_text("utf-8") for name in WRITTEN}
+    for name, content in written.items():
+        assert re.search(r'"contains": "[^"]*No audio', content), name
+        # Neither where it is nor where anything else is.
+        for folder in (tmp_path, mixture.parent, Path.home()):
+            assert str(folder) not in content, name
+        assert len(content) < 50_000, name
+    manifest = json.loads(written["stems/mixture/run.json"])
+    assert (tmp_path / "stems" / "mixture" / manifest["input"]["path"]).samefile(mixture)
 
 
 @pytest.mark.parametrize(

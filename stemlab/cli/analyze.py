@@ -21,6 +21,10 @@ from stemlab.separation import AudioStemSeparator, SeparationSettings
 
 __all__ = ["run"]
 
+_CONTAINS = (
+    "Figures of the recording and of its stems, and the file name of the recording. No audio, no "
+    "folders. The picture beside it shows levels and spectra."
+)
 # What only matters with stems, and how it is typed.
 _OF_SEPARATION = {
     "model": "--model",
@@ -64,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     audio, sample_rate = read_file(song, downmix=options.downmix)
     with progress_bar(song.name, hidden=options.quiet or options.json) as bar:
         report = analyze(audio, sample_rate, separator=separator, settings=settings, progress=bar)
-    facts = {"song": song.name, **report.as_dict()}
+    facts = {"contains": _CONTAINS, "song": song.name, **report.as_dict()}
     picture = BytesIO()
     plot_report(report)[0, 0].figure.savefig(picture, format="png", dpi=110)
     advice = ", or choose another --out"

@@ -37,6 +37,12 @@ from stemlab.separation.settings import OutputSettings, SeparationSettings
 
 __all__ = ["job_settings", "relative_path", "run_to_files"]
 
+_CONTAINS = (
+    "What was asked for, what was done, with which versions, how long it took; digests of the "
+    "recording, the model and the stems. No audio. The recording is named by its path from here, "
+    "the model as it was typed."
+)
+
 
 def job_settings(
     settings: SeparationSettings, output: OutputSettings, offered: Sequence[str]
@@ -151,6 +157,7 @@ def run_to_files(
         wall_seconds = time.perf_counter() - started
         manifest = {
             "schema": SCHEMA,
+            "contains": _CONTAINS,
             "fingerprint": fingerprint,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "input": _describe_input(path, target, info, digest, job.samples),

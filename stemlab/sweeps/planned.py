@@ -424,6 +424,8 @@ class Sweep:
         long_runs = self._long_settings if self._measures.agreement else {}
         return {
             "made_by": "stemlab sweep",
+            "contains": "Settings, figures and versions, the kind of the machine, the file name of "
+            "the recording, and digests of it and of the models. No audio, no folders.",
             "created": _now(),
             "song": audio.name,
             "seconds": round(audio.seconds, 6),
