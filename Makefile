@@ -8,7 +8,7 @@ CONSTRAINTS := supply-chain/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long attacks lint format lab train repeat evaluate model notebooks benchmark report docs constraints supply-chain clean
+.PHONY: help install demo test test-long attacks coverage lint format lab train repeat evaluate model notebooks benchmark report docs constraints supply-chain clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,13 @@ test-long: $(STAMP) ## try thousands of hostile files and hundreds of kills (an 
 attacks: $(STAMP) ## try every attack on weights, and write what came of them (docs/attacks.csv)
 	STEMLAB_ATTACKS=write $(BIN)/python -m pytest tests/test_conversion.py tests/test_registry.py \
 	  tests/test_provisioning.py tests/test_download.py
+
+coverage: $(STAMP) ## run the tests, and tell which lines and branches none of them reached
+	rm -rf build/coverage
+	mkdir -p build/coverage
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 lint: $(STAMP) ## check style, types, import layers and docstrings
 	$(BIN)/ruff check .

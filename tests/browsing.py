@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 import pytest
+from hostile import WITHOUT_NETWORK, network_can_be_left
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Page, Route
@@ -104,6 +105,17 @@ def find_browser() -> str:
             pytest.fail(f"{reason}, and STEMLAB_REQUIRE_BROWSER is set")
         pytest.skip(reason)
     return found
+
+
+def browser_without_network(folder: Path) -> str:
+    """A program that starts the browser where there is no network at all, if the system lets us."""
+    executable = find_browser()
+    if not network_can_be_left():
+        return executable
+    wrapper = folder / "browser"
+    wrapper.write_text(f'#!/bin/sh\nexec {" ".join(WITHOUT_NETWORK)} {executable} "$@"\n', "utf-8")
+    wrapper.chmod(0o700)
+    return str(wrapper)
 
 
 def free_port() -> int:

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,11 +21,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Nursery", "Outcome", "Victim", "cases"]
+__all__ = [
+    "WITHOUT_NETWORK",
+    "Nursery",
+    "Outcome",
+    "Victim",
+    "cases",
+    "network_can_be_left",
+]
 
 # No file of the tests takes a hundredth of these; what does not end takes all of it.
 _PATIENCE_SECONDS = 120
 _MEMORY_BYTES = 1_000_000_000
+
+
+# A network namespace without an interface that is up, not even the loopback.
+WITHOUT_NETWORK = ["unshare", "--net", "--map-root-user"]
+
+
+def network_can_be_left() -> bool:
+    """Whether the system lets this user run programs where there is no network."""
+    if sys.platform != "linux" or not shutil.which(WITHOUT_NETWORK[0]):
+        return False
+    reach = [sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
+    tried = subprocess.run([*WITHOUT_NETWORK, *reach], capture_output=True, text=True, check=False)
+    if "unshare" in tried.stderr:
+        return False
+    assert "Network is unreachable" in tried.stderr
+    return True
 
 
 def cases(quick: int, long: int) -> int:

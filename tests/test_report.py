@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 import pytest
-from browsing import BROWSER_ARGUMENTS, find_browser
+from browsing import BROWSER_ARGUMENTS, browser_without_network
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def test_a_page_holds_everything(pages: Path) -> None:
 
 
 @pytest.mark.browser
-def test_a_page_plays_without_a_network(pages: Path) -> None:
+def test_a_page_plays_without_a_network(pages: Path, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     faults: list[str] = []
@@ -138,7 +138,7 @@ def test_a_page_plays_without_a_network(pages: Path) -> None:
         if message.type == "error":
             faults.append(f"console: {message.text}")
 
-    executable = find_browser()
+    executable = browser_without_network(tmp_path)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
         context = browser.new_context(viewport={"width": 1200, "height": 900})
