@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
@@ -47,6 +48,17 @@ def test_a_page_has_what_the_docstring_says(pages: Path) -> None:
     text = re.sub(r"<[^>]+>", "", page)
     for part in ("Parameters:", "Returns:", "Raises:", "References", "Examples", "&gt;&gt;&gt; "):
         assert part in text
+
+
+def test_the_promises_name_tests_that_exist_and_count_the_attacks() -> None:
+    text = (ROOT / "docs" / "promises.rst").read_text("utf-8")
+    named = set(re.findall(r"``(test_\w+\.py)``", text))
+    assert len(named) > 10
+    assert [each for each in named if not (ROOT / "tests" / each).is_file()] == []
+    with (ROOT / "docs" / "attacks.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert f"{len(rows)} attacks, all refused" in text
+    assert all(each["outcome"].startswith("refused: ") for each in rows)
 
 
 def test_pages_load_nothing_from_elsewhere(pages: Path) -> None:

@@ -101,10 +101,15 @@ def list_models() -> list[ModelManifest]:
             try:
                 models.append(find_model(name))
             except ModelError as error:
-                _log.warning("%s", error)
+                _warn(error)
     except ModelRefusedError as error:
-        _log.warning("%s", error)
+        _warn(error)
     return models
+
+
+def _warn(error: ModelError) -> None:
+    """Say what is wrong in the models folder, but not in a log where that is."""
+    _log.warning("%s", str(error).replace(f"{models_dir()}{os.sep}", ""))
 
 
 def find_model(name: StrPath) -> ModelManifest:
