@@ -18,14 +18,10 @@ from browsing import (
     press,
     run_all,
     running_lab,
-    within,
-    write_notebook,
 )
 
 from stemlab import audio, demo_song_dir
-from stemlab.audio import file_digest
 
-SAVE = "() => window.jupyterapp.commands.execute('docmanager:save')"
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
@@ -84,55 +80,6 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
     left = {each.name for each in (tmp_path / "work" / "stems" / "mixture").iterdir()}
     assert left == {"run.json", "drums.wav", "bass.wav", "other.wav", "vocals.wav"}
     assert [each.name for each in (tmp_path / "work" / "stems").iterdir()] == ["mixture"]
-
-
-@pytest.mark.browser
-def test_a_closed_tab_and_a_restarted_kernel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    executable = find_browser()
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setenv("TMPDIR", str(scratch))
-    # Enough calls of the network to close a tab and to restart a kernel between them.
-    cell = "from stemlab.widgets import SeparationPanel\npanel = SeparationPanel()"
-    cell += "\npanel.overlap = 0.9\npanel"
-    with running_lab(tmp_path) as lab:
-        write_notebook(lab, "panel.ipynb", cell)
-        with open_notebook(lab, "panel.ipynb", executable) as visit:
-            run_all(visit.page)
-            within(visit.page, 60, SAVE)
-            press(visit.page, "Separate")
-            expect_status(visit.page, re.compile(r"Segment \d+ of"))
-        with open_notebook(lab, "panel.ipynb", executable) as visit:
-            # The run went on, and what it made is there for whoever comes back.
-            expect_status(visit.page, "Done in")
-            press(visit.page, "Play")
-            visit.page.wait_for_function(
-                "() => document.querySelector('.stemlab-mixer').mixer.seconds > 1"
-            )
-            press(visit.page, "Save")
-            expect_status(visit.page, "Saved: 4 stems are in stems/mixture.")
-            saved = {each: file_digest(each) for each in stems_in(lab.folder)}
-            press(visit.page, "Separate")
-            expect_status(visit.page, re.compile(r"Segment \d+ of"))
-            (kernel,) = lab.ask("api/kernels")
-            before = set(scratch.glob("stemlab-*"))
-            assert before
-            lab.ask(f"api/kernels/{kernel['id']}/restart", "POST")
-            run_all(visit.page)
-            press(visit.page, "Separate")
-            expect_status(visit.page, "Done in")
-            assert before.isdisjoint(scratch.glob("stemlab-*"))
-            assert {each: file_digest(each) for each in stems_in(lab.folder)} == saved
-            press(visit.page, "Save")
-            expect_status(visit.page, "They replaced an earlier result of this song.")
-            assert stems_in(lab.folder) == list(saved)
-    assert list(scratch.glob("stemlab-*")) == []
-
-
-def stems_in(folder: Path) -> list[Path]:
-    return sorted(each for each in folder.rglob("*.wav") if each.is_file())
 
 
 @contextmanager
