@@ -21,7 +21,8 @@ WAYS = ("pickle", "safetensors", "what a file states", "manifest", "models folde
 
 # What differs between machines or versions, or is the text of another library.
 _UNSETTLED = {
-    r"/\S*/(?=stemlab|manifest|registry|installed|weights|net0|model|mine)": "",
+    r"(?<=')/\S*/(?=[^/']+')": "",
+    r"has \S+ of shape .*": "has a tensor of another shape or type than its network",
     r"[0-9a-f]{64}": "…",
     r"\b\d{4,}\b(?!\.)": "N",
     r"(127\.0\.0\.1|localhost):\w+": r"\1",
