@@ -23,6 +23,9 @@ WAYS = ("pickle", "safetensors", "what a file states", "manifest", "models folde
 _UNSETTLED = {
     r"(?<=')/\S*/(?=[^/']+')": "",
     r"has \S+ of shape .*": "has a tensor of another shape or type than its network",
+    r"for tensor `.*`": "for a tensor",
+    # It would be markup where the table is shown.
+    r"`": "'",
     r"[0-9a-f]{64}": "…",
     r"\b\d{4,}\b(?!\.)": "N",
     r"(127\.0\.0\.1|localhost):\w+": r"\1",
