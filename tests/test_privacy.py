@@ -43,7 +43,7 @@ def run(command: list[object], folder: Path) -> str:
 
 
 def test_the_main_job_needs_no_network(alone: list[str], tmp_path: Path) -> None:
-    mixture = demo_song_dir() / "mixture.flac"
+    mixture = Path(shutil.copy(demo_song_dir() / "mixture.flac", tmp_path))
     begin = [*alone, *STEMLAB]
     run([*begin, "demo", "--out", "demo"], tmp_path)
     run([*begin, "separate", mixture, "--out", "stems", "-q"], tmp_path)
@@ -58,11 +58,11 @@ def test_the_main_job_needs_no_network(alone: list[str], tmp_path: Path) -> None
     for name, content in written.items():
         assert re.search(r'"contains": "[^"]*No audio', content), name
         # Neither where it is nor where anything else is.
-        for folder in (tmp_path, mixture.parent, Path.home()):
+        for folder in (tmp_path, Path.home()):
             assert str(folder) not in content, name
         assert len(content) < 50_000, name
     manifest = json.loads(written["stems/mixture/run.json"])
-    assert (tmp_path / "stems" / "mixture" / manifest["input"]["path"]).samefile(mixture)
+    assert Path(manifest["input"]["path"]).as_posix() == "../../mixture.flac"
 
 
 @pytest.mark.parametrize(
