@@ -38,6 +38,7 @@ _WITHOUT_EFFECT = {
 }
 # Far beyond any network there is. A file that says more could keep a machine busy for hours.
 _MOST_HEADER_BYTES = 1 << 22
+_MOST_DEPTH = 16
 _MOST_ITEMS = _MOST_LETTERS = 64
 _LARGEST = 1e9
 
@@ -229,7 +230,6 @@ def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None
         ArithmeticError,
         AttributeError,
         KeyError,
-        RecursionError,
         TypeError,
         ValueError,
     ) as error:
@@ -240,14 +240,16 @@ def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None
     return declaration_of_package(facts, label)
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any, room: int = _MOST_DEPTH) -> Any:
     """Demucs writes fractions as tables."""
+    if not room:
+        raise ValueError("it is nested too deeply")
     if isinstance(value, dict):
         if value.get("_type") == "fraction":
             return float(Fraction(int(value["numerator"]), int(value["denominator"])))
-        return {name: _decode(each) for name, each in value.items()}
+        return {name: _decode(each, room - 1) for name, each in value.items()}
     if isinstance(value, list):
-        return [_decode(each) for each in value]
+        return [_decode(each, room - 1) for each in value]
     return value
 
 

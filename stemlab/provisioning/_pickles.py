@@ -17,6 +17,22 @@ from stemlab.registry import printable
 __all__ = ["convert"]
 
 TIMEOUT_SECONDS = 900
+# What an interpreter needs to find itself and its packages. Tokens and the like stay here.
+_ENVIRONMENT = (
+    "APPDATA",
+    "DYLD_LIBRARY_PATH",
+    "HOME",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONUSERBASE",
+    "SYSTEMROOT",
+    "TEMP",
+    "TMP",
+    "TMPDIR",
+    "USERPROFILE",
+)
 
 
 def convert(content: bytes, label: str) -> tuple[bytes, dict[str, Any]]:
@@ -41,6 +57,7 @@ def convert(content: bytes, label: str) -> tuple[bytes, dict[str, Any]]:
     ModelRefusedError
         If it holds anything but tensors and plain arguments, or the process came to its limits.
     """
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     try:
         process = subprocess.run(
             # -P keeps the folders of script and caller from the places it imports from.
@@ -48,7 +65,7 @@ def convert(content: bytes, label: str) -> tuple[bytes, dict[str, Any]]:
             input=content,
             capture_output=True,
             timeout=TIMEOUT_SECONDS,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+            env={**environment, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
             check=False,
         )
     except subprocess.TimeoutExpired as error:

@@ -200,7 +200,9 @@ def strict_json(text: str | bytes) -> Any:
     """
     try:
         return json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except ValueError as error:
         raise ValueError(f"it is not JSON ({error})") from error
 
 
