@@ -11,7 +11,7 @@ import platformdirs
 
 from stemlab.errors import OutputError
 
-__all__ = ["cache_dir", "write_atomically"]
+__all__ = ["cache_dir", "check_writable", "write_atomically"]
 
 
 def cache_dir() -> Path:
@@ -27,6 +27,30 @@ def cache_dir() -> Path:
     if configured:
         return Path(os.path.abspath(os.path.expanduser(configured)))
     return platformdirs.user_cache_path("stemlab", appauthor=False)
+
+
+def check_writable(folder: Path, advice: str) -> None:
+    """Refuse a folder that is known to take no files, before anything is computed for it.
+
+    Parameters
+    ----------
+    folder : Path
+        It need not exist; nothing is made.
+    advice : str
+        What else the reader of an error can do.
+
+    Raises
+    ------
+    OutputError
+        If no file can be made in it, or it cannot be made.
+    """
+    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not existing.is_dir():
+        raise OutputError(f"{str(existing)!r} is not a folder. {advice}", existing)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{str(existing)!r} cannot be written to. Check its permissions. {advice}", existing
+        )
 
 
 def write_atomically(

@@ -26,6 +26,7 @@ __all__ = [
     "PartialFolder",
     "ScratchFolder",
     "move_together",
+    "remove_unfinished",
     "undo_unfinished",
 ]
 
@@ -70,6 +71,7 @@ class PartialFolder:
                 self.path = parent / f"{_PREFIX}{owner}{_SUFFIX}"
                 self.path.mkdir(exist_ok=True)
                 lock = _lock(self.path)
+        self._inheritable = lock is not None
         if lock is None:
             prefix = _PREFIX if owner is None else f"{_PREFIX}{owner}-"
             self.path, lock = _new_folder(
@@ -95,10 +97,11 @@ class PartialFolder:
         Parameters
         ----------
         keep : bool
-            Whether what it holds stays, for the next run of the same owner.
+            Whether what it holds stays, for the next run of the same owner. Of two runs at once
+            only the first one's does.
         """
         # Where moves could not be undone, it holds files of an earlier result.
-        keep = keep or (self.path / _MOVES_NAME).exists()
+        keep = (keep and self._inheritable) or (self.path / _MOVES_NAME).exists()
         if not keep:
             shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
@@ -279,6 +282,19 @@ def undo_unfinished(parent: Path, owner: str) -> None:
                 f"in {str(folder)!r}. Check the permissions of both and try again.",
                 folder,
             ) from error
+
+
+def remove_unfinished(parent: Path, owner: str) -> None:
+    """Remove what runs that were cut off have left and nobody will go on with.
+
+    Parameters
+    ----------
+    parent : Path
+    owner : str
+        As of their `PartialFolder`; one that still works is left alone. Their moves were undone
+        before.
+    """
+    _remove_abandoned(parent, f"{_PREFIX}{owner}*{_SUFFIX}")
 
 
 @dataclass(frozen=True)

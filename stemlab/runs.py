@@ -26,6 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from stemlab._disk import check_writable
 from stemlab._partial import Journal, Mark, PartialFolder, move_together
 from stemlab._typing import AudioArray, StrPath
 from stemlab._version import __version__
@@ -168,18 +169,21 @@ def choose_target(
     Raises
     ------
     OutputError
-        If there is a result already and `force` is false, or something is in the way.
+        If there is a result already and `force` is false, something is in the way, or a folder
+        takes no files.
     """
     for target in _targets(out_dir, template, song, model, stems, ext, input_sha256):
         taken = [
             each for each in (*target.stems.values(), target.manifest) if os.path.lexists(each)
         ]
         if not taken:
+            _check_writable(target)
             return target
         earlier_sha256, earlier_files = _earlier_result(target, out_dir)
         if earlier_sha256 not in (None, input_sha256):
             continue
         _check_replaceable(taken, earlier_files, song, force)
+        _check_writable(target)
         return replace(target, replaced=tuple(earlier_files))
     raise OutputError(
         f"{str(taken[0])!r} belongs to another recording. Put {{song}} into the file name "
@@ -267,6 +271,11 @@ def _check_replaceable(
             "result, or choose another output folder.",
             taken[0],
         )
+
+
+def _check_writable(target: Target) -> None:
+    for folder in {each.parent for each in (*target.stems.values(), target.manifest)}:
+        check_writable(folder, "Choose another output folder.")
 
 
 def _earlier_result(target: Target, out_dir: Path) -> tuple[str | None, list[Path]]:

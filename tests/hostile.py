@@ -16,10 +16,13 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 __all__ = [
     "WITHOUT_NETWORK",
@@ -27,7 +30,9 @@ __all__ = [
     "Outcome",
     "Victim",
     "cases",
+    "mounted",
     "network_can_be_left",
+    "permissions_hold",
 ]
 
 # No file of the tests takes a hundredth of these; what does not end takes all of it.
@@ -80,15 +85,48 @@ class Outcome:
     threads: int = 0
 
 
+def permissions_hold() -> bool:
+    """Whether the processes below may do no more than the modes of files let them."""
+    return hasattr(os, "geteuid") and (os.geteuid() != 0 or bool(_as_anybody()))
+
+
+def _as_anybody() -> list[str]:
+    """How root runs a program that permissions hold for, as for anybody else."""
+    tool = shutil.which("setpriv")
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or not tool:
+        return []
+    wrapped = [tool, "--bounding-set", "-dac_override,-dac_read_search"]
+    tried = subprocess.run([*wrapped, "true"], capture_output=True, check=False)
+    return [] if tried.returncode else wrapped
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """Make a folder a file system of its own, in memory; the test is skipped where none may be."""
+    arguments = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", os.fspath(folder)]
+    if (
+        sys.platform != "linux"
+        or os.geteuid() != 0
+        or subprocess.run(arguments, capture_output=True, check=False).returncode
+    ):
+        pytest.skip("this system lets nobody mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", os.fspath(folder)], check=True)
+
+
 class _Server:
     """A process that answers lines of JSON; a context manager."""
 
     def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, *arguments],
+            [*_as_anybody(), sys.executable, __file__, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            # Several of them may work at once, and each was started before the others did.
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
         )
         self._replies = selectors.DefaultSelector()
         self._replies.register(self._process.stdout, selectors.EVENT_READ)
@@ -151,19 +189,31 @@ class Nursery(_Server):
         *,
         environment: Mapping[str, str] | None = None,
         kill_after: float | None = None,
+        spare_bytes: int | None = None,
     ) -> tuple[int, float, str]:
-        """Run a command; its exit code (-9 if it was killed), seconds and what it said."""
+        """Run a command; its exit code (-9 if it was killed), seconds and what it said.
+
+        It may take `spare_bytes` of memory beyond what all commands load.
+        """
         reply = self.ask(
             f"stemlab {' '.join(map(str, arguments))}",
             arguments=[*map(str, arguments)],
             environment=dict(environment or {}),
             kill_after=kill_after,
+            spare_bytes=spare_bytes,
         )
         return reply["code"], reply["seconds"], reply["said"]
 
 
-def _separate_all(model: str) -> None:
+def _limit_memory(more_bytes: int) -> None:
     import resource
+
+    with open("/proc/self/status", encoding="ascii") as status:
+        (virtual,) = (int(each.split()[1]) * 1024 for each in status if "VmSize" in each)
+    resource.setrlimit(resource.RLIMIT_AS, (virtual + more_bytes,) * 2)
+
+
+def _separate_all(model: str) -> None:
     import threading
 
     import numpy as np
@@ -176,9 +226,7 @@ def _separate_all(model: str) -> None:
     os.dup2(2, 1)
     separator = AudioStemSeparator(model, device="cpu")
     separator.separate_audio(np.zeros((2, 50_000), np.float32), 44_100)
-    with open("/proc/self/status", encoding="ascii") as status:
-        (virtual,) = (int(each.split()[1]) * 1024 for each in status if "VmSize" in each)
-    resource.setrlimit(resource.RLIMIT_AS, (virtual + _MEMORY_BYTES,) * 2)
+    _limit_memory(_MEMORY_BYTES)
     before = peak_memory_bytes()
     replies.write(b"ready\n")
     for line in sys.stdin:
@@ -228,6 +276,8 @@ def _nurse() -> None:
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
                 os.environ.update(request["environment"])
+                if request["spare_bytes"] is not None:
+                    _limit_memory(request["spare_bytes"])
                 code = main(request["arguments"])
                 sys.stderr.flush()
                 os._exit(code)

@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from hostile import Nursery, cases
+from hostile import Nursery, cases, mounted, permissions_hold
 from model_files import package
 
 from stemlab import AudioStemSeparator, OutputSettings, audio
@@ -31,6 +32,7 @@ from stemlab.runs import read_run
 from stemlab.sweeps.store import SweepStore
 
 RATE = 44_100
+COMMAND = [sys.executable, "-m", "stemlab"]
 unix = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 
 
@@ -221,6 +223,218 @@ def test_a_file_system_without_locks(separator, song, tmp_path, monkeypatch):
     SweepStore(tmp_path / "store").add("ab" * 32, {"figure": 1.0})
     assert [each.name for each in (tmp_path / "store").iterdir()] == ["results"]
     assert sorted(each.name for each in tmp_path.iterdir()) == ["out", "store"]
+
+
+# ---------------------------------------------------------------- two at once
+
+
+@unix
+@pytest.mark.parametrize("options", [[], ["--force"], ["--resume"]])
+def test_two_processes_separate_into_one_folder(
+    nursery, tiny_model_folder, song, tmp_path, options
+):
+    command = ["separate", song, "--model", tiny_model_folder, "-q", "--overlap", "0.5", "--out"]
+    nursery.run([*command, tmp_path / "whole"])
+    out = tmp_path / "out"
+    with Nursery() as other, ThreadPoolExecutor(2) as pool:
+        for _ in range(cases(quick=2, long=50)):
+            done = pool.map(lambda each: each.run([*command, out, *options]), (nursery, other))
+            codes = {code: said for code, _, said in done}
+            assert 0 in codes, codes
+            assert codes.keys() <= {0, 6}, codes
+            if "--resume" in options:
+                # What the second one wanted to go on with goes, since it is done.
+                code, _, said = nursery.run([*command, out, *options])
+                assert code == 0, said
+            assert whole(out) == whole(tmp_path / "whole")
+            assert [each.name for each in out.iterdir()] == ["song"]
+            shutil.rmtree(out)
+
+
+@unix
+def test_two_processes_sweep_into_one_store(nursery, tiny_model_folder, song, tmp_path):
+    environment = {"STEMLAB_CACHE": str(tmp_path / "cache")}
+    command = ["sweep", song, "--model", tiny_model_folder, "--segments", "0.5,1"]
+    command += ["--keep-audio", "--overlaps", "0", "--out", tmp_path / "table.json"]
+    with Nursery() as other, ThreadPoolExecutor(2) as pool:
+        runs = [each.run for each in (nursery, other)]
+        done = pool.map(lambda run: run(command, environment=environment), runs)
+        for code, _, said in done:
+            assert code == 0, said
+    rows = json.loads((tmp_path / "table.json").read_bytes())["rows"]
+    assert len({each["agreement_db"] for each in rows if each["source"] == "bass"}) == 2
+    store = SweepStore(tmp_path / "cache" / "sweeps")
+    records = [each.stem for each in (store.folder / "results").rglob("*.json")]
+    assert all(store.find(each) for each in records)
+    assert not [each for each in tmp_path.rglob("*") if each.name.startswith(".")]
+
+
+# ---------------------------------------------------------------- what may not be read or written
+
+
+@pytest.fixture(params=["permissions", "disk"])
+def lockable(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A folder, and what forbids to write there ("ro") and allows it ("rw")."""
+    folder = tmp_path / "room"
+    folder.mkdir()
+    if request.param == "permissions":
+        if not permissions_hold():
+            pytest.skip("root may write everywhere here")
+
+        def lock(how: str) -> None:
+            for each in (folder, *(each for each in folder.rglob("*") if each.is_dir())):
+                each.chmod(0o555 if how == "ro" else 0o755)
+
+        yield folder, lock
+        lock("rw")
+    else:
+        with mounted(folder, "size=50m"):
+            yield (
+                folder,
+                lambda how: subprocess.run(["mount", "-o", f"remount,{how}", folder], check=True),
+            )
+
+
+@unix
+def test_nothing_is_begun_where_nothing_can_be_written(
+    nursery, tiny_model_folder, tiny_htdemucs, song, lockable, tmp_path
+):
+    folder, lock = lockable
+    weights = tmp_path / "mine.th"
+    weights.write_bytes(package(tiny_htdemucs))
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    environment = {
+        "STEMLAB_CACHE": str(folder / "cache"),
+        "STEMLAB_MODELS": str(folder / "models"),
+    }
+    model = ["--model", tiny_model_folder]
+    sweep = ["sweep", song, *model, "--segments", "1", "--overlaps"]
+    elsewhere = {**environment, "STEMLAB_CACHE": str(tmp_path / "cache")}
+    commands = [
+        (["separate", song, *model, "-q", "--out", folder / "out", "--force"], environment),
+        ([*sweep, "0"], environment),
+        ([*sweep, "0", "--out", folder / "table.csv"], elsewhere),
+        (["models", "add", "mine", "--from", weights, "--sha256", digest], environment),
+    ]
+
+    def files() -> dict[Path, str]:
+        there = [each for each in folder.rglob("*") if each.is_file()]
+        return {each: hashlib.sha256(each.read_bytes()).hexdigest() for each in there}
+
+    for command, variables in commands:
+        code, _, said = nursery.run(command, environment=variables)
+        assert code == 0, said
+    before, stems = files(), whole(folder / "out")
+    # What is stored already needs no folder.
+    commands[1] = [*sweep, "0.25"], environment
+    commands[3][0][2] = "another"
+    lock("ro")
+    for command, variables in commands:
+        code, _, said = nursery.run(command, environment=variables)
+        assert code == 6, said
+        assert str(folder) in said.splitlines()[-1]
+        assert "Recommended" not in said
+        assert files() == before
+    lock("rw")
+    for command, variables in commands:
+        code, _, said = nursery.run(command, environment=variables)
+        assert code == 0, said
+    assert whole(folder / "out") == stems
+    assert [*folder.rglob(".stemlab*")] == []
+
+
+def test_a_result_that_cannot_be_replaced_is_refused_before_the_work(separator, song, tmp_path):
+    earlier = separator.separate_file(song, tmp_path / "earlier", sources=["bass"])
+    folder = tmp_path / "out" / "song"
+    folder.mkdir(parents=True)
+    with mounted(folder, "size=50m"):
+        for each in earlier.manifest_path.parent.iterdir():
+            shutil.copy(each, folder)
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        with pytest.raises(OutputError, match=r"song' cannot be written to"):
+            separator.separate_file(
+                song,
+                tmp_path / "out",
+                output=OutputSettings(force=True),
+                progress=lambda _: pytest.fail("it works"),
+            )
+        assert whole(tmp_path / "out") == whole(tmp_path / "earlier")
+        assert [each.name for each in (tmp_path / "out").iterdir()] == ["song"]
+
+
+@unix
+@pytest.mark.skipif(not permissions_hold(), reason="root may read everything here")
+@pytest.mark.parametrize("kept", ["song", "weights", "package"])
+def test_what_may_not_be_read(nursery, tiny_model_folder, tiny_htdemucs, song, tmp_path, kept):
+    model = tmp_path / "tiny"
+    shutil.copytree(tiny_model_folder, model)
+    copy, file = tmp_path / "song.wav", tmp_path / "mine.th"
+    shutil.copy(song, copy)
+    file.write_bytes(package(tiny_htdemucs))
+    command = ["separate", copy, "--model", model, "-q", "--out", tmp_path / "out"]
+    if kept == "package":
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        command = ["models", "add", "mine", "--from", file, "--sha256", digest]
+    path = {"song": copy, "weights": model / "tiny.safetensors", "package": file}[kept]
+    environment = {"STEMLAB_MODELS": str(tmp_path / "models")}
+    path.chmod(0)
+    code, _, said = nursery.run(command, environment=environment)
+    assert code == (3 if kept == "song" else 4), said
+    assert said.count("\n") == 1
+    assert repr(str(path)) in said
+    assert "ermission denied" in said
+    assert not (tmp_path / "out").exists()
+    path.chmod(0o644)
+    code, _, said = nursery.run(command, environment=environment)
+    assert code == 0, said
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS as Linux has it")
+@pytest.mark.parametrize("name", ["separate", "sweep"])
+def test_too_little_memory_at_any_point(tiny_model_folder, song, tmp_path, name):
+    import resource
+
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    command = [*COMMAND, name, song, "--model", tiny_model_folder, "--out"]
+    if name == "separate":
+        command += [out, "-q", "--force"]
+    else:
+        command += [tmp_path / "table.json", "--segments", "1", "--overlaps", "0,0.25"]
+
+    def run(limit_bytes: int) -> tuple[int, str]:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env={**os.environ, "STEMLAB_CACHE": str(cache)},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes)),
+        )
+        return done.returncode, done.stderr
+
+    # Where this build of PyTorch is loaded, and where a network of a few MB works.
+    for megabytes in np.linspace(200, 1100, cases(quick=4, long=90)):
+        code, said = run(int(megabytes * 1e6))
+        lines = [each for each in said.splitlines() if "settings on cpu" not in each]
+        assert "ulimit -v" in lines[0], said
+        if code == 5:
+            assert len(lines) == 2, said
+            assert "memory" in lines[1]
+        elif code:
+            # A library ended the process, in places where no Python runs.
+            assert lines[1:] == [], said
+    code, said = run(resource.RLIM_INFINITY)
+    assert code == 0, said
+    if name == "separate":
+        whole(out)
+        assert [each.name for each in out.iterdir()] == ["song"]
+    assert [*tmp_path.rglob(".stemlab*")] == []
 
 
 # ---------------------------------------------------------------- while it works

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hostile import mounted
 
 from stemlab import AudioStemSeparator, OutputSettings, ParameterError
 from stemlab.audio import file_digest
@@ -289,20 +289,12 @@ def test_ctrl_c_says_how_to_go_on(tiny_model_folder, songs, tmp_path):
         shutil.rmtree(out, ignore_errors=True)
 
 
-def _mounted(folder: Path, size: str) -> bool:
-    arguments = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    return subprocess.run(arguments, capture_output=True, check=False).returncode == 0
-
-
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting needs root")
 def test_a_disk_that_fills_up_is_said_and_the_next_run_goes_on(
     tiny_model_folder, songs, tmp_path, capsys
 ):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if not _mounted(disk, "30m"):
-        pytest.skip("this system lets nobody mount")
-    try:
+    with mounted(disk, "size=30m"):
         arguments = command(songs / "plain.wav", tiny_model_folder, disk / "out", "--resume")[3:]
         (disk / "other").write_bytes(bytes(20_000_000))
         assert main(arguments) == 6  # 12 s of four stems, twice: 34 MB.
@@ -330,8 +322,6 @@ def test_a_disk_that_fills_up_is_said_and_the_next_run_goes_on(
         assert digests(result) == digests(whole)
         assert any("was continued, from" in each for each in result.manifest["changes"])
         assert main([*arguments, *shorter]) == 6  # What is there was made in another way.
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_resume_is_no_part_of_how_a_run_is_repeated(separator, songs, tmp_path):

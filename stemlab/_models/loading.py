@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import nn
 
+from stemlab._models.devices import is_out_of_memory
 from stemlab._models.spec import MemberSpec, ModelSpec
 from stemlab.errors import MissingDependencyError, ModelRefusedError
 from stemlab.registry import (
@@ -300,10 +301,12 @@ def build_network(network: NetworkEntry, label: str) -> nn.Module:
         with warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")
             module: nn.Module = architecture(**arguments)
-    except (MemoryError, ImportError, OSError):
+    except (ImportError, OSError):
         raise
     # Demucs checks its arguments by assert, or not at all: whatever it says means refused.
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         said = str(error).partition("\n")[0] or type(error).__name__
         raise _refusal(
             label, f"comes with arguments that {network.architecture} does not take ({said})"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
-from stemlab._disk import write_atomically
+from stemlab._disk import check_writable, write_atomically
 from stemlab.analysis import SignalLevels, SongReport, analyze
 from stemlab.audio import read_file
 from stemlab.cli.parser import make_parser
@@ -64,7 +63,10 @@ def run(options: argparse.Namespace) -> int:
         raise ParameterError("SONG is empty. Name an audio file.")
     folder = Path(options.out) / file_safe(song.stem)
     files = {"report": folder / "report.json", "picture": folder / "report.png"}
-    _check_writable(folder, files.values())
+    check_writable(folder, "Choose another --out.")
+    for each in files.values():
+        if each.is_dir():
+            raise OutputError(f"{str(each)!r} is a folder. Choose another --out.", each)
     audio, sample_rate = read_file(song, downmix=options.downmix)
     with progress_bar(song.name, hidden=options.quiet or options.json) as bar:
         report = analyze(audio, sample_rate, separator=separator, settings=settings, progress=bar)
@@ -102,24 +104,6 @@ def _separator(
                 f"Add --separate-stems, or leave {typed} out."
             )
     return None, None
-
-
-def _check_writable(folder: Path, files: Iterable[Path]) -> None:
-    """Refuse what is known to fail before anything is computed; nothing is made yet."""
-    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not existing.is_dir():
-        raise OutputError(
-            f"{str(existing)!r} is not a folder. Choose another --out.", path=existing
-        )
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"{str(existing)!r} cannot be written to. Check its permissions, or choose another "
-            "--out.",
-            path=existing,
-        )
-    for each in files:
-        if each.is_dir():
-            raise OutputError(f"{str(each)!r} is a folder. Choose another --out.", path=each)
 
 
 def _lines(song: str, report: SongReport) -> list[str]:

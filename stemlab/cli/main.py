@@ -26,6 +26,8 @@ from stemlab.errors import (
 __all__ = ["describe", "exit_code", "main"]
 
 BUG, INTERRUPTED = 1, 130
+# Address space, of which the libraries of PyTorch alone take half a gigabyte.
+_LITTLE_BYTES = 2_000_000_000
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ParameterError, 2),
     (AudioError, 3),
@@ -33,7 +35,6 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ModelError, 4),
     (SeparationError, 4),
     (OutOfMemoryError, 5),
-    (MemoryError, 5),
     (OutputError, 6),
 )
 
@@ -99,6 +100,8 @@ def exit_code(error: BaseException) -> int:
     """
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return 6
+    if _is_out_of_memory(error):
+        return 5
     return next((code for kind, code in _CODES if isinstance(error, kind)), BUG)
 
 
@@ -118,12 +121,21 @@ def describe(error: BaseException) -> str:
         return text
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"cannot write the output: {text}. Free some space."
-    if isinstance(error, MemoryError):
-        return "out of memory. Close what else uses it, or separate a shorter recording."
+    if _is_out_of_memory(error):
+        return "out of memory. Close what else uses it, or allow more (ulimit -v)."
     return (
         f"a bug of ours: {type(error).__name__}: {text}. Please report it with what --debug and "
         "`stemlab info` print."
     )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, also while libraries were loaded."""
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    # A library that finds no room says so in these words alone.
+    loading = isinstance(error, (ImportError, OSError)) and "failed to map segment" in str(error)
+    return loading or isinstance(error, MemoryError)
 
 
 def _prepare_process() -> None:
@@ -143,6 +155,22 @@ def _prepare_process() -> None:
         os.getcwd()
     except FileNotFoundError as error:
         raise OutputError("the current folder does not exist any more. Change to one.") from error
+    _warn_of_little_memory()
+
+
+def _warn_of_little_memory() -> None:
+    """Say beforehand what PyTorch would not: starved at some points, its libraries just end."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit.
+        return
+    most_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most_bytes != resource.RLIM_INFINITY and most_bytes < _LITTLE_BYTES:
+        print(
+            f"stemlab: this process may use no more than {most_bytes / 1e6:.0f} MB (ulimit -v). "
+            "Where that is too little, PyTorch may end it without a word.",
+            file=sys.stderr,
+        )
 
 
 def _silence_libraries() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from stemlab import audio as audio_io
 from stemlab._models.devices import peak_device_bytes
-from stemlab._partial import undo_unfinished
+from stemlab._partial import remove_unfinished, undo_unfinished
 from stemlab._typing import AudioArray, StrPath
 from stemlab.chunking import ChunkPlan, MixtureWindow
 from stemlab.errors import AudioError, ParameterError
@@ -123,11 +123,17 @@ def run_to_files(
     fingerprint = _fingerprint(job, asked, output, digest)
     owner = digest[:16]
     undo_unfinished(out_dir, owner)
-    if output.resume:
+
+    def finished() -> SeparationResult | None:
         done = find_finished(out_dir, output.filename, **names, fingerprint=fingerprint)
-        if done is not None:
-            target, manifest = done
-            return SeparationResult(target.stems, target.manifest, manifest, repeated=False)
+        if done is None:
+            return None
+        target, manifest = done
+        return SeparationResult(target.stems, target.manifest, manifest, repeated=False)
+
+    if output.resume and (done := finished()):
+        remove_unfinished(out_dir, owner)
+        return done
     choose = partial(choose_target, out_dir, output.filename, **names, force=output.force)
     choose()
     with BlockStore(
@@ -153,6 +159,8 @@ def run_to_files(
         if audio_io.file_digest(path) != digest:
             raise AudioError(f"{str(path)!r} changed while it was read. Separate it again.", path)
         # Once more, because another process may have written a result since the first time.
+        if output.resume and (done := finished()):
+            return done
         target = choose()
         wall_seconds = time.perf_counter() - started
         manifest = {

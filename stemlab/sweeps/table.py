@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from stemlab._disk import write_atomically
+from stemlab._disk import check_writable, write_atomically
 from stemlab._typing import StrPath
 from stemlab.errors import OutputError, ParameterError
 
@@ -198,7 +198,7 @@ def check_table_path(path: StrPath) -> None:
     ParameterError
         If it does not end in ``.csv`` or ``.json``.
     OutputError
-        If it is a folder.
+        If it is a folder, or in one that takes no files.
     """
     if Path(path).suffix.lower() not in (".csv", ".json"):
         raise ParameterError(
@@ -207,6 +207,7 @@ def check_table_path(path: StrPath) -> None:
         )
     if Path(path).is_dir():
         raise OutputError(f"{str(path)!r} is a folder. Name a file.", path=Path(path))
+    check_writable(Path(path).parent, "Choose another file.")
 
 
 def plain_rows(results: pd.DataFrame) -> list[dict[str, Any]]:
