@@ -24,6 +24,8 @@ import nbformat
 import pytest
 from hostile import WITHOUT_NETWORK, network_can_be_left
 
+import stemlab
+
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Page, Route
 
@@ -38,6 +40,7 @@ BROWSER_ARGUMENTS = [
     "--mute-audio",
 ]
 RUN_SECONDS = 300
+ASSETS = Path(stemlab.__file__).resolve().parent / "assets"
 
 # Lets scripts wait for the kernel, and keeps what the page does not show: exceptions in the
 # callbacks of widgets, and what threads write to stderr.
@@ -146,15 +149,13 @@ def running_lab(folder: Path) -> Iterator[Lab]:
         "--ServerApp.port_retries=0",
         f"--ServerApp.root_dir={work}",
         f"--IdentityProvider.token={lab.token}",
+        # Those that `stemlab lab` uses.
+        f"--LabApp.app_settings_dir={ASSETS / 'lab'}",
         "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",
     ]
     home.mkdir()
-    # Asked by the page, not by the server, so that the options above do not reach it.
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
     with (home / "server.log").open("w") as log:
         server = subprocess.Popen(
             command,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +19,24 @@ from browsing import (
     press,
     run_all,
     running_lab,
+    within,
+    write_notebook,
 )
 
 from stemlab import audio, demo_song_dir
+from stemlab.audio import file_digest
 
+SAVE = "() => window.jupyterapp.commands.execute('docmanager:save')"
+# As from the menu, with a Yes to what JupyterLab asks.
+RESTART = """async () => {
+  const restarted = window.jupyterapp.commands.execute('notebook:restart-run-all');
+  let yes;
+  while (!(yes = document.querySelector('.jp-Dialog .jp-mod-accept'))) {
+    await new Promise(resolve => setTimeout(resolve, 50));
+  }
+  yes.click();
+  await restarted;
+}"""
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
@@ -80,6 +95,59 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
     left = {each.name for each in (tmp_path / "work" / "stems" / "mixture").iterdir()}
     assert left == {"run.json", "drums.wav", "bass.wav", "other.wav", "vocals.wav"}
     assert [each.name for each in (tmp_path / "work" / "stems").iterdir()] == ["mixture"]
+
+
+@pytest.mark.browser
+def test_a_closed_tab_and_a_restarted_kernel(tmp_path: Path) -> None:
+    executable = find_browser()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    # Enough calls of the network to close a tab and to restart a kernel between them.
+    cell = f"""
+        import tempfile
+        from stemlab.widgets import SeparationPanel
+        tempfile.tempdir = {str(scratch)!r}
+        panel = SeparationPanel()
+        panel.overlap = 0.8
+        panel
+    """
+    with running_lab(tmp_path) as lab:
+        write_notebook(lab, "panel.ipynb", textwrap.dedent(cell))
+        with open_notebook(lab, "panel.ipynb", executable) as visit:
+            run_all(visit.page)
+            within(visit.page, 60, SAVE)
+            press(visit.page, "Separate")
+            expect_status(visit.page, re.compile(r"Segment \d+ of"))
+        with open_notebook(lab, "panel.ipynb", executable) as visit:
+            # The run went on, and what it makes answers to the page that is open now.
+            expect_status(visit.page, "Done in")
+            press(visit.page, "Play")
+            visit.page.wait_for_function(
+                "() => document.querySelector('.stemlab-mixer').mixer.seconds > 1"
+            )
+            press(visit.page, "Save")
+            expect_status(visit.page, "Saved: 4 stems are in stems/mixture.")
+            saved = {each: file_digest(each) for each in stems_in(lab.folder)}
+
+            press(visit.page, "Separate")
+            expect_status(visit.page, re.compile(r"Segment \d+ of"))
+            before = set(scratch.glob("stemlab-*"))
+            assert before
+            within(visit.page, 60, RESTART)
+            expect_status(visit.page, "Choose a song and press Separate.")
+            press(visit.page, "Separate")
+            expect_status(visit.page, "Done in")
+            assert before.isdisjoint(scratch.glob("stemlab-*"))
+            assert {each: file_digest(each) for each in stems_in(lab.folder)} == saved
+            press(visit.page, "Save")
+            expect_status(visit.page, "They replaced an earlier result of this song.")
+            assert stems_in(lab.folder) == list(saved)
+            assert visit.complaints() == []
+    assert list(scratch.glob("stemlab-*")) == []
+
+
+def stems_in(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.wav"))
 
 
 @contextmanager

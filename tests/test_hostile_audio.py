@@ -115,6 +115,19 @@ def test_damaged_files(name: str, intact: dict[str, bytes], victim: Victim, tmp_
     assert "refused" in outcomes, "no damage was found"
 
 
+# Found by the test above: PyAV raised UnicodeDecodeError.
+@pytest.mark.parametrize("name", ["m4a", "mkv"])
+def test_tags_that_are_no_text(
+    name: str, intact: dict[str, bytes], victim: Victim, tmp_path: Path
+) -> None:
+    assert b"Lavf" in intact[name]
+    song, out = tmp_path / f"song.{name}", tmp_path / "out"
+    song.write_bytes(intact[name].replace(b"Lavf", b"\xff\xfe\xff\xfe"))
+    outcome = victim.separate(song, out)
+    check(outcome, out, name)
+    assert outcome.kind == "success", outcome.message
+
+
 def test_every_file_is_read_while_it_is_intact(
     intact: dict[str, bytes], victim: Victim, tmp_path: Path
 ) -> None:

@@ -498,6 +498,28 @@ def test_a_kernel_that_ends_leaves_no_files(song: Path, model: str, tmp_path: Pa
     assert files_below(tmp_path) == ["songs", "songs/hum.wav"]
 
 
+def test_python_ends_in_peace_while_this_machine_is_measured(
+    song: Path, model: str, tmp_path: Path
+) -> None:
+    code = f"""
+        import threading
+        from stemlab.widgets import SeparationPanel
+        panel = SeparationPanel(song={str(song)!r}, model={model!r})
+        panel.overlap = 0.5
+        assert [each for each in threading.enumerate() if each.name == "stemlab-calibration"]
+    """
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": str(root), "STEMLAB_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # --- errors
 
 

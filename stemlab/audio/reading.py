@@ -319,7 +319,12 @@ def _open_pyav(path: Path, shown: str, refusal: Exception, stack: ExitStack) -> 
     try:
         # Playlists (HLS, concat) name other files and addresses: none of them may be opened.
         container = stack.enter_context(
-            av.open(handle, mode="r", options={"protocol_whitelist": "none"})
+            av.open(
+                handle,
+                mode="r",
+                options={"protocol_whitelist": "none"},
+                metadata_errors="replace",  # Tags are in any encoding, and nobody reads them.
+            )
         )
         if not container.streams.audio:
             raise AudioError(

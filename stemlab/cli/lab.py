@@ -19,7 +19,9 @@ from stemlab.errors import MissingDependencyError, OutputError, ParameterError
 __all__ = ["copy_notebooks", "run"]
 
 # Beside what the options of JupyterLab turn off, its page would ask whether it may fetch news: the
-# settings in this folder answer that.
+# settings in this folder answer that. And they let widgets talk to the kernel's main thread: with
+# JupyterLab 4.6 and ipykernel 7.4, a page that is opened while the kernel computes often gets no
+# answers through a subshell.
 _ASSETS = Path(__file__).resolve().parent.parent / "assets"
 _SETTINGS = _ASSETS / "lab"
 # Holds a template of Voilà's that fetches nothing from elsewhere.

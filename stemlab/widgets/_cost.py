@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from stemlab.audio import resampled_length
 from stemlab.chunking import ChunkPlan
@@ -114,8 +113,14 @@ class CostTeller:
             return
 
         def work() -> None:
-            with suppress(StemlabError):  # The run itself will say what is wrong with the model.
+            try:
                 self.calibrated(separator)
+            except StemlabError:
+                pass  # The run itself will say what is wrong with the model.
+            except RuntimeError:
+                if threading.main_thread().is_alive():
+                    raise
+                return  # Python ends, and lends no threads any more.
             self._models.setdefault(_key(separator), None)
             if not self._closed:
                 self._changed()
