@@ -175,13 +175,50 @@ def test_nothing_runs_ahead_and_closing_stops():
     assert len(calls) == 1
 
 
+def test_a_call_gets_as_many_chunks_of_one_length_as_fit():
+    sizes, told = [], []
+
+    def estimate(_, inputs):
+        sizes.append(inputs.shape)
+        return inputs[:, None]
+
+    # Seven whole chunks, and half of one.
+    for _ in overlap_add(
+        MixtureWindow(in_blocks(np.zeros((2, 750), np.float32), 37), 2, 750),
+        [ChunkPlan(750, RATE, 0.1, 0.0)],
+        estimate,
+        gains=np.ones((1, 1), np.float32),
+        channels=2,
+        batch_size=3,
+        on_calls=lambda *each: told.append(each),
+    ):
+        pass
+    assert sizes == [(3, 2, 100), (3, 2, 100), (1, 2, 100), (1, 2, 50)]
+    assert told == [(3, 300), (3, 600), (1, 700), (1, 750)]
+
+
+def test_each_member_of_a_bag_has_its_share_in_each_source():
+    signal = np.random.default_rng(0).standard_normal((2, 500)).astype(np.float32)
+    gains = np.array([[0.25, 1.0], [0.75, 0.0]], np.float32)
+    plans = [ChunkPlan(500, RATE, 0.1, 0.5), ChunkPlan(500, RATE, 0.07, 0.25, starts=(0, -30))]
+    blocks = overlap_add(
+        MixtureWindow(in_blocks(signal, 37), 2, 500),
+        plans,
+        lambda member, inputs: np.stack([inputs, -inputs], axis=1) * np.float32(1 + 10 * member),
+        gains=gains,
+        channels=2,
+    )
+    result = np.concatenate([each for _, each in blocks], axis=-1)
+    shares = (gains * [[1], [11]]).sum(0)
+    np.testing.assert_allclose(result, [shares[0] * signal, -shares[1] * signal], atol=3e-5)
+
+
 @pytest.mark.parametrize("samples", [1, 2, 3, 8, 9, 344])
-def test_window_is_positive_and_peaks_at_one(samples):
+def test_window_rises_in_equal_steps_to_one_and_falls_again(samples):
     window = triangular_window(samples)
-    assert window.shape == (samples,)
     assert window.dtype == np.float32
-    assert window.min() > 0
-    assert window.max() == 1
+    steps = np.minimum(np.arange(1, samples + 1), np.arange(samples, 0, -1))
+    np.testing.assert_allclose(window, steps / steps.max(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +267,10 @@ def test_a_run_can_begin_where_another_one_ended(
     )
     signal = np.random.default_rng(samples).standard_normal((2, samples)).astype(np.float32)
 
+    calls = []
+
     def run(begin):
+        calls.clear()
         return overlap_add(
             MixtureWindow(in_blocks(signal, 37), 2, samples),
             [plan] * members,
@@ -239,6 +279,7 @@ def test_a_run_can_begin_where_another_one_ended(
             gains=np.full((members, 1), 1 / members, np.float32),
             channels=2,
             begin=begin,
+            on_calls=lambda count, _: calls.append(count),
         )
 
     blocks = [*run(0)]
@@ -246,6 +287,9 @@ def test_a_run_can_begin_where_another_one_ended(
     begin = blocks[int(place * (len(blocks) - 1))][0]
     rest = [*run(begin)]
     assert rest[0][0] == begin
+    chunks = [each for start in starts for each in plan.chunks(start)]
+    needed = sum(each.stop > begin for each in chunks) if begin else plan.calls
+    assert sum(calls) == members * needed == members * plan.calls_from(begin)
     np.testing.assert_array_equal(
         np.concatenate([each for _, each in rest], axis=-1), whole[..., begin:]
     )

@@ -142,7 +142,7 @@ def test_sweeps_that_are_killed(nursery, tiny_model_folder, song, tmp_path):
     assert code == 0, said
     expected, rng = table(tmp_path / "whole"), np.random.default_rng()
     cache = tmp_path / "cache"
-    for _ in range(cases(quick=4, long=200)):
+    for _ in range(cases(quick=4, long=80)):
         cache.mkdir()
         moment = rng.uniform(0, 1.1 * seconds)
         code, _, said = run(cache, kill_after=moment)
