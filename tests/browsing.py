@@ -225,7 +225,8 @@ def open_page(lab: Lab, path: str, executable: str) -> Iterator[Visit]:
         page.route("**/*", keep_inside)
         page.on("console", note)
         page.on("pageerror", lambda error: visit.faults.append(f"page: {error}"))
-        page.goto(f"{lab.url}/{path}?token={lab.token}")
+        # Voilà runs a notebook before it answers.
+        page.goto(f"{lab.url}/{path}?token={lab.token}", timeout=RUN_SECONDS * 1000)
         try:
             yield visit
         finally:
