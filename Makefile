@@ -30,7 +30,8 @@ test: $(STAMP) ## run every test and every notebook
 	$(BIN)/python -m pytest
 
 test-long: $(STAMP) ## try thousands of hostile files and hundreds of kills (an hour or so)
-	STEMLAB_LONG=1 $(BIN)/python -m pytest tests/test_hostile_audio.py tests/test_faults.py tests/test_privacy.py
+	STEMLAB_LONG=1 $(BIN)/python -m pytest -o faulthandler_timeout=7200 \
+	  tests/test_hostile_audio.py tests/test_faults.py tests/test_privacy.py
 
 attacks: $(STAMP) ## try every attack on weights, and write what came of them (docs/attacks.csv)
 	STEMLAB_ATTACKS=write $(BIN)/python -m pytest tests/test_conversion.py tests/test_registry.py \

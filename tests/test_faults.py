@@ -75,7 +75,7 @@ def test_separations_that_are_killed(nursery, tiny_model_folder, song, tmp_path)
     _, seconds, _ = nursery.run([*command, "--out", tmp_path / "whole"])
     expected, rng = whole(tmp_path / "whole"), np.random.default_rng()
     killed, out = 0, tmp_path / "out"
-    for number in range(cases(quick=10, long=400)):
+    for number in range(cases(quick=10, long=200)):
         options = ["--out", out, *([] if number % 3 else ["--resume"])]
         moment = rng.uniform(0, 1.1 * seconds)
         code, took, said = nursery.run([*command, *options], kill_after=moment)
@@ -102,7 +102,7 @@ def test_replacements_that_are_killed(nursery, tiny_model_folder, song, tmp_path
         _, seconds, _ = nursery.run([*command, tmp_path / str(number), *options])
         known.append(whole(tmp_path / str(number)))
     rng, out = np.random.default_rng(), tmp_path / "0"
-    for _ in range(cases(quick=10, long=400)):
+    for _ in range(cases(quick=10, long=200)):
         # Most of these moments are those in which files are written and moved.
         moment = rng.uniform(0.7, 1.05) * seconds
         code, _, said = nursery.run([*command, out, "--force"], kill_after=moment)
@@ -142,7 +142,7 @@ def test_sweeps_that_are_killed(nursery, tiny_model_folder, song, tmp_path):
     assert code == 0, said
     expected, rng = table(tmp_path / "whole"), np.random.default_rng()
     cache = tmp_path / "cache"
-    for _ in range(cases(quick=4, long=80)):
+    for _ in range(cases(quick=4, long=60)):
         cache.mkdir()
         moment = rng.uniform(0, 1.1 * seconds)
         code, _, said = run(cache, kill_after=moment)
@@ -167,7 +167,7 @@ def test_models_that_are_killed_while_they_are_added(nursery, tiny_htdemucs, son
     assert code == 0, said
     expected = {each.relative_to(store) for each in store.rglob("*")}
     rng = np.random.default_rng()
-    for _ in range(cases(quick=6, long=200)):
+    for _ in range(cases(quick=6, long=150)):
         shutil.rmtree(store)
         moment = rng.uniform(0, 1.1 * seconds)
         code, _, said = nursery.run(command, environment=environment, kill_after=moment)
@@ -237,7 +237,7 @@ def test_two_processes_separate_into_one_folder(
     nursery.run([*command, tmp_path / "whole"])
     out = tmp_path / "out"
     with Nursery() as other, ThreadPoolExecutor(2) as pool:
-        for _ in range(cases(quick=2, long=50)):
+        for _ in range(cases(quick=2, long=30)):
             done = pool.map(lambda each: each.run([*command, out, *options]), (nursery, other))
             codes = {code: said for code, _, said in done}
             assert 0 in codes, codes
@@ -419,7 +419,7 @@ def test_too_little_memory_at_any_point(tiny_model_folder, song, tmp_path, name)
         return done.returncode, done.stderr
 
     # Where this build of PyTorch is loaded, and where a network of a few MB works.
-    for megabytes in np.linspace(200, 1100, cases(quick=4, long=90)):
+    for megabytes in np.linspace(200, 1100, cases(quick=4, long=60)):
         code, said = run(int(megabytes * 1e6))
         lines = [each for each in said.splitlines() if "settings on cpu" not in each]
         assert "ulimit -v" in lines[0], said
