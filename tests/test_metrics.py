@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -193,3 +194,67 @@ def test_edges_a_sample_apart_count_once(rng):
     reference = music(rng, 2)
     report = seams(reference, reference, [RATE, RATE + 1, RATE + 30], RATE)
     assert report.count == 1
+
+
+def excesses_by_the_letter(true, found, edges, rate):
+    """What the notes of `seams` say, sample by sample."""
+
+    def slope_power(signal):
+        steps = [[0.0, *(b - a for a, b in itertools.pairwise(row))] for row in signal]
+        return [
+            sum(each**2 for each in column) / len(column) for column in zip(*steps, strict=True)
+        ]
+
+    def level_db(ratio):
+        return 10 * math.log10(ratio + 1e-6)
+
+    def mean(values):
+        return sum(values) / len(values)
+
+    error, signal = slope_power(found - true), slope_power(true)
+    half = min(int(0.005 * rate), len(error) // (len(edges) + 1) // 8)
+    length = 2 * half
+    pieces = range(len(error) // length)
+    reach = int(0.1 * rate) // length
+    power = [mean(signal[each * length : (each + 1) * length]) for each in pieces]
+    around = [mean(power[max(each - reach, 0) : each + reach + 1]) for each in pieces]
+    level = [max(each, 1e-6 * mean(signal)) for each in around]
+    zones = [range(edge - half, edge + half) for edge in edges]
+    elsewhere = [
+        each
+        for each in pieces
+        if not any(set(range(each * length, (each + 1) * length)) & set(zone) for zone in zones)
+    ]
+    usual_db = mean(
+        [
+            level_db(mean(error[each * length : (each + 1) * length]) / level[each])
+            for each in elsewhere
+        ]
+    )
+    return [
+        level_db(mean(error[max(edge - half, 0) : edge + half]) / level[edge // length]) - usual_db
+        for edge in edges
+    ]
+
+
+@pytest.mark.parametrize("edges", [[400], [7, 1500, 2996], [*range(120, 3000, 117)]])
+def test_seams_are_what_their_notes_say(rng, edges):
+    rate, samples = 2000, 3000
+    true = rng.standard_normal((2, samples)) * np.linspace(0, 1, samples)
+    found = true + 0.1 * rng.standard_normal((2, samples))
+    found[:, edges] += rng.uniform(0, 0.5, len(edges))
+    expected = excesses_by_the_letter(true, found, edges, rate)
+    report = seams(true, found, edges, rate)
+    assert report.count == len(edges)
+    assert report.mean_db == pytest.approx(np.mean(expected), abs=1e-9)
+    worst = sorted(zip(expected, edges, strict=True), reverse=True)[:5]
+    assert [each.excess_db for each in report.worst] == pytest.approx(
+        [excess for excess, _ in worst], abs=1e-9
+    )
+    assert [each.seconds for each in report.worst] == [edge / rate for _, edge in worst]
+
+
+@pytest.mark.parametrize(("gap", "count"), [(5, 1), (6, 2)])
+def test_edges_count_apart_from_half_a_zone_on(rng, gap, count):
+    true = rng.standard_normal((1, 3000))
+    assert seams(true, true, [1000, 1000 + gap], 2000).count == count
