@@ -29,23 +29,34 @@ def cache_dir() -> Path:
     return platformdirs.user_cache_path("stemlab", appauthor=False)
 
 
-def check_writable(folder: Path, advice: str) -> None:
-    """Refuse a folder that is known to take no files, before anything is computed for it.
+def check_writable(file: Path, advice: str) -> None:
+    """Refuse a file that is known to be impossible, before anything is computed for it.
 
     Parameters
     ----------
-    folder : Path
-        It need not exist; nothing is made.
+    file : Path
+        Neither it nor its folder need exist; nothing is made.
     advice : str
         What else the reader of an error can do.
 
     Raises
     ------
     OutputError
-        If no file can be made in it, or it cannot be made.
+        If it is a folder, or its name or its folder does not let it be written.
     """
-    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not existing.is_dir():
+    # Not the methods of Path, which raise where one may not look.
+    try:
+        os.stat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise OutputError(
+            f"{str(file)!r} cannot be written: {error.strerror}. {advice}", file
+        ) from error
+    if os.path.isdir(file):
+        raise OutputError(f"{str(file)!r} is a folder. {advice}", file)
+    existing = next(each for each in file.absolute().parents if os.path.exists(each))
+    if not os.path.isdir(existing):
         raise OutputError(f"{str(existing)!r} is not a folder. {advice}", existing)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(

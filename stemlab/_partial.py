@@ -267,6 +267,8 @@ def undo_unfinished(parent: Path, owner: str) -> None:
     OutputError
         If they cannot be undone. Nothing is lost then: it can be tried again.
     """
+    if not os.path.isdir(parent):  # Or it may not be looked at.
+        return
     for folder in parent.glob(f"{_PREFIX}{owner}*{_SUFFIX}"):
         if not (folder / _MOVES_NAME).exists():
             continue

@@ -258,9 +258,9 @@ def _check_replaceable(
 ) -> None:
     """Only files that stemlab wrote for this recording may go, and only if that is wanted."""
     for each in taken:
-        if each.exists() and os.path.samefile(each, song):
+        if os.path.exists(each) and os.path.samefile(each, song):
             reason = "is the recording itself"
-        elif each not in earlier_files or each.is_dir():
+        elif each not in earlier_files or os.path.isdir(each):
             reason = "was not written by stemlab"
         else:
             continue
@@ -274,8 +274,8 @@ def _check_replaceable(
 
 
 def _check_writable(target: Target) -> None:
-    for folder in {each.parent for each in (*target.stems.values(), target.manifest)}:
-        check_writable(folder, "Choose another output folder.")
+    for each in (*target.stems.values(), target.manifest):
+        check_writable(each, "Choose another output folder.")
 
 
 def _earlier_result(target: Target, out_dir: Path) -> tuple[str | None, list[Path]]:
@@ -317,7 +317,7 @@ def check_capacity(out_dir: Path, expected_bytes: int, song: Path) -> None:
     OutputError
         If that is more than the whole disk.
     """
-    there = next(each for each in (out_dir, *out_dir.absolute().parents) if each.exists())
+    there = next(each for each in (out_dir, *out_dir.absolute().parents) if os.path.exists(each))
     disk = shutil.disk_usage(there)
     if expected_bytes > disk.total:
         stated = (
@@ -398,7 +398,7 @@ class BlockStore:
 
     def _open(self, stems: Sequence[str], expected_bytes: int, journal: Journal) -> None:
         paths = {each: self._folder / f"{each}.f32" for each in stems}
-        there = all(each.exists() for each in paths.values())
+        there = all(os.path.exists(each) for each in paths.values())
         marks = journal.read() if self._resume and there else []
         if marks:
             self._stems = {name: _RawStem(path, "r+b") for name, path in paths.items()}
@@ -653,7 +653,7 @@ class BlockStore:
 
     def _make(self, folder: Path) -> None:
         """Make a folder and remember which of its parents are new."""
-        missing = [each for each in (folder, *folder.parents) if not each.exists()]
+        missing = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
         folder.mkdir(parents=True, exist_ok=True)
         self._made.extend(missing)
 
@@ -758,7 +758,7 @@ def read_run(path: StrPath) -> dict[str, Any]:
     ParameterError
         If there is none, or it was not written by a version this one understands.
     """
-    file = Path(path) / "run.json" if Path(path).is_dir() else Path(path)
+    file = Path(path) / "run.json" if os.path.isdir(path) else Path(path)
     try:
         fields: dict[str, Any] = json.loads(file.read_bytes())
         known = fields["schema"] == SCHEMA and all(

@@ -391,6 +391,28 @@ def test_what_may_not_be_read(nursery, tiny_model_folder, tiny_htdemucs, song, t
     assert code == 0, said
 
 
+@unix
+@pytest.mark.skipif(not permissions_hold(), reason="root may look everywhere here")
+def test_folders_that_may_not_be_looked_into_and_names_that_cannot_be(
+    nursery, tiny_model_folder, song, tmp_path
+):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    model = ["--model", tiny_model_folder]
+    for folder in (closed, closed / "below", tmp_path / ("x" * 300)):
+        for command in (
+            ["separate", song, *model, "-q", "--out", folder],
+            ["sweep", song, *model, "--segments", "1", "--out", folder / "table.csv"],
+            ["analyze", song, "--out", folder],
+        ):
+            code, _, said = nursery.run(command)
+            assert code == 6, said
+            assert said.count("\n") == 1
+    assert {each.name for each in tmp_path.iterdir()} == {"closed"}
+    closed.chmod(0o755)
+
+
 # ---------------------------------------------------------------- memory
 
 

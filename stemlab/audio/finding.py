@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from stemlab._typing import StrPath
@@ -41,8 +42,9 @@ def find_recordings(folder: StrPath) -> list[Path]:
             "permissions, or name another.",
             Path(folder),
         ) from error
-    return sorted(
+    named = [
         each
         for each in entries
-        if each.suffix.lower() in _SUFFIXES and not each.name.startswith(".") and each.is_file()
-    )
+        if each.suffix.lower() in _SUFFIXES and not each.name.startswith(".")
+    ]
+    return sorted(each for each in named if os.path.isfile(each))

@@ -13,7 +13,7 @@ from stemlab.analysis import SignalLevels, SongReport, analyze
 from stemlab.audio import read_file
 from stemlab.cli.parser import make_parser
 from stemlab.cli.separate import progress_bar, settings_of
-from stemlab.errors import OutputError, ParameterError
+from stemlab.errors import ParameterError
 from stemlab.plots import plot_report
 from stemlab.runs import file_safe
 from stemlab.separation import AudioStemSeparator, SeparationSettings
@@ -63,10 +63,8 @@ def run(options: argparse.Namespace) -> int:
         raise ParameterError("SONG is empty. Name an audio file.")
     folder = Path(options.out) / file_safe(song.stem)
     files = {"report": folder / "report.json", "picture": folder / "report.png"}
-    check_writable(folder, "Choose another --out.")
     for each in files.values():
-        if each.is_dir():
-            raise OutputError(f"{str(each)!r} is a folder. Choose another --out.", each)
+        check_writable(each, "Choose another --out.")
     audio, sample_rate = read_file(song, downmix=options.downmix)
     with progress_bar(song.name, hidden=options.quiet or options.json) as bar:
         report = analyze(audio, sample_rate, separator=separator, settings=settings, progress=bar)

@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _refuse_folders(paths: Iterable[Path]) -> None:
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise AudioError(
                 f"{str(path)!r} is a folder. Name the files in it that are to be compared.", path
             )

@@ -93,13 +93,13 @@ def copy_notebooks(folder: Path) -> tuple[list[str], list[str]]:
     OutputError
         If a notebook cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise ParameterError(f"'{folder}' is not a folder. Name one, or one that can be made.")
     copied, kept = [], []
     for notebook in sorted(asset_dir("notebooks").glob("*.ipynb")):
         target = folder / notebook.name
         content = notebook.read_bytes()
-        if not target.exists():
+        if not os.path.exists(target):
             write_atomically(target, content, advice=", or choose another folder")
             copied.append(notebook.name)
         elif _sources(target) != _sources(notebook):

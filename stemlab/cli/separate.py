@@ -127,7 +127,7 @@ def settings_of(options: argparse.Namespace) -> SeparationSettings:
 def _expand(song: str) -> list[Path]:
     """A folder stands for the recordings in it; one without any is refused when its turn comes."""
     path = Path(song)
-    if path.is_dir():
+    if os.path.isdir(path):
         with suppress(AudioError):
             return find_recordings(path) or [path]
     return [path]
@@ -141,7 +141,7 @@ def _separate(
     output: OutputSettings,
 ) -> tuple[dict[str, Any], int]:
     try:
-        if path.is_dir():
+        if os.path.isdir(path):
             find_recordings(path)  # It says so itself where the folder cannot be listed.
             raise AudioError(
                 f"{str(path)!r} is a folder without audio files. Name a file, or another folder.",

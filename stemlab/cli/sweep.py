@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.out is not None:
         check_table_path(options.out)
-    if options.figures is not None and Path(options.figures).is_file():
+    if options.figures is not None and os.path.isfile(options.figures):
         raise OutputError(f"{options.figures!r} is a file. Name a folder for the figures.")
     with _executor(options.scheduler) as executor:
         sweep = _plan(options, executor)

@@ -322,7 +322,7 @@ def _install(
     parse_network(network, weights, label)
     target = manifest.folder / f"{Path(file.name).stem}.safetensors"
     refuse_link(manifest.folder)
-    if not target.is_file():
+    if not os.path.isfile(target):
         remove_tree(target)  # Whatever else has its name.
     write_atomically(target, weights)
     if file.is_pickle or file.unconfirmed:

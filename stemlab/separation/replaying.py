@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def replay(
         If the model of that name is no longer the recorded one.
     """
     run = read_run(manifest_path)
-    folder = Path(manifest_path) if Path(manifest_path).is_dir() else Path(manifest_path).parent
+    folder = Path(manifest_path) if os.path.isdir(manifest_path) else Path(manifest_path).parent
     try:
         parameters = dict(run["parameters"])
         names = set(OutputSettings.__dataclass_fields__)

@@ -163,7 +163,7 @@ def load_references(
 
 
 def _list(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ParameterError(
             f"references={str(folder)!r} is not a folder. Pass the folder of the true stems, or a "
             "mapping of source to file."

@@ -14,7 +14,7 @@ import pandas as pd
 
 from stemlab._disk import check_writable, write_atomically
 from stemlab._typing import StrPath
-from stemlab.errors import OutputError, ParameterError
+from stemlab.errors import ParameterError
 
 __all__ = [
     "COLUMNS",
@@ -198,16 +198,14 @@ def check_table_path(path: StrPath) -> None:
     ParameterError
         If it does not end in ``.csv`` or ``.json``.
     OutputError
-        If it is a folder, or in one that takes no files.
+        If it is known that it cannot be written.
     """
     if Path(path).suffix.lower() not in (".csv", ".json"):
         raise ParameterError(
             f"{str(path)!r} does not end in .csv or .json, which says how to write the table. "
             "Name for instance results.csv."
         )
-    if Path(path).is_dir():
-        raise OutputError(f"{str(path)!r} is a folder. Name a file.", path=Path(path))
-    check_writable(Path(path).parent, "Choose another file.")
+    check_writable(Path(path), "Name another file.")
 
 
 def plain_rows(results: pd.DataFrame) -> list[dict[str, Any]]:

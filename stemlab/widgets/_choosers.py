@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from html import escape
@@ -87,7 +88,7 @@ class SongChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no t
 
     def _offered(self) -> list[tuple[str, str]]:
         """Labels and paths; an empty path stands for a typed one."""
-        if not self._folder.is_dir():
+        if not os.path.isdir(self._folder):
             raise ParameterError(
                 f"folder={str(self._folder)!r} is not a folder. Name one that exists."
             )
