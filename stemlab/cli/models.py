@@ -298,25 +298,19 @@ class _FileBar:
     """A progress callback that shows one bar for each file and step."""
 
     def __init__(self, *, hidden: bool) -> None:
-        # `None` hides the bar where standard error is no terminal.
-        self._disable = True if hidden else None
+        self._hidden = hidden
         self._title = ""
         self._bar: Any = None
 
     def __call__(self, event: FileProgress) -> None:
-        from tqdm import tqdm
+        from stemlab.cli._bars import terminal_bar
 
         title = f"{event.step} {event.file}"
         if title != self._title:
             self.close()
             self._title = title
-            self._bar = tqdm(
-                desc=title,
-                unit="B",
-                unit_scale=True,
-                leave=False,
-                total=event.total,
-                disable=self._disable,
+            self._bar = terminal_bar(
+                hidden=self._hidden, desc=title, total=event.total, unit="B", unit_scale=True
             )
         self._bar.update(event.done - self._bar.n)
 

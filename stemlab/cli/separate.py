@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from stemlab.audio import find_recordings
+from stemlab.cli._bars import terminal_bar
 from stemlab.cli.main import describe, exit_code
 from stemlab.cost import fit_memory
 from stemlab.errors import AudioError, ParameterError
@@ -214,6 +215,5 @@ def progress_bar(title: str, *, hidden: bool) -> Iterator[_Bar]:
     progress : callable
         For the argument of that name of `AudioStemSeparator.separate_file`.
     """
-    # `None` hides the bar where standard error is no terminal.
-    with tqdm(desc=title, unit="segment", leave=False, disable=True if hidden else None) as bar:
+    with terminal_bar(hidden=hidden, desc=title, unit="segment") as bar:
         yield _Bar(bar)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from stemlab.cli._bars import terminal_bar
 from stemlab.cli.figures import draw
 from stemlab.cost import duration
 from stemlab.errors import MissingDependencyError, OutputError, ParameterError, SeparationError
@@ -311,11 +312,6 @@ class _Bar:
 
 @contextmanager
 def _bar(*, hidden: bool) -> Iterator[_Bar]:
-    # `None` hides the bar where standard error is no terminal.
-    with tqdm(
-        total=100,
-        leave=False,
-        disable=True if hidden else None,
-        bar_format="{percentage:3.0f} % |{bar:20}| {desc}",
-    ) as bar:
+    bar_format = "{percentage:3.0f} % |{bar:20}| {desc}"
+    with terminal_bar(hidden=hidden, total=100, bar_format=bar_format) as bar:
         yield _Bar(bar)
