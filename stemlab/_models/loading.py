@@ -301,7 +301,7 @@ def build_network(network: NetworkEntry, label: str) -> nn.Module:
         with warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")
             module: nn.Module = architecture(**arguments)
-    except (ImportError, OSError):
+    except (ImportError, OSError, SystemError):
         raise
     # Demucs checks its arguments by assert, or not at all: whatever it says means refused.
     except Exception as error:

@@ -133,9 +133,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, also while libraries were loaded."""
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    # A library that finds no room says so in these words alone.
+    # A library that finds no room says so in these words alone, and C code that is starved fails
+    # without saying why, which Python calls a SystemError.
     loading = isinstance(error, (ImportError, OSError)) and "failed to map segment" in str(error)
-    return loading or isinstance(error, MemoryError)
+    return loading or isinstance(error, (MemoryError, SystemError))
 
 
 def _prepare_process() -> None:
