@@ -19,7 +19,13 @@ __all__ = [
 ]
 
 # What the allocators of CPU and MPS say; CUDA has an exception class of its own.
-_OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+_OUT_OF_MEMORY_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "can't start new thread",
+)
 # oneDNN names what it could not do, not why. What it does not support fails with longer messages
 # ("could not create a primitive descriptor for ..."); these, as a whole, come from lack of memory.
 _ONEDNN_OUT_OF_MEMORY = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import signal
 import sys
@@ -122,7 +123,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"cannot write the output: {text}. Free some space."
     if _is_out_of_memory(error):
-        return "out of memory. Close what else uses it, or allow more (ulimit -v)."
+        why = f" ({type(error).__name__}{': ' if text else ''}{text})"
+        return f"out of memory{why}. Close what else uses it, or allow more (ulimit -v)."
     return (
         f"a bug of ours: {type(error).__name__}: {text}. Please report it with what --debug and "
         "`stemlab info` print."
@@ -130,13 +132,22 @@ def describe(error: BaseException) -> str:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, also while libraries were loaded."""
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+    """Whether memory ran out: where there is little, libraries fail in any way, while they load or
+    later.
+    """
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    # A library that finds no room says so in these words alone, and C code that is starved fails
-    # without saying why, which Python calls a SystemError.
-    loading = isinstance(error, (ImportError, OSError)) and "failed to map segment" in str(error)
-    return loading or isinstance(error, (MemoryError, SystemError))
+    return not isinstance(error, StemlabError) and _limit_bytes() < _LITTLE_BYTES
+
+
+def _limit_bytes() -> float:
+    """Address space that this process may use."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit.
+        return math.inf
+    most_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return math.inf if most_bytes == resource.RLIM_INFINITY else most_bytes
 
 
 def _prepare_process() -> None:
@@ -161,12 +172,8 @@ def _prepare_process() -> None:
 
 def _warn_of_little_memory() -> None:
     """Say beforehand what PyTorch would not: starved at some points, its libraries just end."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit.
-        return
-    most_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if most_bytes != resource.RLIM_INFINITY and most_bytes < _LITTLE_BYTES:
+    most_bytes = _limit_bytes()
+    if most_bytes < _LITTLE_BYTES:
         print(
             f"stemlab: this process may use no more than {most_bytes / 1e6:.0f} MB (ulimit -v). "
             "Where that is too little, PyTorch may end it without a word.",
