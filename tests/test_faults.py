@@ -447,10 +447,10 @@ def test_too_little_memory_at_any_point(tiny_model_folder, song, tmp_path, name)
         assert "ulimit -v" in lines[0], said
         if code == 5:
             assert len(lines) == 2, said
-            assert "memory" in lines[1]
         elif code:
-            # A library ended the process, in places where no Python runs.
-            assert lines[1:] == [], said
+            # A library ended the process, in places where no Python runs, or after it had its say.
+            assert code < 0 or code in (1, 127), said
+        assert all("memory" in each for each in lines[1:]), said
     code, said = run(resource.RLIM_INFINITY)
     assert code == 0, said
     if name == "separate":
