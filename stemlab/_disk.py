@@ -11,7 +11,7 @@ import platformdirs
 
 from stemlab.errors import OutputError
 
-__all__ = ["cache_dir", "check_writable", "write_atomically"]
+__all__ = ["cache_dir", "check_writable", "nearest_existing", "write_atomically"]
 
 
 def cache_dir() -> Path:
@@ -29,6 +29,22 @@ def cache_dir() -> Path:
     return platformdirs.user_cache_path("stemlab", appauthor=False)
 
 
+def nearest_existing(path: Path) -> Path:
+    """Find where a file or folder that may not exist yet would be made.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    existing : Path
+        It, or the nearest of the folders around it that is there and may be looked at.
+    """
+    # Not Path.exists, which raises where one may not look, or a name is too long.
+    return next(each for each in (path, *path.absolute().parents) if os.path.exists(each))
+
+
 def check_writable(file: Path, advice: str) -> None:
     """Refuse a file that is known to be impossible, before anything is computed for it.
 
@@ -44,7 +60,6 @@ def check_writable(file: Path, advice: str) -> None:
     OutputError
         If it is a folder, or its name or its folder does not let it be written.
     """
-    # Not the methods of Path, which raise where one may not look.
     try:
         os.stat(file)
     except (FileNotFoundError, NotADirectoryError):
@@ -55,7 +70,7 @@ def check_writable(file: Path, advice: str) -> None:
         ) from error
     if os.path.isdir(file):
         raise OutputError(f"{str(file)!r} is a folder. {advice}", file)
-    existing = next(each for each in file.absolute().parents if os.path.exists(each))
+    existing = nearest_existing(file.parent)
     if not os.path.isdir(existing):
         raise OutputError(f"{str(existing)!r} is not a folder. {advice}", existing)
     if not os.access(existing, os.W_OK | os.X_OK):

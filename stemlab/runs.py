@@ -26,7 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from stemlab._disk import check_writable
+from stemlab._disk import check_writable, nearest_existing
 from stemlab._partial import Journal, Mark, PartialFolder, move_together
 from stemlab._typing import AudioArray, StrPath
 from stemlab._version import __version__
@@ -176,15 +176,15 @@ def choose_target(
         taken = [
             each for each in (*target.stems.values(), target.manifest) if os.path.lexists(each)
         ]
-        if not taken:
-            _check_writable(target)
-            return target
-        earlier_sha256, earlier_files = _earlier_result(target, out_dir)
-        if earlier_sha256 not in (None, input_sha256):
-            continue
-        _check_replaceable(taken, earlier_files, song, force)
-        _check_writable(target)
-        return replace(target, replaced=tuple(earlier_files))
+        if taken:
+            earlier_sha256, earlier_files = _earlier_result(target, out_dir)
+            if earlier_sha256 not in (None, input_sha256):
+                continue
+            _check_replaceable(taken, earlier_files, song, force)
+            target = replace(target, replaced=tuple(earlier_files))
+        for each in (*target.stems.values(), target.manifest):
+            check_writable(each, "Choose another output folder.")
+        return target
     raise OutputError(
         f"{str(taken[0])!r} belongs to another recording. Put {{song}} into the file name "
         "template, or choose another output folder.",
@@ -273,11 +273,6 @@ def _check_replaceable(
         )
 
 
-def _check_writable(target: Target) -> None:
-    for each in (*target.stems.values(), target.manifest):
-        check_writable(each, "Choose another output folder.")
-
-
 def _earlier_result(target: Target, out_dir: Path) -> tuple[str | None, list[Path]]:
     """Digest of the recording that a result is of, and its files that are still there.
 
@@ -317,8 +312,7 @@ def check_capacity(out_dir: Path, expected_bytes: int, song: Path) -> None:
     OutputError
         If that is more than the whole disk.
     """
-    there = next(each for each in (out_dir, *out_dir.absolute().parents) if os.path.exists(each))
-    disk = shutil.disk_usage(there)
+    disk = shutil.disk_usage(nearest_existing(out_dir))
     if expected_bytes > disk.total:
         stated = (
             f", by the length that {str(song)!r} states (export the recording again, if it is not "

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def permissions_hold() -> bool:
     return hasattr(os, "geteuid") and (os.geteuid() != 0 or bool(_as_anybody()))
 
 
+@cache
 def _as_anybody() -> list[str]:
     """How root runs a program that permissions hold for, as for anybody else."""
     tool = shutil.which("setpriv")
@@ -189,31 +191,19 @@ class Nursery(_Server):
         *,
         environment: Mapping[str, str] | None = None,
         kill_after: float | None = None,
-        spare_bytes: int | None = None,
     ) -> tuple[int, float, str]:
-        """Run a command; its exit code (-9 if it was killed), seconds and what it said.
-
-        It may take `spare_bytes` of memory beyond what all commands load.
-        """
+        """Run a command; its exit code (-9 if it was killed), seconds and what it said."""
         reply = self.ask(
             f"stemlab {' '.join(map(str, arguments))}",
             arguments=[*map(str, arguments)],
             environment=dict(environment or {}),
             kill_after=kill_after,
-            spare_bytes=spare_bytes,
         )
         return reply["code"], reply["seconds"], reply["said"]
 
 
-def _limit_memory(more_bytes: int) -> None:
-    import resource
-
-    with open("/proc/self/status", encoding="ascii") as status:
-        (virtual,) = (int(each.split()[1]) * 1024 for each in status if "VmSize" in each)
-    resource.setrlimit(resource.RLIMIT_AS, (virtual + more_bytes,) * 2)
-
-
 def _separate_all(model: str) -> None:
+    import resource
     import threading
 
     import numpy as np
@@ -226,7 +216,9 @@ def _separate_all(model: str) -> None:
     os.dup2(2, 1)
     separator = AudioStemSeparator(model, device="cpu")
     separator.separate_audio(np.zeros((2, 50_000), np.float32), 44_100)
-    _limit_memory(_MEMORY_BYTES)
+    with open("/proc/self/status", encoding="ascii") as status:
+        (virtual,) = (int(each.split()[1]) * 1024 for each in status if "VmSize" in each)
+    resource.setrlimit(resource.RLIMIT_AS, (virtual + _MEMORY_BYTES,) * 2)
     before = peak_memory_bytes()
     replies.write(b"ready\n")
     for line in sys.stdin:
@@ -276,8 +268,6 @@ def _nurse() -> None:
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
                 os.environ.update(request["environment"])
-                if request["spare_bytes"] is not None:
-                    _limit_memory(request["spare_bytes"])
                 code = main(request["arguments"])
                 sys.stderr.flush()
                 os._exit(code)

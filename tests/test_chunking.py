@@ -216,7 +216,10 @@ def test_each_member_of_a_bag_has_its_share_in_each_source():
 @pytest.mark.parametrize("samples", [1, 2, 3, 8, 9, 344])
 def test_window_rises_in_equal_steps_to_one_and_falls_again(samples):
     window = triangular_window(samples)
+    assert window.shape == (samples,)
     assert window.dtype == np.float32
+    assert window.min() > 0
+    assert window.max() == 1
     steps = np.minimum(np.arange(1, samples + 1), np.arange(samples, 0, -1))
     np.testing.assert_allclose(window, steps / steps.max(), rtol=1e-6)
 

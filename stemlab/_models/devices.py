@@ -18,7 +18,8 @@ __all__ = [
     "resolve_device",
 ]
 
-# What the allocators of CPU and MPS say; CUDA has an exception class of its own.
+# What the allocators of CPU and MPS say, and Python where a thread finds no room; CUDA has an
+# exception class of its own.
 _OUT_OF_MEMORY_WORDS = (
     "can't allocate memory",
     "not enough memory",

@@ -125,13 +125,15 @@ def run_to_files(
     undo_unfinished(out_dir, owner)
 
     def finished() -> SeparationResult | None:
+        if not output.resume:
+            return None
         done = find_finished(out_dir, output.filename, **names, fingerprint=fingerprint)
         if done is None:
             return None
         target, manifest = done
         return SeparationResult(target.stems, target.manifest, manifest, repeated=False)
 
-    if output.resume and (done := finished()):
+    if done := finished():
         remove_unfinished(out_dir, owner)
         return done
     choose = partial(choose_target, out_dir, output.filename, **names, force=output.force)
@@ -159,7 +161,7 @@ def run_to_files(
         if audio_io.file_digest(path) != digest:
             raise AudioError(f"{str(path)!r} changed while it was read. Separate it again.", path)
         # Once more, because another process may have written a result since the first time.
-        if output.resume and (done := finished()):
+        if done := finished():
             return done
         target = choose()
         wall_seconds = time.perf_counter() - started
