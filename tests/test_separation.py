@@ -579,7 +579,11 @@ def test_replay_of_a_ready_network_is_refused(tiny_htdemucs, tmp_path, rng):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the system does not tell peak memory")
 def test_peak_memory_does_not_grow_with_the_song(tmp_path, rng):
-    """Fresh processes, a real network, 15 s against 2 min."""
+    """Fresh processes, a real network, 15 s against 2 min.
+
+    glibc keeps freed blocks, up to some 50 MB more or less of them from run to run; told to give
+    each large one back, it leaves what is really held, the same each time within 1 MB.
+    """
     code = (
         "import sys, torch\n"
         "from demucs.htdemucs import HTDemucs\n"
@@ -597,10 +601,11 @@ def test_peak_memory_does_not_grow_with_the_song(tmp_path, rng):
                 file.write(0.1 * rng.standard_normal((RATE, 2)))
         done = subprocess.run(
             [sys.executable, "-c", code, str(path), str(tmp_path / "out")],
+            env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"},
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
-    assert peaks[1] < 1.05 * peaks[0]
+    assert peaks[1] < 1.02 * peaks[0]
