@@ -29,6 +29,7 @@ from stemlab.registry import (
     read_manifest,
     record_file,
     register_model,
+    registered_name,
 )
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
@@ -169,6 +170,20 @@ def test_a_digest_with_one_source_is_marked():
 
 def test_names_are_found_in_any_case():
     assert find_model("HDEMUCS_HIGH_MUSDB_PLUS").name == "hdemucs_high_musdb_plus"
+
+
+def test_names_of_own_models_are_found_in_any_case_after_the_built_in_ones(store, folder):
+    register_model("mine", manifest_digest(folder))
+    assert registered_name("Mine") == "mine"
+    assert registered_name("Mine", own=False) is None
+    assert registered_name("HTDemucs") == registered_name("HTDemucs", own=False) == "htdemucs"
+    assert registered_name("theirs") is None
+
+
+def test_an_installation_without_its_registry_is_no_empty_one(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(lookup, "asset_dir", lambda name: tmp_path)
+    with pytest.raises(ModelNotFoundError, match=r"registry\.json' is missing"):
+        find_model(MINI)
 
 
 def test_models_that_are_not_installed_say_how_to_add_them(store):
