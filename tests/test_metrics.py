@@ -96,6 +96,29 @@ def test_bss_eval_of_a_silent_source_is_no_number_and_spoils_no_other(rng):
         bss_eval({"c": heard}, stems, 8000)
 
 
+def test_bss_eval_takes_each_stem_for_what_it_is_called(rng):
+    """And does not look for the source that it fits best, as museval does by default."""
+    a, b = rng.standard_normal((2, 2, 16_000))
+    swapped = bss_eval({"a": a, "b": b}, {"a": b, "b": a}, 8000)
+    assert swapped["a"].sdr_db < 1
+    assert swapped["a"].sir_db < 0
+
+
+def test_bss_eval_leaves_out_frames_without_sound(rng):
+    """And takes the median of the others, each with its own noise."""
+    reference = rng.standard_normal((2, 4 * 8000))
+    reference[:, :8000] = 0
+    noise = np.repeat([0.5, 0.1, 0.01, 0.0001], 8000) * rng.standard_normal((2, 4 * 8000))
+    figures = bss_eval({"a": reference}, {"a": reference + noise}, 8000)
+    assert figures["a"].sdr_db == pytest.approx(40, abs=1)
+
+
+@pytest.mark.parametrize("shape", [(2, 15_999), (1, 16_000), (16_000,)])
+def test_bss_eval_wants_one_shape(rng, shape):
+    with pytest.raises(ParameterError, match="pass one"):
+        bss_eval({"a": rng.standard_normal((2, 16_000))}, {"a": rng.standard_normal(shape)}, 8000)
+
+
 # ---------------------------------------------------------------- what the stems leave over
 
 

@@ -387,13 +387,24 @@ def test_what_is_no_manifest_is_refused(folder, content, refused):
     refused("manifest", f"manifest.json: {content[:20]}", refusal.value)
 
 
-def test_a_link_out_of_the_folder_is_refused(folder, tmp_path, refused):
-    path = folder / f"{MINI}.safetensors"
-    path.rename(tmp_path / "elsewhere.safetensors")
-    path.symlink_to(tmp_path / "elsewhere.safetensors")
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [(f"{MINI}.safetensors", "weights that are"), ("manifest.json", "a manifest that is")],
+)
+def test_a_link_out_of_the_folder_is_refused(folder, tmp_path, name, what, refused):
+    (folder / name).rename(tmp_path / name)
+    (folder / name).symlink_to(tmp_path / name)
     with pytest.raises(ModelRefusedError, match="leaves") as refusal:
         load(read_manifest(folder))
-    refused("models folder", "weights that are a link out of the folder", refusal.value)
+    refused("models folder", f"{what} a link out of the folder", refusal.value)
+
+
+def test_a_link_is_refused_where_the_system_cannot_refuse_to_follow_it(folder, monkeypatch):
+    monkeypatch.delattr(os, "O_NOFOLLOW", raising=False)
+    (folder / "here.safetensors").symlink_to(folder / f"{MINI}.safetensors")
+    edit(folder, {}, file={"name": "here.safetensors"})
+    with pytest.raises(ModelRefusedError, match="leaves"):
+        load(read_manifest(folder))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
