@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -338,7 +339,18 @@ def _run_here(
         started = time.perf_counter()
         stems = separate(separator, audio, task.settings, progress)
         walls.append(time.perf_counter() - started)
+    _return_freed_memory()
     return _Run(stems, walls, peak_device_bytes(device) if task.measures.memory else None)
+
+
+def _return_freed_memory() -> None:
+    """Hand what is free to the system: glibc keeps it, in pieces that do not fit the next setting.
+
+    Without this a sweep of a thousand settings grows to its end (``benchmarks/load.py``).
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # Other C libraries have no such function.
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def warm_up(separator: AudioStemSeparator, settings: SeparationSettings) -> None:
