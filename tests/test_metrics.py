@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
 
-from stemlab.errors import ParameterError
+from stemlab.errors import MissingDependencyError, ParameterError
 from stemlab.metrics import bss_eval, consistency, sdr, seams, si_sdr
 from stemlab.metrics.bsseval import museval_metrics
 
@@ -111,6 +112,13 @@ def test_bss_eval_leaves_out_frames_without_sound(rng):
     noise = np.repeat([0.5, 0.1, 0.01, 0.0001], 8000) * rng.standard_normal((2, 4 * 8000))
     figures = bss_eval({"a": reference}, {"a": reference + noise}, 8000)
     assert figures["a"].sdr_db == pytest.approx(40, abs=1)
+
+
+def test_bss_eval_without_museval_says_what_to_install(rng, monkeypatch):
+    monkeypatch.setitem(sys.modules, "museval", None)
+    museval_metrics.cache_clear()
+    with pytest.raises(MissingDependencyError, match=r"stemlab\[bsseval\]"):
+        bss_eval({"a": rng.standard_normal(8000)}, {"a": rng.standard_normal(8000)}, 8000)
 
 
 @pytest.mark.parametrize("shape", [(2, 15_999), (1, 16_000), (16_000,)])
