@@ -379,6 +379,28 @@ def test_invalid_manifests_are_refused(folder, where, change, message, refused):
     refused("manifest", f"{where}: {json.dumps(change)}", refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("where", "change", "beyond"),
+    [
+        ("model", {"segment_seconds": 3599.5}, {"segment_seconds": 3600}),
+        ("file", {"bytes": 4 << 30}, {"bytes": (4 << 30) + 1}),
+        ("file", {"name": 116 * "a" + ".safetensors"}, {"name": 117 * "a" + ".safetensors"}),
+    ],
+)
+def test_a_manifest_may_hold_what_is_at_its_limits(folder, where, change, beyond):
+    edit(folder, **{"change": {}, **{_ARGUMENT[where]: change}})
+    assert read_manifest(folder).name == MINI
+    edit(folder, **{"change": {}, **{_ARGUMENT[where]: beyond}})
+    with pytest.raises(ModelRefusedError):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(("confirmations", "unconfirmed"), [(None, False), (1, True), (2, False)])
+def test_two_sources_confirm_a_digest(folder, confirmations, unconfirmed):
+    edit(folder, {}, file={"confirmations": confirmations})
+    assert read_manifest(folder).networks[0].files[0].unconfirmed is unconfirmed
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '{"schema": 1}'])
 def test_what_is_no_manifest_is_refused(folder, content, refused):
     (folder / "manifest.json").write_text(content, "utf-8")
