@@ -29,7 +29,7 @@ demo: $(STAMP) ## separate the demo song into demo-output/
 test: $(STAMP) ## run every test and every notebook
 	$(BIN)/python -m pytest
 
-test-long: $(STAMP) ## try thousands of hostile files and hundreds of kills (an hour and a half)
+test-long: $(STAMP) ## try thousands of hostile files and hundreds of kills (an hour)
 	STEMLAB_LONG=1 $(BIN)/python -m pytest -o faulthandler_timeout=7200 \
 	  tests/test_hostile_audio.py tests/test_faults.py tests/test_privacy.py
 
