@@ -229,6 +229,14 @@ def test_a_changed_manifest_of_an_own_model_is_refused_and_hides_no_other(
     assert str(store) not in caplog.text, "logs name no folders"
 
 
+def test_an_own_model_whose_files_are_gone_says_what_to_do(folder, store, caplog):
+    register_model("mine", manifest_digest(folder))
+    with pytest.raises(ModelNotFoundError, match="is gone.*`stemlab models remove mine`"):
+        find_model("Mine")
+    assert [each.name for each in list_models()] == [MINI, *RELEASED]
+    assert "models remove mine" in caplog.text
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -153,8 +153,14 @@ def find_model(name: StrPath) -> ModelManifest:
     users = read_registry(models_dir())
     found = _same_name(name, users)
     if found is not None:
-        digest = users[found]["manifest_sha256"]
-        return read_manifest(models_dir() / found, sha256=digest, kind="user")
+        digest, folder = users[found]["manifest_sha256"], models_dir() / found
+        try:
+            return read_manifest(folder, sha256=digest, kind="user")
+        except ModelNotFoundError as error:
+            raise ModelNotFoundError(
+                f"model {found!r} was added, but {str(folder / MANIFEST_NAME)!r} is gone. Add it "
+                f"again, or take it off the list with `stemlab models remove {found}`."
+            ) from error
     raise _not_found(name, [*builtin, *users])
 
 
