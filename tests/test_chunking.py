@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stemlab.chunking import ChunkPlan, MixtureWindow, overlap_add, triangular_window
+from stemlab.chunking import (
+    ChunkPlan,
+    MixtureWindow,
+    check_segment_seconds,
+    overlap_add,
+    triangular_window,
+)
 from stemlab.errors import ParameterError
 
 RATE = 1000
@@ -72,7 +78,18 @@ def test_identity_gives_the_mixture(
     assert [start for start, _ in blocks] == list(
         np.cumsum([0, *(each.shape[-1] for _, each in blocks)])[:-1]
     )
+    assert all(each.shape[-1] for _, each in blocks), "a block is empty"
     assert sum(calls) == members * plan.calls
+
+
+def test_without_options_a_plan_is_that_of_demucs():
+    """Whose last chunk may lie wholly in the one before it."""
+    plan = ChunkPlan(85, RATE, 0.05, 0.25)
+    assert [(each.start, each.stop) for each in plan.chunks(0)] == [(0, 50), (37, 85), (74, 85)]
+    assert plan.starts == (0,)
+    assert plan.shifts == 0
+    assert ChunkPlan(85, RATE, 0.05, 0.25, starts=(-3,)).shifts == 1
+    assert ChunkPlan(85, RATE, 0.05, 0.25, starts=(-3, 0)).shifts == 2
 
 
 @settings(max_examples=100, deadline=None)
@@ -222,6 +239,10 @@ def test_window_rises_in_equal_steps_to_one_and_falls_again(samples):
     assert window.max() == 1
     steps = np.minimum(np.arange(1, samples + 1), np.arange(samples, 0, -1))
     np.testing.assert_allclose(window, steps / steps.max(), rtol=1e-6)
+
+
+def test_no_segment_stands_for_the_models_own():
+    check_segment_seconds(None)
 
 
 @pytest.mark.parametrize(
