@@ -235,6 +235,7 @@ def test_an_own_model_whose_files_are_gone_says_what_to_do(folder, store, caplog
         find_model("Mine")
     assert [each.name for each in list_models()] == [MINI, *RELEASED]
     assert "models remove mine" in caplog.text
+    assert str(store) not in caplog.text, "logs name no folders"
 
 
 @pytest.mark.parametrize(
