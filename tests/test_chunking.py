@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -241,8 +243,12 @@ def test_window_rises_in_equal_steps_to_one_and_falls_again(samples):
     np.testing.assert_allclose(window, steps / steps.max(), rtol=1e-6)
 
 
-def test_no_segment_stands_for_the_models_own():
-    check_segment_seconds(None)
+def test_a_segment_is_a_positive_number_or_none_for_the_models_own():
+    for good in (None, 1, 0.5, Fraction(39, 5), np.float32(2)):
+        check_segment_seconds(good)
+    for bad in (0, -1.0, True, "1", float("inf"), float("nan"), 1j, [1.0]):
+        with pytest.raises(ParameterError, match="not a positive number of seconds"):
+            check_segment_seconds(bad)
 
 
 @pytest.mark.parametrize(
