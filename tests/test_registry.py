@@ -69,19 +69,16 @@ def folder(tmp_path):
     return copied
 
 
-def edit(folder, change, *, network=None, file=None):
+def edit(folder, model=(), *, network=(), file=()):
     """Rewrite the manifest, as somebody would who wants a file to be accepted."""
     path = folder / "manifest.json"
     fields = json.loads(path.read_bytes())
-    fields.update(change)
+    fields.update(model)
     if network:
         fields["networks"][0].update(network)
     if file:
         fields["networks"][0]["files"][0].update(file)
     path.write_text(json.dumps(fields), "utf-8")
-
-
-_ARGUMENT = {"model": "change", "network": "network", "file": "file"}
 
 
 def replace_weights(folder, state):
@@ -90,7 +87,7 @@ def replace_weights(folder, state):
     save_file(state, path)
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    edit(folder, {}, file={"bytes": len(content), "sha256": sha256})
+    edit(folder, file={"bytes": len(content), "sha256": sha256})
 
 
 def test_every_model_that_comes_with_stemlab_is_complete_and_loads():
@@ -262,7 +259,7 @@ def test_a_damaged_user_registry_is_refused_and_spares_the_built_in_models(store
 
 def test_files_with_an_unconfirmed_digest_load_only_with_the_users_word(folder, store):
     """Not because the file lies there; only with a record that its digest was typed."""
-    edit(folder, {}, file={"confirmations": 1})
+    edit(folder, file={"confirmations": 1})
     manifest = read_manifest(folder, kind="released")
     (network,) = manifest.networks
     assert not is_installed(manifest)
@@ -382,7 +379,7 @@ def test_a_changed_manifest_of_a_registered_model_is_refused(
     ],
 )
 def test_invalid_manifests_are_refused(folder, where, change, message, refused):
-    edit(folder, **{"change": {}, **{_ARGUMENT[where]: change}})
+    edit(folder, **{where: change})
     with pytest.raises(ModelRefusedError, match=message) as refusal:
         read_manifest(folder)
     refused("manifest", f"{where}: {json.dumps(change)}", refusal.value)
@@ -397,16 +394,16 @@ def test_invalid_manifests_are_refused(folder, where, change, message, refused):
     ],
 )
 def test_a_manifest_may_hold_what_is_at_its_limits(folder, where, change, beyond):
-    edit(folder, **{"change": {}, **{_ARGUMENT[where]: change}})
+    edit(folder, **{where: change})
     assert read_manifest(folder).name == MINI
-    edit(folder, **{"change": {}, **{_ARGUMENT[where]: beyond}})
+    edit(folder, **{where: beyond})
     with pytest.raises(ModelRefusedError):
         read_manifest(folder)
 
 
 @pytest.mark.parametrize(("confirmations", "unconfirmed"), [(None, False), (1, True), (2, False)])
 def test_two_sources_confirm_a_digest(folder, confirmations, unconfirmed):
-    edit(folder, {}, file={"confirmations": confirmations})
+    edit(folder, file={"confirmations": confirmations})
     assert read_manifest(folder).networks[0].files[0].unconfirmed is unconfirmed
 
 
@@ -433,7 +430,7 @@ def test_a_link_out_of_the_folder_is_refused(folder, tmp_path, name, what, refus
 def test_a_link_is_refused_where_the_system_cannot_refuse_to_follow_it(folder, monkeypatch):
     monkeypatch.delattr(os, "O_NOFOLLOW", raising=False)
     (folder / "here.safetensors").symlink_to(folder / f"{MINI}.safetensors")
-    edit(folder, {}, file={"name": "here.safetensors"})
+    edit(folder, file={"name": "here.safetensors"})
     with pytest.raises(ModelRefusedError, match="leaves"):
         load(read_manifest(folder))
 
@@ -455,7 +452,7 @@ def test_what_is_no_plain_file_is_refused_and_not_waited_for(folder, name, refus
 def test_a_pickle_in_a_folder_is_not_read(folder, refused):
     path = folder / f"{MINI}.safetensors"
     path.rename(folder / "weights.th")
-    edit(folder, {}, file={"name": "weights.th"})
+    edit(folder, file={"name": "weights.th"})
     with pytest.raises(ModelNotFoundError, match="pickles are not read") as refusal:
         load(read_manifest(folder))
     refused("models folder", "a pickle as weights", refusal.value)
@@ -482,7 +479,7 @@ def test_a_folder_cannot_stand_in_for_a_name(folder, monkeypatch, refused):
     ],
 )
 def test_architectures_outside_the_list_are_refused(folder, network, message, refused):
-    edit(folder, {}, network=network)
+    edit(folder, network=network)
     with pytest.raises(ModelRefusedError, match=message) as refusal:
         load(read_manifest(folder))
     refused("manifest", f"network: {json.dumps(network)}", refusal.value)
@@ -501,7 +498,7 @@ def test_architectures_outside_the_list_are_refused(folder, network, message, re
 )
 def test_arguments_that_do_not_fit_are_refused(folder, change, message, refused):
     manifest = json.loads((folder / "manifest.json").read_bytes())
-    edit(folder, {}, network={"arguments": {**manifest["networks"][0]["arguments"], **change}})
+    edit(folder, network={"arguments": {**manifest["networks"][0]["arguments"], **change}})
     with pytest.raises(ModelRefusedError, match=message) as refusal:
         load(read_manifest(folder))
     refused("manifest", f"arguments: {json.dumps(change)}", refusal.value)
@@ -601,7 +598,7 @@ def test_what_is_no_safetensors_is_refused(folder, refused):
     content = b"\xff" * 100
     (folder / f"{MINI}.safetensors").write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    edit(folder, {}, file={"bytes": len(content), "sha256": sha256})
+    edit(folder, file={"bytes": len(content), "sha256": sha256})
     with pytest.raises(ModelRefusedError, match="not a valid safetensors") as refusal:
         load(read_manifest(folder))
     refused("safetensors", "right digest, but no safetensors", refusal.value)
