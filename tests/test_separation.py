@@ -24,6 +24,7 @@ from stemlab._models.devices import is_out_of_memory
 from stemlab.errors import (
     AudioError,
     AudioNotFoundError,
+    ModelNotFoundError,
     ModelRefusedError,
     OutOfMemoryError,
     OutputError,
@@ -572,6 +573,26 @@ def test_replay_of_a_ready_network_is_refused(tiny_htdemucs, tmp_path, rng):
         replay(tmp_path / "nothing.json")
     with pytest.raises(ParameterError, match="not a run manifest"):
         replay(song)
+
+
+def test_a_relative_model_folder_survives_a_change_of_folder(
+    tiny_model_folder, tmp_path, rng, monkeypatch
+):
+    song = write(tmp_path / "song.wav", noise(rng, 5000))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(Path(tiny_model_folder).parent)
+    separator = AudioStemSeparator("./tiny", device="cpu")
+    from_path = AudioStemSeparator(Path("tiny"), device="cpu")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = separator.separate_file(song, tmp_path / "out")
+    assert from_path.separate_audio(noise(rng, 100), RATE)
+    # It is recorded as it was typed, and replayed where that leads to it.
+    assert result.manifest["model"]["request"] == separator.request == "./tiny"
+    assert AudioStemSeparator(separator.resolved_request).model_sha256 == separator.model_sha256
+    with pytest.raises(ModelNotFoundError, match="Change to the folder in which the run was"):
+        replay(result.manifest_path)
+    monkeypatch.chdir(Path(tiny_model_folder).parent)
+    assert replay(result.manifest_path).equal
 
 
 # ---------------------------------------------------------------- memory does not grow

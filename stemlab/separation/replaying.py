@@ -13,7 +13,8 @@ import numpy as np
 from stemlab._partial import ScratchFolder
 from stemlab._typing import StrPath
 from stemlab.audio import file_digest, stream_file
-from stemlab.errors import AudioError, ModelRefusedError, ParameterError
+from stemlab.errors import AudioError, ModelNotFoundError, ModelRefusedError, ParameterError
+from stemlab.registry import is_folder
 from stemlab.runs import read_run
 from stemlab.separation.events import SegmentDone
 from stemlab.separation.separator import AudioStemSeparator
@@ -125,7 +126,15 @@ def _same_model(model: dict[str, Any], device: str, batch_size: int) -> AudioSte
             f"the run was made with a ready network ({model['name']}), which a manifest cannot "
             "name. Repeat it from Python with the same network."
         )
-    separator = AudioStemSeparator(model["request"], device=device, batch_size=batch_size)
+    try:
+        separator = AudioStemSeparator(model["request"], device=device, batch_size=batch_size)
+    except ModelNotFoundError as error:
+        if not is_folder(model["request"]) or os.path.isabs(model["request"]):
+            raise
+        raise ModelNotFoundError(
+            f"the run was made with the model folder {model['request']!r}, which the current folder "
+            "does not have. Change to the folder in which the run was started, and try again."
+        ) from error
     if separator.model_sha256 != model["sha256"]:
         raise ModelRefusedError(
             f"model {model['name']!r} is not the one of that run: its digest is "

@@ -142,7 +142,9 @@ def _source(name: str, model: SweepModel, version: str | None) -> ModelSource:
     sha256, stems = separator.model_sha256, separator.sources
     if not isinstance(model, nn.Module):
         pads = find_model(model).segment_policy != "free"
-        return ModelSource(name, separator.request, None, None, sha256, sha256, stems, pads)
+        return ModelSource(
+            name, separator.resolved_request, None, None, sha256, sha256, stems, pads
+        )
     identity = known_code_digest(model)
     if identity is None and version is not None:
         identity = f"{sha256} {name} {version}"
