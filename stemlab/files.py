@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, cast
+from typing import IO, Any, BinaryIO, Literal
 
 import filelock
 import platformdirs
@@ -109,10 +109,14 @@ def read_bounded(path: Path, at_most: int, *, follow_links: bool = True) -> byte
     if not follow_links:
         _refuse_link(path)
     with os.fdopen(os.open(path, _READ | (0 if follow_links else _NO_LINK)), "rb") as file:
-        _check_regular(file.fileno(), path)
-        # One byte more, in case the file grows while it is read.
-        content = file.read(at_most + 1)
-    if len(content) > at_most:
+        return _read_at_most(file, at_most, path)
+
+
+def _read_at_most(file: BinaryIO, at_most: int, path: Path) -> bytes:
+    size = _check_regular(file.fileno(), path).st_size
+    # As much is set aside as is asked for. One byte more, in case the file grows while it is read.
+    content = b"" if size > at_most else file.read(size + 1)
+    if max(size, len(content)) > at_most:
         raise OSError(errno.EFBIG, f"it is longer than {at_most} bytes", str(path))
     return content
 
@@ -258,6 +262,10 @@ class Folder:
         except FileNotFoundError:
             return None
 
+    def is_own(self) -> bool:
+        """Tell whether the folder belongs to this user."""
+        return _is_own(os.stat(self.path if self._handle is None else self._handle))
+
     def owns(self, name: str) -> bool:
         """Tell whether a name is a regular file of this user's."""
         facts = self.stat(name)
@@ -276,13 +284,26 @@ class Folder:
             os.close(descriptor)
             raise
 
+    def open_own(self, name: str, *, make: bool = False) -> BinaryIO:
+        """Open a regular file of this user's that has no other name, for reading and writing."""
+        if self._handle is None and self.stat(name) is not None:
+            _refuse_link(self.path / name)
+        flags = os.O_RDWR | (_READ & ~os.O_RDONLY) | _NO_LINK | (os.O_CREAT if make else 0)
+        descriptor = os.open(self._at(name), flags, 0o666, dir_fd=self._handle)
+        try:
+            facts = _check_regular(descriptor, self.path / name)
+            if facts.st_nlink > 1 or not _is_own(facts):
+                reason = "it belongs to another user, or has another name as well"
+                raise OSError(errno.EPERM, reason, str(self.path / name))
+            return os.fdopen(descriptor, "r+b")
+        except BaseException:
+            os.close(descriptor)
+            raise
+
     def read(self, name: str, at_most: int) -> bytes:
         """Read a regular file of at most so many bytes."""
         with self.open(name) as file:
-            content = file.read(at_most + 1)
-        if len(content) > at_most:
-            raise OSError(errno.EFBIG, f"it is longer than {at_most} bytes", str(self.path / name))
-        return content
+            return _read_at_most(file, at_most, self.path / name)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a new file and wait until the disk has it."""
@@ -373,18 +394,14 @@ def lock_file(folder: Folder, name: str = _LOCK_NAME, *, make: bool = False) -> 
 
     Closing it releases the lock. Raises OSError, also where the file system has no locks.
     """
-    flags = os.O_RDWR | (_READ & ~os.O_RDONLY) | _NO_LINK | (os.O_CREAT if make else 0)
-    descriptor = os.open(folder._at(name), flags, 0o666, dir_fd=folder._handle)
+    file = folder.open_own(name, make=make)
     try:
-        facts = _check_regular(descriptor, folder.path / name)
-        if facts.st_nlink > 1 or not _is_own(facts):
-            raise OSError(errno.EPERM, "it is not a lock of yours", str(folder.path / name))
-        if filelock.lock_descriptor(descriptor, blocking=False):
-            return cast(BinaryIO, os.fdopen(descriptor, "r+b"))
+        if filelock.lock_descriptor(file.fileno(), blocking=False):
+            return file
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
-    os.close(descriptor)
+    file.close()
     return None
 
 

@@ -132,8 +132,8 @@ def _same_model(model: dict[str, Any], device: str, batch_size: int) -> AudioSte
         if not is_folder(model["request"]) or os.path.isabs(model["request"]):
             raise
         raise ModelNotFoundError(
-            f"the run was made with the model folder {model['request']!r}, which the current folder "
-            "does not have. Change to the folder in which the run was started, and try again."
+            f"the run was made with the model folder {model['request']!r}, which is not in the "
+            "current folder. Change to the folder in which the run was started, and try again."
         ) from error
     if separator.model_sha256 != model["sha256"]:
         raise ModelRefusedError(
