@@ -250,3 +250,11 @@ def test_what_a_limit_advises_is_accepted(mini):
     segment = float(re.search(r"--segment ([\d.]+)", str(refused.value))[1])
     advised = SeparationSettings(segment_seconds=segment, pad_to_training_segment=False)
     assert fit_memory(mini, advised, 500_000_000) == 1
+
+
+def test_calibrations_of_version_0_1_are_used_or_ignored(v0_1):
+    file = v0_1 / "cache" / "calibrations.json"
+    found = calibrate(AudioStemSeparator("tiny", device="cpu"))
+    assert all(factor > 0 for factor in found.factors)
+    assert calibrate(AudioStemSeparator("tiny", device="cpu")) == found
+    assert json.loads(file.read_bytes())

@@ -574,6 +574,13 @@ def test_replay_of_a_ready_network_is_refused(tiny_htdemucs, tmp_path, rng):
         replay(song)
 
 
+@pytest.mark.parametrize("result", ["result", "two-stems"])
+def test_a_run_of_version_0_1_can_be_repeated(v0_1, result):
+    report = replay(v0_1 / result / "song" / "run.json")
+    # The last bits depend on the processor and on the versions of the libraries.
+    assert all(difference < 1e-4 for difference in report.largest_difference.values())
+
+
 # ---------------------------------------------------------------- memory does not grow
 
 

@@ -882,3 +882,21 @@ def test_what_is_no_table_is_refused(tmp_path):
 def test_every_column_is_explained():
     assert all(COLUMNS.values())
     assert set(SETTING_COLUMNS) <= set(COLUMNS)
+
+
+def test_a_sweep_store_of_version_0_1_is_used_or_ignored(v0_1):
+    usage = SweepStore().usage()
+    assert (usage.results, usage.kept) == (1, 2)
+    results = sweep(
+        v0_1 / "song.wav",
+        "tiny",
+        segments=[0.125],
+        overlaps=[0.25],
+        padded=[False],
+        excerpt_seconds=0.375,
+        device="cpu",
+    )
+    before = read_sweep(v0_1 / "sweep.csv")
+    assert (results["error"] == "").all()
+    assert list(results["source"]) == list(before["source"])
+    assert list(results["agreement_db"]) == pytest.approx(list(before["agreement_db"]), abs=0.1)
