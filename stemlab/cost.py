@@ -25,11 +25,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stemlab._disk import cache_dir, write_atomically
 from stemlab._models.spec import ModelSpec
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import OutputError, ParameterError
-from stemlab.runs import package_versions
+from stemlab.files import cache_dir, write_atomically
+from stemlab.results import package_versions
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
 __all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration", "fit_memory"]

@@ -48,10 +48,10 @@ __all__ = [
 _PREFIX, _SUFFIX = ".stemlab-", ".partial"
 _SCRATCH_PREFIX = "stemlab-scratch-"
 _LOCK_NAME = "lock"
-# What stemlab writes into its working folders; a folder that holds anything else is left alone, as
-# is one of version 0.1 with files that a killed run was moving.
+# What stemlab writes into its working folders. A folder that holds anything else is left alone, as
+# is one whose record of moves says that a run was killed while it replaced a result.
 _WORK_NAMES = re.compile(
-    r"(?!moves\.json)(lock|journal|earlier-\d+|[^/\\]+\.(f32|wav|flac|mp3|ogg|json|safetensors|upload))"
+    r"(?!moves)(lock|journal|earlier-\d+|[^/\\]+\.(f32|wav|flac|mp3|ogg|json|safetensors|upload))"
 )
 # A concurrent cleanup may delete a new folder before it is locked.
 _TRIES = 3
@@ -263,18 +263,25 @@ class Folder:
         facts = self.stat(name)
         return facts is not None and stat.S_ISREG(facts.st_mode) and _is_own(facts)
 
-    def open(self, name: str, mode: Literal["rb", "x+b"] = "rb") -> BinaryIO:
+    def open(
+        self, name: str, mode: Literal["rb", "x+b"] = "rb", *, buffering: int = -1
+    ) -> BinaryIO:
         """Open a regular file for reading, or make a new one for reading and writing."""
+        flags = (_READ if mode == "rb" else _NEW) | _NO_LINK
         if mode == "rb" and self._handle is None:
             _refuse_link(self.path / name)
-        flags = (_READ if mode == "rb" else _NEW) | _NO_LINK
-        descriptor = os.open(self._at(name), flags, 0o666, dir_fd=self._handle)
-        try:
-            _check_regular(descriptor, self.path / name)
-            return os.fdopen(descriptor, "rb" if mode == "rb" else "w+b")
-        except BaseException:
-            os.close(descriptor)
-            raise
+
+        def opener(path: str, _: int) -> int:
+            descriptor = os.open(self._at(name), flags, 0o666, dir_fd=self._handle)
+            try:
+                _check_regular(descriptor, path)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            return descriptor
+
+        opened: BinaryIO = open(self.path / name, mode, buffering, opener=opener)  # noqa: SIM115
+        return opened
 
     def read(self, name: str, at_most: int) -> bytes:
         """Read a regular file of at most so many bytes."""

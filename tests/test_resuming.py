@@ -20,7 +20,7 @@ from stemlab import AudioStemSeparator, OutputSettings, ParameterError
 from stemlab.audio import file_digest
 from stemlab.cli.main import main
 from stemlab.errors import OutputError
-from stemlab.runs import read_run
+from stemlab.results import read_run
 
 SECONDS = 12
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from stemlab._partial import ScratchFolder
 from stemlab._typing import StrPath
 from stemlab.audio import file_digest, stream_file
 from stemlab.errors import AudioError, ModelRefusedError, ParameterError
-from stemlab.runs import read_run
+from stemlab.files import ScratchFolder
+from stemlab.results import read_run, stem_records
 from stemlab.separation.events import SegmentDone
 from stemlab.separation.separator import AudioStemSeparator
 from stemlab.separation.settings import OutputSettings, SeparationSettings
@@ -82,11 +82,7 @@ def replay(
         output = OutputSettings(**{name: parameters.pop(name) for name in names - {"resume"}})
         batch_size = parameters.pop("batch_size")
         SeparationSettings(**parameters)
-        recorded = {
-            name: (str(each["file"]), str(each["sha256"]), str(each["samples_sha256"]))
-            for name, each in run["stems"].items()
-        }
-        model, sha256 = run["model"], str(run["input"]["sha256"])
+        model, sha256 = run["model"], run["input"]["sha256"]
         song = folder / run["input"]["path"] if input_path is None else Path(input_path)
         separator = _same_model(model, device or run["device"]["name"], batch_size)
     except (KeyError, TypeError, AttributeError) as error:
@@ -94,8 +90,7 @@ def replay(
             f"{str(manifest_path)!r} is incomplete or was changed: {error}. Pass the run.json "
             "that `stemlab separate` wrote."
         ) from error
-    if not recorded:
-        raise ParameterError(f"{str(manifest_path)!r} names no stems to compare with.")
+    recorded = stem_records(run)
     if file_digest(song) != sha256:
         raise AudioError(
             f"{str(song)!r} is not the recording of that run: its SHA-256 differs from "
@@ -109,12 +104,12 @@ def replay(
         repeated = again.manifest["stems"]
         return ReplayReport(
             equal=all(
-                name in repeated and repeated[name]["samples_sha256"] == samples_sha256
-                for name, (_, _, samples_sha256) in recorded.items()
+                name in repeated and repeated[name]["samples_sha256"] == record.samples_sha256
+                for name, record in recorded.items()
             ),
             largest_difference={
-                name: _difference(folder / file, file_sha256, again.stems.get(name))
-                for name, (file, file_sha256, _) in recorded.items()
+                name: _difference(folder / record.file, record.sha256, again.stems.get(name))
+                for name, record in recorded.items()
             },
         )
 

@@ -23,7 +23,7 @@ from stemlab.chunking import ChunkPlan
 from stemlab.cost import CostEstimate, CostModel, calibrate, call_seconds, duration
 from stemlab.errors import ParameterError
 from stemlab.metrics.bsseval import museval_metrics
-from stemlab.runs import package_versions
+from stemlab.results import package_versions
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps.measuring import Material, Task
 from stemlab.sweeps.models import ModelSource, SweepModel, model_sources

@@ -14,10 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from stemlab._disk import check_writable, write_atomically
 from stemlab._typing import StrPath
 from stemlab.errors import ParameterError
-from stemlab.files import parse_json, read_bounded
+from stemlab.files import check_writable, parse_json, read_bounded, write_atomically
 from stemlab.separation.settings import MAX_SHIFTS
 
 __all__ = [
