@@ -28,7 +28,7 @@ import torch
 from stemlab._models.spec import ModelSpec
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import OutputError, ParameterError
-from stemlab.files import cache_dir, write_atomically
+from stemlab.files import cache_dir, parse_json, read_bounded, write_atomically
 from stemlab.results import package_versions
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
@@ -41,6 +41,7 @@ _LONGEST_CALIBRATION_SECONDS = 8.0
 _MOST_CALLS, _ENOUGH_SECONDS = 6, 2.0
 # Of the file that is calibrated with, and of what a sum of two blocks holds for a moment.
 _BYTES, _COPIES = 4, 2
+_MOST_BYTES = 1_000_000  # Of the file of calibrations.
 _LONG_SECONDS = 600  # As memory does not depend on it: longer than any segment.
 
 
@@ -432,10 +433,9 @@ def _calibrations() -> Path:
 
 def _read_calibrations() -> dict[str, Any]:
     try:
-        fields = json.loads(_calibrations().read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return parse_json(read_bounded(_calibrations(), _MOST_BYTES))
+    except (OSError, ValueError):
         return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 def _write_calibration(key: str, taken: list[float]) -> None:

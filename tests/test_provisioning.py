@@ -799,3 +799,13 @@ def test_everything_that_is_recorded_is_shown(capsys):
             assert file.url in shown
     assert "scientific purposes" in shown
     assert "'vocals': 1.0" in shown
+
+
+def test_models_that_version_0_1_added_load(v0_1, monkeypatch, rng):
+    monkeypatch.setattr(lookup, "asset_dir", lambda _: v0_1 / "assets")
+    assert list(own_names()) == ["tiny", "tiny-pickle"]
+    for name in ("tiny", "tiny-pickle", "tiny-released"):
+        assert verify_model(name).parameters == 5444
+        mixture = rng.uniform(-0.1, 0.1, (2, 3000)).astype(np.float32)
+        stems = AudioStemSeparator(name, device="cpu").separate_audio(mixture, 8000)
+        assert list(stems) == ["vocals", "other"]

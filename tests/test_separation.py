@@ -595,6 +595,13 @@ def test_a_relative_model_folder_survives_a_change_of_folder(
     assert replay(result.manifest_path).equal
 
 
+@pytest.mark.parametrize("result", ["result", "two-stems"])
+def test_a_run_of_version_0_1_can_be_repeated(v0_1, result):
+    report = replay(v0_1 / result / "song" / "run.json")
+    # The last bits depend on the processor and on the versions of the libraries.
+    assert all(difference < 1e-4 for difference in report.largest_difference.values())
+
+
 # ---------------------------------------------------------------- memory does not grow
 
 

@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from stemlab._text import printable
 from stemlab.analysis import SignalLevels, SongReport, analyze
 from stemlab.audio import read_file
 from stemlab.cli.parser import make_parser
@@ -98,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
         written = {name: str(path) for name, path in files.items()}
         print(json.dumps({**facts, "files": written}, indent=2))
     elif not options.quiet:
-        print("\n".join(_lines(song.name, report)))
+        print("\n".join(_lines(printable(song.name), report)))
         print(f"{folder}{os.sep}{{report.json,report.png}}")
     return 0
 
