@@ -15,15 +15,14 @@ from typing import Any
 
 import numpy.typing as npt
 import pandas as pd
-import torch
 
+from stemlab._models.identity import digest_of
 from stemlab._typing import AudioArray, StrPath
 from stemlab.audio import read_file, resampled_length
 from stemlab.chunking import ChunkPlan
 from stemlab.cost import CostEstimate, CostModel, calibrate, call_seconds, duration
 from stemlab.errors import ParameterError
 from stemlab.metrics.bsseval import museval_metrics
-from stemlab.runs import package_versions
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps.measuring import Material, Task
 from stemlab.sweeps.models import ModelSource, SweepModel, model_sources
@@ -44,7 +43,6 @@ from stemlab.sweeps.settings import (
     SweepGrid,
     SweepSetting,
     computation_of,
-    digest_of,
     long_context_settings,
     settings_of,
 )
@@ -151,8 +149,6 @@ class Sweep:
         self._audio = audio
         self._executor = executor
         self._sources = {each.name: each for each in sources}
-        # Of a network whose code nobody vouches for, nothing may be found again.
-        self._identities = {each.name: each.identity or str(uuid.uuid4()) for each in sources}
         for each in sources if store is not None else ():
             if each.identity is None:
                 _log.warning(
@@ -164,9 +160,16 @@ class Sweep:
         self._measures = measures
         self._batch_size = batch_size
         self._store = store
-        self._versions = package_versions()
         self._separators = {
             name: _separator(each, device, batch_size) for name, each in self._sources.items()
+        }
+        # Of a network whose code nobody vouches for, nothing may be found again.
+        self._identities = {
+            each.name: {
+                **self._separators[each.name].identity,
+                "model": each.identity or str(uuid.uuid4()),
+            }
+            for each in sources
         }
         self._long_settings = {
             name: long_context_settings(grid, each, stems)
@@ -390,38 +393,35 @@ class Sweep:
     ) -> dict[str, Any]:
         """All that the figures of a computation depend on."""
         return {
+            **self._identities[source.name],
             "record": _RECORD,
             "audio": self._audio.facts,
-            "model": self._identities[source.name],
             "computation": computation,
             "sources": settings.sources,
             "long_run": self._long_key(source.name) if self._measures.agreement else None,
             # Keeping stems changes no figure.
             "measures": asdict(replace(self._measures, keep_audio=False)),
-            "device": self._separators[source.name].device,
-            "batch_size": self._batch_size,
-            "threads": torch.get_num_threads(),
             "machine": [platform.node(), platform.machine(), os.cpu_count()],
             # Its times are those of other machines, or of a busy one.
             "executor": "" if self._executor is None else type(self._executor).__name__,
-            "versions": self._versions,
         }
 
     def _long_key(self, name: str) -> str:
         settings = self._long_settings[name]
         return digest_of(
             {
-                "long run of": self._identities[name],
+                **self._identities[name],
+                "long_run": True,
                 "computation": computation_of(self._plan(name, settings)),
                 "sources": settings.sources,
                 "audio": self._audio.facts,
-                "versions": self._versions,
             }
         )
 
     def _manifest(self) -> dict[str, Any]:
         audio = self._audio
         long_runs = self._long_settings if self._measures.agreement else {}
+        identity = next(iter(self._identities.values()))
         return {
             "made_by": "stemlab sweep",
             "contains": "Settings, figures and versions, the kind of the machine, the file name of "
@@ -438,9 +438,9 @@ class Sweep:
             "long_run": {name: asdict(each) for name, each in long_runs.items()},
             "device": self.device,
             "batch_size": self._batch_size,
-            "threads": torch.get_num_threads(),
+            "threads": identity["threads"],
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-            "versions": self._versions,
+            "versions": identity["versions"],
         }
 
     # ------------------------------------------------------------ what was done, and doing it
