@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stemlab._disk import cache_dir, write_atomically
 from stemlab._models.identity import digest_of
 from stemlab._models.spec import ModelSpec
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import OutputError, ParameterError
+from stemlab.files import cache_dir, write_atomically
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
 __all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration", "fit_memory"]

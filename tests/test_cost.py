@@ -180,7 +180,7 @@ def test_peak_memory_is_within_what_is_stated(cache, mini, tmp_path):
     found, _ = estimate(model, mini, seconds=24, segment_seconds=2.5, pad_to_training_segment=False)
     code = (
         "import sys, stemlab\n"
-        "from stemlab.runs import peak_memory_bytes\n"
+        "from stemlab.results import peak_memory_bytes\n"
         "stemlab.AudioStemSeparator(device='cpu').separate_file(sys.argv[1], sys.argv[2],\n"
         "    segment_seconds=2.5, pad_to_training_segment=False)\n"
         "print(peak_memory_bytes())\n"

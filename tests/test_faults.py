@@ -28,7 +28,7 @@ from model_files import package
 from stemlab import AudioStemSeparator, OutputSettings, audio
 from stemlab._partial import PartialFolder, ScratchFolder
 from stemlab.errors import AudioError, OutputError
-from stemlab.runs import read_run
+from stemlab.results import read_run
 from stemlab.sweeps.store import SweepStore
 
 RATE = 44_100

@@ -622,7 +622,7 @@ def test_peak_memory_is_that_of_each_setting_in_a_fresh_process(tmp_path):
     assert peaks[7.8] > 1.3 * peaks[0.25]
     code = (
         "import sys, stemlab\n"
-        "from stemlab.runs import peak_memory_bytes\n"
+        "from stemlab.results import peak_memory_bytes\n"
         "separator = stemlab.AudioStemSeparator(device='cpu')\n"
         "separator.separate_file(sys.argv[1], sys.argv[2], segment_seconds=7.8, overlap=0,\n"
         "    pad_to_training_segment=False)\n"

@@ -8,14 +8,14 @@ import os
 from io import BytesIO
 from pathlib import Path
 
-from stemlab._disk import check_writable, write_atomically
 from stemlab.analysis import SignalLevels, SongReport, analyze
 from stemlab.audio import read_file
 from stemlab.cli.parser import make_parser
 from stemlab.cli.separate import progress_bar, settings_of
 from stemlab.errors import ParameterError
+from stemlab.files import check_writable, write_atomically
 from stemlab.plots import plot_report
-from stemlab.runs import file_safe
+from stemlab.results import file_safe
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
 __all__ = ["run"]

@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from stemlab._assets import asset_dir
-from stemlab._disk import write_atomically
 from stemlab._version import __version__
 from stemlab.errors import MissingDependencyError, OutputError, ParameterError
+from stemlab.files import write_atomically
 
 __all__ = ["copy_notebooks", "run"]
 

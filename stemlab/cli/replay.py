@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stemlab.cli.separate import progress_bar
-from stemlab.separation import replay
+from stemlab.separation import ReplayReport, replay
 
 __all__ = ["run"]
 
@@ -39,4 +39,17 @@ def run(options: argparse.Namespace) -> int:
                 print(f"  {stem}: its file is gone or was changed since")
             elif not report.equal:
                 print(f"  {stem}: largest difference {largest:.3g} of full scale")
+        if not report.equal:
+            print("\n".join(_why(report)))
     return 0 if report.equal else 1
+
+
+def _why(report: ReplayReport) -> list[str]:
+    """Say what was compared, and what may have changed it."""
+    compared = "Compared were the samples before they were encoded, bit for bit."
+    if not report.circumstances:
+        return [f"{compared} Device, threads, batch size and versions are those of the run."]
+    return [
+        f"{compared} Not as in the recorded run:",
+        *(f"  {line}" for line in report.circumstances),
+    ]

@@ -8,7 +8,7 @@ import torch
 
 from stemlab._models.devices import arithmetic_of
 from stemlab._models.model import Model
-from stemlab.runs import package_versions
+from stemlab.results import package_versions
 
 __all__ = ["identity_of"]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from stemlab._disk import check_writable, write_atomically
 from stemlab._typing import StrPath
 from stemlab.errors import ParameterError
+from stemlab.files import check_writable, write_atomically
 
 __all__ = [
     "COLUMNS",
