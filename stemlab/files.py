@@ -258,6 +258,10 @@ class Folder:
         except FileNotFoundError:
             return None
 
+    def is_own(self) -> bool:
+        """Tell whether the folder is this user's."""
+        return _is_own(os.stat(self.path if self._handle is None else self._handle))
+
     def owns(self, name: str) -> bool:
         """Tell whether a name is a regular file of this user's."""
         facts = self.stat(name)

@@ -25,8 +25,8 @@ from demucs.apply import BagOfModels
 
 from stemlab._assets import demo_song_dir
 from stemlab._models.identity import code_is_known, network_digest
-from stemlab._partial import PartialFolder
 from stemlab.errors import AudioError, ModelRefusedError, OutputError, ParameterError
+from stemlab.files import WorkFolder
 from stemlab.metrics import sdr
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps import (
@@ -484,12 +484,15 @@ def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, st
 
 def test_drafts_go_unless_their_process_works(store):
     store.folder.mkdir(parents=True)
-    working = PartialFolder(store.folder, "sweep", inherits=False)
+    working = WorkFolder(store.folder, "sweep")
     abandoned = store.folder / ".stemlab-sweep-1.partial"
-    (abandoned / "stems").mkdir(parents=True)
+    abandoned.mkdir(0o700)
+    for name in ("lock", "bass.wav"):
+        (abandoned / name).touch()
     store.check_writable()
     assert (working.path.exists(), abandoned.exists()) == (True, False)
-    working.close(keep=False)
+    working.close()
+    store.clear()
     assert [*store.folder.iterdir()] == []
 
 

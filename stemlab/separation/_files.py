@@ -35,9 +35,9 @@ from stemlab.results import (
     recover,
     remove_unfinished,
 )
+from stemlab.separation._identity import identity_of
 from stemlab.separation._job import Job, Recording, exactly, recording_of_file
 from stemlab.separation.events import SeparationResult
-from stemlab.separation._identity import identity_of
 from stemlab.separation.settings import OutputSettings, SeparationSettings
 
 __all__ = ["job_settings", "relative_path", "run_to_files"]

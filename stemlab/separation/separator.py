@@ -17,9 +17,9 @@ from stemlab._models.spec import ModelSpec
 from stemlab._typing import AudioArray, StrPath
 from stemlab.chunking import ChunkPlan
 from stemlab.separation._files import job_settings, run_to_files
+from stemlab.separation._identity import identity_of
 from stemlab.separation._job import Job, Progress, recording_of_array, recording_of_file
 from stemlab.separation.events import SeparationResult, StemBlock
-from stemlab.separation._identity import identity_of
 from stemlab.separation.settings import OutputSettings, SeparationSettings, check_count
 
 __all__ = ["AudioStemSeparator"]
