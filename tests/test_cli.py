@@ -380,6 +380,15 @@ def test_replay_tells_equal_from_different(tmp_path):
     different = run("replay", manifest, "--input", moved, check=1)
     assert "NOT equal" in different.stdout
     assert "bass: largest difference" in different.stdout
+    assert "Device, threads, batch size and versions are those of the run." in different.stdout
+    threads = fields["threads"]
+    fields["threads"], fields["versions"]["torch"] = threads + 1, "0.1\x1b"
+    del fields["versions"]["demucs"]
+    manifest.write_text(json.dumps(fields), "utf-8")
+    different = run("replay", manifest, "--input", moved, check=1)
+    assert f"threads: {threads + 1} in the recorded run, now {threads}\n" in different.stdout
+    assert "torch: '0.1\\x1b' in the recorded run, now '" in different.stdout
+    assert "demucs: not recorded, now" in different.stdout
     other = song(tmp_path / "other.wav", 0.4)
     assert "SHA-256 differs" in run("replay", manifest, "--input", other, check=3).stderr
 

@@ -23,12 +23,13 @@ import pandas as pd
 import planted
 import pytest
 import soundfile
+import torch
 from demucs.apply import BagOfModels
 
 from stemlab._assets import demo_song_dir
-from stemlab._models.loading import known_code_digest
-from stemlab._partial import PartialFolder
+from stemlab._models.identity import code_is_known, network_digest
 from stemlab.errors import AudioError, ModelRefusedError, OutputError, ParameterError
+from stemlab.files import WorkFolder
 from stemlab.metrics import sdr
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps import (
@@ -450,17 +451,26 @@ def test_what_figures_depend_on_is_part_of_their_key(song, store, change):
 def test_what_a_network_computes_has_one_digest(tiny_hdemucs):
     """The same in another object, which has other places in memory; another with other settings."""
     for network in (tiny_hdemucs, planted.tiny(), BagOfModels([planted.tiny(), planted.tiny()])):
-        digest = known_code_digest(network)
-        assert digest == known_code_digest(copy.deepcopy(network))
+        digest = network_digest(network)
+        assert code_is_known(network)
+        assert digest == network_digest(copy.deepcopy(network))
         other = copy.deepcopy(network)
         next(each for each in other.modules() if hasattr(each, "kernel_size")).stride = 3
-        assert known_code_digest(other) not in (None, digest)
+        assert network_digest(other) != digest
     weighted = BagOfModels([planted.tiny(), planted.tiny()], weights=[[1, 0, 0, 0], [0, 1, 1, 1]])
-    assert known_code_digest(weighted) != digest
+    assert network_digest(weighted) != digest
     patched = planted.tiny()
     patched.forward = lambda mix: mix
-    assert known_code_digest(patched) is None
-    assert known_code_digest(planted.Planted()) is None
+    assert not code_is_known(patched)
+    hooked = planted.tiny()
+    hooked.register_forward_hook(lambda *_: None)
+    assert not code_is_known(hooked)
+    bent = planted.tiny()
+    bent.crosstransformer.layers[0].activation = torch.relu
+    assert network_digest(bent) != network_digest(planted.tiny())
+    bent.crosstransformer.layers[0].activation = lambda value: value
+    assert not code_is_known(bent)
+    assert not code_is_known(planted.Planted())
 
 
 def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, store, caplog):
@@ -477,12 +487,15 @@ def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, st
 
 def test_drafts_go_unless_their_process_works(store):
     store.folder.mkdir(parents=True)
-    working = PartialFolder(store.folder, "sweep", inherits=False)
+    working = WorkFolder(store.folder, "sweep")
     abandoned = store.folder / ".stemlab-sweep-1.partial"
-    (abandoned / "stems").mkdir(parents=True)
+    abandoned.mkdir(0o700)
+    for name in ("lock", "bass.wav"):
+        (abandoned / name).touch()
     store.check_writable()
     assert (working.path.exists(), abandoned.exists()) == (True, False)
-    working.close(keep=False)
+    working.close()
+    store.clear()
     assert [*store.folder.iterdir()] == []
 
 

@@ -270,7 +270,7 @@ def measure(
         run.stems,
         separator.plan(samples, settings),
         long_run=material.long_run,
-        complete=len(run.stems) == len(separator.sources),
+        offered=separator.sources,
         bsseval=task.measures.bsseval,
     )
     figures["wall_seconds"] = run.wall_seconds

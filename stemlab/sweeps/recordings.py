@@ -18,7 +18,7 @@ from stemlab._typing import AudioArray, StrPath
 from stemlab.audio.arrays import check_rate
 from stemlab.errors import AudioError, ParameterError
 
-__all__ = ["References", "SweepAudio", "load_audio", "load_references"]
+__all__ = ["References", "SweepAudio", "load_audio", "load_references", "samples_digest"]
 
 References = StrPath | Mapping[str, StrPath | npt.ArrayLike]
 
@@ -58,8 +58,10 @@ class SweepAudio:
         """Digests of the samples, and the rate."""
         return {
             "sample_rate": self.sample_rate,
-            "mixture_sha256": _digest(self.mixture),
-            "references_sha256": {name: _digest(each) for name, each in self.references.items()},
+            "mixture_sha256": samples_digest(self.mixture),
+            "references_sha256": {
+                name: samples_digest(each) for name, each in self.references.items()
+            },
         }
 
 
@@ -251,7 +253,8 @@ def _excerpt(
     return start, min(start + length, total)
 
 
-def _digest(audio: AudioArray) -> str:
+def samples_digest(audio: AudioArray) -> str:
+    """SHA-256 over the shape and the samples of a recording."""
     digest = hashlib.sha256(f"{audio.shape}\n".encode())
     digest.update(np.ascontiguousarray(audio, "<f4").tobytes())
     return digest.hexdigest()
