@@ -848,7 +848,9 @@ def test_wav_past_its_limit_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("mp3", None, 96_000, "sample_rate=96000 .*takes 8000, 11025, .*48000 Hz; resample"),
         ("mp3", None, 44_101, "sample_rate=44101"),
         ("ogg", None, 200_001, "takes 1000 to 200000 Hz"),
-        ("flac", None, 655_351, "takes 1000 to 655350 Hz"),
+        ("flac", None, 655_351, "takes 1000 to 65535, 65540 to 655350 in steps of 10 Hz"),
+        ("flac", None, 65_536, "sample_rate=65536 does not go with format='flac'"),
+        ("flac", 16, 88_201, "sample_rate=88201"),
         ("wav", None, 10, "not a sample rate"),
     ],
 )
@@ -869,8 +871,9 @@ def test_output_formats_are_checked_first(
 def test_every_stated_limit_can_be_written(tmp_path: Path) -> None:
     for name, known in audio.FORMATS.items():
         assert audio.check_output_format(name) == known.default_bits
+        limits = {rate for rates in known.sample_rates for rate in (rates[0], rates[-1])}
         for bits in known.bits or (None,):
-            for rate in (known.sample_rates[0], known.sample_rates[-1]):
+            for rate in limits:
                 path = tmp_path / f"song.{known.extension}"
                 assert audio.write_file(path, [noise(500)], rate, 2, format=name, bits=bits) == 500
                 assert audio.read_info(path).sample_rate == rate
