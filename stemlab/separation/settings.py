@@ -165,6 +165,11 @@ class OutputSettings:
         """Whether the format keeps samples beyond full scale as they are."""
         return self.format == "wav" and self.bits in (None, 32)
 
+    @property
+    def clamps(self) -> bool:
+        """Whether samples beyond full scale are cut off."""
+        return self.clip == "clamp" and not self.holds_any_level
+
 
 def check_count(name: str, value: object, low: int, high: int) -> int:
     """Return a whole number as an int, or refuse it.
