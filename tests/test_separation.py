@@ -246,6 +246,7 @@ def test_progress_is_complete_and_in_order(tiny_htdemucs, rng):
         ({"segment_seconds": 2}, "segment_seconds=2 is longer than the 1 s of"),
         ({"segment_seconds": 0.001}, "segment_seconds=0.001 is shorter"),
         ({"segment_seconds": -1}, "segment_seconds=-1"),
+        ({"segment_seconds": 1e305}, r"segment_seconds=1e\+305 .* at most 3,600"),
         ({"shifts": 101}, r"shifts=101 .*\[0, 100\]"),
         ({"shifts": 1.5}, "shifts=1.5"),
         ({"seed": -1}, "seed=-1"),
