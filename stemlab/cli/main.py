@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 from types import FrameType
 
+from stemlab._isolation import ignore_settings_here
 from stemlab.cli.parser import make_parser
 from stemlab.errors import (
     AudioError,
@@ -167,6 +168,7 @@ def _prepare_process() -> None:
         os.getcwd()
     except FileNotFoundError as error:
         raise OutputError("the current folder does not exist any more. Change to one.") from error
+    ignore_settings_here()
     _warn_of_little_memory()
 
 
