@@ -112,7 +112,9 @@ class ComparePanel(WorkPanel):
     ) -> None:
         chooser = None
         if isinstance(signals, (str, PathLike)):
-            audio.find_recordings(panel_path(signals))  # It says so where the folder cannot be read.
+            audio.find_recordings(
+                panel_path(signals)
+            )  # It says so where the folder cannot be read.
             chooser = FolderChooser(signals)
         else:
             _refuse_too_few(signals)
