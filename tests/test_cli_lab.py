@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -225,6 +226,44 @@ def test_voila_asks_for_a_token_and_stays_in_the_folder(tmp_path: Path) -> None:
             websocket.create_connection(channels)
         websocket.create_connection(channels, header=allowed).close()
     assert list(ran.iterdir()) == []
+
+
+@unix
+def test_voila_opens_an_address_with_its_token_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+    pytest.importorskip("voila")
+    opened, log = tmp_path / "opened", tmp_path / "log"
+    os.mkfifo(opened)
+    pipe = os.open(opened, os.O_RDWR)
+    browser = tmp_path / "browser"
+    browser.write_text(f"#!/bin/sh\ncat \"${{1#file://}}\" > '{opened}'\n")
+    browser.chmod(0o700)
+    command = [sys.executable, "-P", "-m", "stemlab", "lab", "notebooks", "--voila"]
+    inherited = {name: value for name, value in os.environ.items() if "TOKEN" not in name}
+    with (
+        log.open("w") as stream,
+        subprocess.Popen(
+            [*command, f"--port={free_port()}"],
+            cwd=tmp_path,
+            env={**inherited, "BROWSER": str(browser), "TMPDIR": str(tmp_path)},
+            stdout=subprocess.DEVNULL,
+            stderr=stream,
+            start_new_session=True,
+        ) as server,
+    ):
+        try:
+            assert select.select([pipe], [], [], RUN_SECONDS)[0], log.read_text("utf-8")
+            found = re.search(rb"url=(http://[^\"]+)/(\?token=[0-9a-f]+)\"", os.read(pipe, 10_000))
+            assert found is not None
+            url, token = (part.decode() for part in found.groups())
+            assert status(Lab(url, "", tmp_path), token)[0] == 200
+            assert f"{url}/{token}" in log.read_text("utf-8")
+        finally:
+            # As the terminal sends it: to both.
+            os.killpg(server.pid, signal.SIGINT)
+            assert server.wait(30) == 0, log.read_text("utf-8")
+    os.close(pipe)
+    # Nothing that holds the token stays.
+    assert list(tmp_path.glob("*.html")) == []
 
 
 @pytest.mark.browser
