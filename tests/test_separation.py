@@ -657,3 +657,32 @@ def test_peak_memory_does_not_grow_with_the_song(tmp_path, rng):
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
     assert peaks[1] < 1.02 * peaks[0]
+
+
+def test_a_file_in_the_temporary_folder_stops_no_separation(tmp_path):
+    """Of the name that PyTorch's compiler would give to the folder of its cache."""
+    (tmp_path / "torchinductor_somebody").touch()
+    code = (
+        "import os, stemlab\n"
+        "stemlab.AudioStemSeparator(device='cpu').separate_file(os.environ['SONG'], 'stems',\n"
+        "    segment_seconds=1, overlap=0, pad_to_training_segment=False)\n"
+        "print(os.environ.get('TORCHINDUCTOR_CACHE_DIR'))\n"
+    )
+    soundfile.write(tmp_path / "song.wav", np.zeros((4410, 2)), 44_100)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={
+            **{name: value for name, value in os.environ.items() if "INDUCTOR" not in name},
+            "SONG": str(tmp_path / "song.wav"),
+            "TMPDIR": str(tmp_path),
+            "LOGNAME": "somebody",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
+    # What the compiler was given instead is gone.
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {"song.wav", "stems", "torchinductor_somebody"}

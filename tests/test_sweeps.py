@@ -10,12 +10,14 @@ import math
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -647,6 +649,21 @@ def test_peak_memory_is_that_of_each_setting_in_a_fresh_process(tmp_path):
     )
     assert peaks[7.8] == pytest.approx(int(done.stdout), rel=0.1)
     assert peaks[7.8] < ballast.nbytes
+
+
+def test_a_fresh_process_imports_nothing_planted(tmp_path, song, monkeypatch):
+    """But the caller's own factory, which may lie in the current folder as well."""
+    for name in ("stemlab", "torch", "json"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('planted')")
+    shutil.copy(planted.__file__, tmp_path / "networks_here.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep + str(tmp_path))
+    factory = import_module("networks_here").tiny
+    options = {**FREE, "segments": [1.0], "device": "cpu", "store": False}
+    results = sweep(song, factory, sample_rate=RATE, memory=True, **options)
+    assert not results["error"].any(), results["error"].iloc[0]
 
 
 def test_figures_do_not_depend_on_where_a_setting_runs(song):

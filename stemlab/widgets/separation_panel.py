@@ -34,6 +34,7 @@ from stemlab.separation import (
 )
 from stemlab.widgets._choosers import ModelChooser, SongChooser
 from stemlab.widgets._cost import CostTeller
+from stemlab.widgets._served import is_served, panel_path
 from stemlab.widgets._work import LABELS, WIDE, WorkPanel, indented
 from stemlab.widgets.mixer import StemMixer
 
@@ -181,8 +182,8 @@ class SeparationPanel(WorkPanel):
         """
         if not self._runs:
             raise SeparationError("there are no stems to save yet. Call separate() first.")
-        result, out_dir = self._runs[-1].result, Path(self.out_dir.strip() or ".").expanduser()
-        self._start(lambda: self._save(result, out_dir), "Saving the stems.")
+        result, out_dir = self._runs[-1].result, self.out_dir.strip() or "."
+        self._start(lambda: self._save(result, panel_path(out_dir)), "Saving the stems.")
 
     def wait(self, timeout: float | None = None) -> SeparationResult:
         """Wait for the run, or for `save`, to end; interrupting the wait cancels the run.
@@ -240,7 +241,7 @@ class SeparationPanel(WorkPanel):
         if not song:
             raise ParameterError("song is empty. Choose one, or type the path of an audio file.")
         separator = AudioStemSeparator(model, device=device)
-        path = Path(song).expanduser()
+        path = panel_path(song)
         folder = ScratchFolder()
         try:
             result = separator.separate_file(
@@ -329,7 +330,8 @@ class SeparationPanel(WorkPanel):
 
         traitlets.link((self._songs, "song"), (self, "song"))
         traitlets.link((self._models, "model"), (self, "model"))
-        traitlets.link((self, "out_dir"), (folder, "value"))
+        if not is_served():
+            traitlets.link((self, "out_dir"), (folder, "value"))
         traitlets.link((self, "device"), (devices, "value"))
         traitlets.link((self, "pad_to_training_segment"), (self._pad, "value"))
         self._segment.observe(self._on_segment_moved, "value")
@@ -361,7 +363,7 @@ class SeparationPanel(WorkPanel):
             self._buttons(start, cancel_tooltip="Stop the run; nothing is written"),
             self._status,
             self._results,
-            ipywidgets.HBox([folder, self._save_button]),
+            ipywidgets.HBox([*([] if is_served() else [folder]), self._save_button]),
         ]
 
     def _on_segment_moved(self, _: object) -> None:
@@ -414,7 +416,7 @@ class SeparationPanel(WorkPanel):
 
     def _song_length(self) -> tuple[int, int]:
         """Samples and rate, as far as the file tells; decoding it tells, where it does not."""
-        path = Path(self.song.strip() or ".").expanduser()
+        path = panel_path(self.song.strip() or ".")
         try:
             status = os.stat(path)
         except (OSError, ValueError):
