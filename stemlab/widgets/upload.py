@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import threading
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,17 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import anywidget
 import traitlets
 
 from stemlab import audio
 from stemlab._typing import StrPath
 from stemlab.errors import AudioError, OutputError, ParameterError, StemlabError
 from stemlab.runs import file_safe
+from stemlab.widgets._page import STATIC, PageWidget
 
 __all__ = ["SongUpload"]
 
-_STATIC = Path(__file__).parent / "static"
 # What Windows takes for a device, whatever follows the first dot.
 _DEVICES = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE
@@ -60,7 +60,7 @@ class _Upload:
                 self.draft.unlink(missing_ok=True)
 
 
-class SongUpload(anywidget.AnyWidget):
+class SongUpload(PageWidget):
     """Upload a song from the browser's machine to a folder of the kernel's.
 
     The last expression of a cell shows a button, which is also a place to drop a file. Files of
@@ -105,8 +105,8 @@ class SongUpload(anywidget.AnyWidget):
     SongUpload(folder='songs', state='idle')
     """
 
-    _esm = _STATIC / "upload.js"
-    _css = _STATIC / "upload.css"
+    _esm = STATIC / "upload.js"
+    _css = STATIC / "upload.css"
 
     state = traitlets.Enum(["idle", "uploading", "done", "cancelled", "failed"], "idle").tag(
         sync=True
@@ -202,7 +202,7 @@ class SongUpload(anywidget.AnyWidget):
             try:
                 match content:
                     case {"kind": "start", "id": str(id_), "name": str(name), "size": int(size)}:
-                        self._start(id_, name, size)
+                        self._start(id_, name, max(0, min(size, sys.maxsize)))
                     case {"kind": "piece", "id": str(id_), "offset": int(offset)} if buffers:
                         if upload := self._find(id_):
                             self._take(upload, offset, memoryview(buffers[0]).cast("B"))
