@@ -504,7 +504,8 @@ class View {
   }
   // Once on the page, if a button of the panel was pressed to load this mixer (see keys.js).
   takeFocus() {
-    if (!this.shown && this.root.closest(".stemlab-awaits-mixer")) this.root.focus({ preventScroll: true });
+    if (!this.attached && this.root.closest(".stemlab-awaits-mixer")) this.root.focus({ preventScroll: true });
+    this.attached = this.root.isConnected;
   }
   set(name, value) { this.model.set(name, value); this.model.save_changes(); }
   flip(name, row) {
