@@ -31,7 +31,7 @@ from stemlab.errors import (
     SeparationError,
 )
 from stemlab.registry import list_models
-from stemlab.runs import read_run
+from stemlab.results import read_run
 from stemlab.separation import AudioStemSeparator, SeparationSettings, replay
 from stemlab.widgets import SeparationPanel, SongUpload, StemMixer, separation_panel
 

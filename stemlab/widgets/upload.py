@@ -23,7 +23,7 @@ import traitlets
 from stemlab import audio
 from stemlab._typing import StrPath
 from stemlab.errors import AudioError, OutputError, ParameterError, StemlabError
-from stemlab.runs import file_safe
+from stemlab.results import file_safe
 from stemlab.widgets._page import STATIC, PageWidget
 
 __all__ = ["SongUpload"]
