@@ -400,8 +400,8 @@ def _is_own(facts: os.stat_result) -> bool:
 
 
 def _is_private(facts: os.stat_result) -> bool:
-    """Tell whether nobody but this user can change what a folder holds."""
-    return _is_own(facts) and not (os.name == "posix" and facts.st_mode & 0o022)
+    """Tell whether a folder is this user's and not everybody can change what it holds."""
+    return _is_own(facts) and not (os.name == "posix" and facts.st_mode & stat.S_IWOTH)
 
 
 # ---------------------------------------------------------------- locks, folders of a process
