@@ -79,7 +79,9 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
             )
             press(page, "Pause")
             press(page, "Save")
-            page.get_by_role("alert").filter(has_text="holds an earlier result").wait_for()
+            page.get_by_role("alert").filter(
+                has_text="an earlier result of this song is there"
+            ).wait_for()
             press(page, "Replace")
             expect_status(page, "They replaced an earlier result of this song.")
 
