@@ -224,7 +224,18 @@ def test_voila_asks_for_a_token_and_stays_in_the_folder(tmp_path: Path) -> None:
         channels = f"ws{lab.url.removeprefix('http')}/api/kernels/{found[1]}/channels"
         with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
             websocket.create_connection(channels)
-        websocket.create_connection(channels, header=allowed).close()
+        page = websocket.create_connection(channels, header=allowed)
+        # A page talks to its widgets; code is not taken from it.
+        for kind, content in (
+            ("execute_request", {"code": f"open({str(ran / 'code')!r}, 'w')", "silent": True}),
+            ("kernel_info_request", {}),
+        ):
+            header = {"msg_id": kind, "msg_type": kind, "session": "page", "username": ""}
+            message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
+            page.send(json.dumps({**message, "channel": "shell"}))
+        while json.loads(page.recv())["header"]["msg_type"] != "kernel_info_reply":
+            pass
+        page.close()
     assert list(ran.iterdir()) == []
 
 
