@@ -209,7 +209,7 @@ def _separate_all(model: str) -> None:
     import numpy as np
 
     from stemlab import AudioStemSeparator, OutputSettings, StemlabError
-    from stemlab.runs import peak_memory_bytes
+    from stemlab.results import peak_memory_bytes
 
     # C libraries may print; the replies go elsewhere.
     replies = os.fdopen(os.dup(1), "wb", buffering=0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import json
 import math
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,12 +25,13 @@ import pandas as pd
 import planted
 import pytest
 import soundfile
+import torch
 from demucs.apply import BagOfModels
 
 from stemlab._assets import demo_song_dir
-from stemlab._models.loading import known_code_digest
-from stemlab._partial import PartialFolder
+from stemlab._models.identity import code_is_known, network_digest
 from stemlab.errors import AudioError, ModelRefusedError, OutputError, ParameterError
+from stemlab.files import WorkFolder
 from stemlab.metrics import sdr
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps import (
@@ -321,7 +325,8 @@ def test_a_failed_setting_is_a_row_and_the_others_go_on(song, store):
         ({"overlaps": []}, "overlaps is empty"),
         ({"overlaps": [0.1, 0.1]}, "names a value twice"),
         ({"overlaps": 0.5}, "overlaps=0.5 is not a list"),
-        ({"segments": [0]}, "segment_seconds=0 is not a positive"),
+        ({"segments": [0]}, "segment_seconds=0 is not a number of seconds above 0"),
+        ({"segments": [1e305]}, r"segment_seconds=1e\+305 .* at most 3,600. Leave it out"),
         ({"segments": ["long"]}, "segment_seconds='long'"),
         ({"shifts": [-1]}, "shifts=-1"),
         ({"padded": ["no"]}, "padded='no' is neither"),
@@ -334,6 +339,10 @@ def test_a_failed_setting_is_a_row_and_the_others_go_on(song, store):
         ({"sample_rate": 10}, "sample_rate=10"),
         ({"excerpt_seconds": 0}, "excerpt_seconds=0 is not a number of seconds above 0"),
         ({"excerpt_seconds": math.nan}, "excerpt_seconds=nan"),
+        ({"excerpt_seconds": 1e305}, r"excerpt_seconds=1e\+305 .* at most 10,000,000. Leave it"),
+        ({"excerpt_seconds": 10**400}, "excerpt_seconds=1000.* at most 10,000,000"),
+        ({"excerpt_seconds": np.complex64(1)}, "excerpt_seconds=.*is not a number of seconds"),
+        ({"excerpt_start_seconds": 1e305}, r"excerpt_start_seconds=1e\+305"),
         ({"excerpt_start_seconds": -1}, "excerpt_start_seconds=-1"),
         ({"excerpt_start_seconds": 5, "excerpt_seconds": 1}, "behind the end"),
         ({"references": {"guitar": [0.0]}}, "references has guitar, and the models make drums"),
@@ -449,17 +458,26 @@ def test_what_figures_depend_on_is_part_of_their_key(song, store, change):
 def test_what_a_network_computes_has_one_digest(tiny_hdemucs):
     """The same in another object, which has other places in memory; another with other settings."""
     for network in (tiny_hdemucs, planted.tiny(), BagOfModels([planted.tiny(), planted.tiny()])):
-        digest = known_code_digest(network)
-        assert digest == known_code_digest(copy.deepcopy(network))
+        digest = network_digest(network)
+        assert code_is_known(network)
+        assert digest == network_digest(copy.deepcopy(network))
         other = copy.deepcopy(network)
         next(each for each in other.modules() if hasattr(each, "kernel_size")).stride = 3
-        assert known_code_digest(other) not in (None, digest)
+        assert network_digest(other) != digest
     weighted = BagOfModels([planted.tiny(), planted.tiny()], weights=[[1, 0, 0, 0], [0, 1, 1, 1]])
-    assert known_code_digest(weighted) != digest
+    assert network_digest(weighted) != digest
     patched = planted.tiny()
     patched.forward = lambda mix: mix
-    assert known_code_digest(patched) is None
-    assert known_code_digest(planted.Planted()) is None
+    assert not code_is_known(patched)
+    hooked = planted.tiny()
+    hooked.register_forward_hook(lambda *_: None)
+    assert not code_is_known(hooked)
+    bent = planted.tiny()
+    bent.crosstransformer.layers[0].activation = torch.relu
+    assert network_digest(bent) != network_digest(planted.tiny())
+    bent.crosstransformer.layers[0].activation = lambda value: value
+    assert not code_is_known(bent)
+    assert not code_is_known(planted.Planted())
 
 
 def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, store, caplog):
@@ -476,12 +494,15 @@ def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, st
 
 def test_drafts_go_unless_their_process_works(store):
     store.folder.mkdir(parents=True)
-    working = PartialFolder(store.folder, "sweep", inherits=False)
+    working = WorkFolder(store.folder, "sweep")
     abandoned = store.folder / ".stemlab-sweep-1.partial"
-    (abandoned / "stems").mkdir(parents=True)
+    abandoned.mkdir(0o700)
+    for name in ("lock", "bass.wav"):
+        (abandoned / name).touch()
     store.check_writable()
     assert (working.path.exists(), abandoned.exists()) == (True, False)
-    working.close(keep=False)
+    working.close()
+    store.clear()
     assert [*store.folder.iterdir()] == []
 
 
@@ -614,7 +635,7 @@ def test_peak_memory_is_that_of_each_setting_in_a_fresh_process(tmp_path):
     assert peaks[7.8] > 1.3 * peaks[0.25]
     code = (
         "import sys, stemlab\n"
-        "from stemlab.runs import peak_memory_bytes\n"
+        "from stemlab.results import peak_memory_bytes\n"
         "separator = stemlab.AudioStemSeparator(device='cpu')\n"
         "separator.separate_file(sys.argv[1], sys.argv[2], segment_seconds=7.8, overlap=0,\n"
         "    pad_to_training_segment=False)\n"
@@ -872,15 +893,13 @@ def test_a_table_is_read_as_it_was_written(tmp_path, song, name):
     )
     write_sweep(results, tmp_path / name)
     again = read_sweep(tmp_path / name)
-    expected = results
-    if name.endswith(".csv"):
-        expected = results.replace({"model": {"a#b, c": "ano.b, c"}})
-    pd.testing.assert_frame_equal(again, expected)
+    pd.testing.assert_frame_equal(again, results)
     assert again.attrs["manifest"] == results.attrs["manifest"]
     if name.endswith(".csv"):
         plain = pd.read_csv(tmp_path / name, comment="#")
         assert list(plain.columns) == list(COLUMNS)
         assert len(plain) == len(results)
+        assert set(plain["model"]) == {"a#b, c", "d"}
     else:
         text = (tmp_path / name).read_text("utf-8")
         json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -896,6 +915,106 @@ def test_what_is_no_table_is_refused(tmp_path):
         read_sweep(tmp_path / "missing.json")
 
 
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "'=1",
+    "''=1",
+    " =1",
+    "'quoted'",
+    "2024",
+]
+
+
+def test_no_cell_of_a_table_is_a_formula(tmp_path, v0_1):
+    results = pd.concat([read_sweep(v0_1 / "sweep.csv").iloc[:1]] * len(FORMULAS))
+    results = results.reset_index(drop=True)
+    results["model"] = pd.Series(FORMULAS, dtype=object)
+    results["note"] = pd.Series([f"{text}, {text}" for text in FORMULAS], dtype=object)
+    manifest = {"song": "a,=cmd|' /C calc'!A0;+b", "models": {"=1": "-2"}, "depth": -1}
+    results.attrs["manifest"] = manifest
+    write_sweep(results, tmp_path / "results.csv")
+    again = read_sweep(tmp_path / "results.csv")
+    pd.testing.assert_frame_equal(again, results)
+    assert again.attrs["manifest"] == manifest
+    first, table = (tmp_path / "results.csv").read_text("utf-8").split("\n", 1)
+    cells = [cell for row in csv.reader(io.StringIO(table, newline="")) for cell in row]
+    cells += re.split("[,;]", first)
+    texts = [cell.strip() for cell in cells if not re.fullmatch(r"\s*[-+.e\d]+", cell)]
+    assert not [cell for cell in texts if cell.startswith(tuple("=+-@"))]
+
+
+def odd_tables(content):
+    """Tables with one thing wrong, and the word that the error has for it."""
+    first, header, row, *_ = content.splitlines()
+    cells = row.split(",")
+
+    def with_cell(index, value):
+        return "\n".join([first, header, ",".join([*cells[:index], value, *cells[index + 1 :]])])
+
+    yield "wide", "\n".join([first, ",".join(map(str, range(300_000)))]), "columns are others"
+    yield "none", "", "not JSON"
+    yield "deep", "# " + "[" * 200_000, "nested too deeply"
+    yield "list", "\n".join(["# [1]", header, row]), "not a JSON object"
+    yield "nan", "\n".join(['# {"a": NaN}', header, row]), "NaN is not a number"
+    yield "longer", "\n".join([first, header, row + ",1"]), "is not the table"
+    yield "segment", with_cell(1, "-1"), "'segment_seconds' holds '-1.0'"
+    yield "overlap", with_cell(2, "inf"), "'overlap' holds 'inf'"
+    yield "shifts", with_cell(3, "1e400"), "is not the table"
+    yield "flag", with_cell(4, "maybe"), "is not the table"
+    yield "text", with_cell(6, "many"), "is not the table"
+    yield "rtf", with_cell(13, ""), "'rtf' holds 'nan'"
+    yield "model", with_cell(0, ""), "'model' holds"
+
+
+def test_an_odd_table_is_one_clear_error(tmp_path, v0_1):
+    content = (v0_1 / "sweep.csv").read_text("utf-8")
+    for name, text, words in odd_tables(content):
+        (tmp_path / f"{name}.csv").write_text(text, "utf-8")
+        with pytest.raises(ParameterError, match=words):
+            read_sweep(tmp_path / f"{name}.csv")
+    write_sweep(read_sweep(v0_1 / "sweep.csv"), tmp_path / "results.json")
+    fields = json.loads((tmp_path / "results.json").read_bytes())
+    for name, value in (("model", 3), ("padded", "no"), ("calls", [1]), ("shifts", 10**400)):
+        changed = {**fields, "rows": [{**fields["rows"][0], name: value}]}
+        (tmp_path / "odd.json").write_text(json.dumps(changed))
+        with pytest.raises(ParameterError, match="is not the table of a sweep"):
+            read_sweep(tmp_path / "odd.json")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes in folders there")
+def test_a_table_that_is_a_pipe_or_endless_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "endless.json").symlink_to("/dev/zero")
+    with (tmp_path / "long.csv").open("wb") as file:
+        file.truncate(10**10)
+    for name in ("pipe.csv", "endless.json", "long.csv"):
+        with pytest.raises(ParameterError, match="not a regular file|longer than"):
+            read_sweep(tmp_path / name)
+
+
 def test_every_column_is_explained():
     assert all(COLUMNS.values())
     assert set(SETTING_COLUMNS) <= set(COLUMNS)
+
+
+def test_a_sweep_store_of_version_0_1_is_used_or_ignored(v0_1):
+    usage = SweepStore().usage()
+    assert (usage.results, usage.kept) == (1, 2)
+    results = sweep(
+        v0_1 / "song.wav",
+        "tiny",
+        segments=[0.125],
+        overlaps=[0.25],
+        padded=[False],
+        excerpt_seconds=0.375,
+        device="cpu",
+    )
+    before = read_sweep(v0_1 / "sweep.csv")
+    assert (results["error"] == "").all()
+    assert list(results["source"]) == list(before["source"])
+    assert list(results["agreement_db"]) == pytest.approx(list(before["agreement_db"]), abs=0.1)

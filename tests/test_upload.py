@@ -271,7 +271,15 @@ def test_malformed_messages_are_ignored(
     assert upload.wait(0).read_bytes() == song
 
 
-@pytest.mark.parametrize("size", [-1, 0])
+def test_a_page_sets_no_trait(upload: SongUpload) -> None:
+    before = upload.get_state()
+    state = {"state": "done", "path": "x.wav", "message": "x", "_upload_id": "x", "_esm": "x"}
+    upload._handle_msg({"content": {"data": {"method": "update", "state": state}}})
+    assert upload.get_state() == before
+    assert upload.path == ""
+
+
+@pytest.mark.parametrize("size", [-1, 0, -(10**400)])
 def test_empty_files_are_refused(
     upload: SongUpload, browser: Browser, folder: Path, size: int
 ) -> None:
@@ -475,6 +483,11 @@ def test_a_file_that_was_there_is_not_removed(
     browser.send_file("notes.txt", b"mine" * 100)
     assert upload.state == "failed"
     assert names(folder) == ["notes.txt"]
+
+
+def test_a_size_beyond_all_numbers_is_refused(upload: SongUpload, browser: Browser) -> None:
+    browser.start("song.wav", 10**400)
+    assert "MB are taken here" in upload.error
 
 
 def test_too_large_files_are_refused_at_once(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from stemlab._typing import AudioArray, StrPath
 from stemlab.audio.arrays import RATE_RANGE_HZ, check_rate, first_not_finite
 from stemlab.audio.reading import ForwardFile
 from stemlab.errors import OutputError, ParameterError
+from stemlab.files import atomic_file
 
-__all__ = ["FORMATS", "OutputFormat", "check_output_format", "write_file"]
+__all__ = ["FORMATS", "OutputFormat", "check_output_format", "write_file", "write_to"]
 
 # libvorbis overflows the stack when it is handed a very long block.
 _BLOCK_SAMPLES = 65_536
@@ -41,14 +41,14 @@ class OutputFormat:
         Without the dot.
     bits : tuple of int
         Allowed bits per sample, the default first; 32 means float. Empty for lossy formats.
-    sample_rates : tuple of int or range, in Hz
+    sample_rates : tuple of range, in Hz
         Sample rates that the encoder takes.
     """
 
     name: str
     extension: str
     bits: tuple[int, ...]
-    sample_rates: tuple[int, ...] | range
+    sample_rates: tuple[range, ...]
 
     @property
     def default_bits(self) -> int | None:
@@ -60,16 +60,25 @@ _LOW, _HIGH = RATE_RANGE_HZ
 
 FORMATS: Mapping[str, OutputFormat] = MappingProxyType(
     {
-        "wav": OutputFormat("wav", "wav", (32, 24, 16), range(_LOW, _HIGH + 1)),
-        "flac": OutputFormat("flac", "flac", (24, 16), range(_LOW, 655_350 + 1)),
+        "wav": OutputFormat("wav", "wav", (32, 24, 16), (range(_LOW, _HIGH + 1),)),
+        # A frame of FLAC states its rate in Hz with 16 bits, above that in tens of Hz.
+        "flac": OutputFormat(
+            "flac",
+            "flac",
+            (24, 16),
+            (range(_LOW, 65_535 + 1), range(65_540, 655_350 + 1, 10)),
+        ),
         "mp3": OutputFormat(
             "mp3",
             "mp3",
             (),
-            (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
+            tuple(
+                range(rate, rate + 1)
+                for rate in (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+            ),
         ),
         # Above 200 kHz libvorbis has no settings and libsndfile 1.2.2 crashes.
-        "ogg": OutputFormat("ogg", "ogg", (), range(_LOW, 200_000 + 1)),
+        "ogg": OutputFormat("ogg", "ogg", (), (range(_LOW, 200_000 + 1),)),
     }
 )
 """The formats of `write_file`, by name."""
@@ -115,19 +124,21 @@ def check_output_format(
         )
         raise ParameterError(f"bits={bits!r} does not go with format={format!r}; {allowed}")
     if sample_rate is not None:
-        check_rate("sample_rate", sample_rate)
-        rates = known.sample_rates
-        if sample_rate not in rates:
-            allowed = (
-                f"{rates.start} to {rates.stop - 1}"
-                if isinstance(rates, range)
-                else ", ".join(map(str, rates))
-            )
+        rate = check_rate("sample_rate", sample_rate)
+        if not any(rate in rates for rates in known.sample_rates):
+            allowed = ", ".join(map(_describe_rates, known.sample_rates))
             raise ParameterError(
                 f"sample_rate={sample_rate!r} does not go with format={format!r}, which takes "
                 f"{allowed} Hz; resample, or choose wav"
             )
     return known.default_bits if bits is None else bits
+
+
+def _describe_rates(rates: range) -> str:
+    if len(rates) == 1:
+        return f"{rates[0]}"
+    steps = "" if rates.step == 1 else f" in steps of {rates.step}"
+    return f"{rates[0]} to {rates[-1]}{steps}"
 
 
 def write_file(
@@ -187,30 +198,50 @@ def write_file(
     -----
     Integer samples are rounded to the nearest value, without dither.
     """
+    target = Path(path)
+    _check_target(target)
+    try:
+        with atomic_file(target) as handle:
+            return write_to(
+                handle,
+                target,
+                blocks,
+                sample_rate,
+                channels,
+                format=format,
+                bits=bits,
+                gain=gain,
+                clamp=clamp,
+                samples=samples,
+            )
+    except OutputError:
+        raise
+    except OSError as error:
+        raise _output_error(target, error.strerror) from error
+
+
+def write_to(
+    handle: BinaryIO,
+    target: Path,
+    blocks: Iterable[AudioArray],
+    sample_rate: int,
+    channels: int,
+    *,
+    format: str = "wav",
+    bits: int | None = None,
+    gain: float = 1.0,
+    clamp: bool = False,
+    samples: int | None = None,
+) -> int:
+    """Write to an open unbuffered file what `write_file` writes; `target` names it in errors."""
     bits = check_output_format(format, bits, sample_rate)
     if channels not in (1, 2):
         raise ParameterError(f"channels={channels!r} must be 1 or 2")
     if not math.isfinite(gain):
         raise ParameterError(f"gain={gain!r} must be a finite number")
-    target = Path(path)
-    _check_target(target)
     container = _container(format, bits, channels, samples)
-    partial = target.parent / f".stemlab-{secrets.token_hex(8)}.part"
-    try:
-        handle = partial.open("x+b", buffering=0)
-    except OSError as error:
-        raise _output_error(target, error.strerror) from error
-    try:
-        with handle:
-            pieces = _pieces(blocks, sample_rate, channels, gain, clamp)
-            written = _write(handle, target, container, bits, sample_rate, channels, pieces)
-        try:
-            os.replace(partial, target)
-        except OSError as error:
-            raise _output_error(target, error.strerror) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return written
+    pieces = _pieces(blocks, sample_rate, channels, gain, clamp)
+    return _write(handle, target, container, bits, sample_rate, channels, pieces)
 
 
 def _output_error(target: Path, reason: str | None) -> OutputError:

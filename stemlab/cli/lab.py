@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from stemlab._assets import asset_dir
 from stemlab._isolation import SERVED_FOLDER, child
 from stemlab._version import __version__
 from stemlab.errors import MissingDependencyError, OutputError, ParameterError
-from stemlab.files import write_atomically
+from stemlab.files import parse_json, read_bounded, write_atomically
 
 __all__ = ["copy_notebooks", "run"]
 
@@ -28,6 +29,7 @@ _SETTINGS = _ASSETS / "lab"
 # Holds a kernel that reads no settings where its notebook lies, and a template of Voilà's that
 # fetches nothing from elsewhere.
 _JUPYTER = _ASSETS / "jupyter"
+_MOST_BYTES = 16_000_000
 
 
 def run(options: argparse.Namespace) -> int:
@@ -112,11 +114,13 @@ def copy_notebooks(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _sources(notebook: Path) -> list[str] | None:
-    """Text and code; None where the file is no notebook any more."""
+    """Text and code; None where the file is not a notebook, or one with long outputs."""
     try:
-        cells = json.loads(notebook.read_bytes())["cells"]
-        return ["".join(each["source"]) for each in cells]
+        cells = parse_json(read_bounded(notebook, _MOST_BYTES))["cells"]
+        return ["".join(cell["source"]) for cell in cells]
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            return None
         raise OutputError(f"cannot read '{notebook}': {error.strerror}.", notebook) from error
     except (ValueError, TypeError, KeyError):
         return None

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from stemlab.errors import StemlabError
-from stemlab.runs import peak_memory_bytes
+from stemlab.results import peak_memory_bytes
 from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
 from stemlab.sweeps.measuring import warm_up
 from stemlab.sweeps.models import ModelSource, make_separator

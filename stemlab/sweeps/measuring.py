@@ -24,9 +24,9 @@ from stemlab import audio as audio_io
 from stemlab import errors
 from stemlab._isolation import child
 from stemlab._models.devices import peak_device_bytes, reset_peak
-from stemlab._partial import ScratchFolder
 from stemlab._typing import AudioArray
 from stemlab.errors import OutOfMemoryError, SeparationError, StemlabError
+from stemlab.files import ScratchFolder
 from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
 from stemlab.sweeps.grading import grade
 from stemlab.sweeps.models import ModelSource, make_separator
@@ -271,7 +271,7 @@ def measure(
         run.stems,
         separator.plan(samples, settings),
         long_run=material.long_run,
-        complete=len(run.stems) == len(separator.sources),
+        offered=separator.sources,
         bsseval=task.measures.bsseval,
     )
     figures["wall_seconds"] = run.wall_seconds

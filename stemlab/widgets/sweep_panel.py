@@ -538,6 +538,7 @@ def _cell(setting: SweepSetting, select: Callable[[SweepSetting], None]) -> ipyw
     button = ipywidgets.Button(
         description="…", disabled=True, layout=ipywidgets.Layout(width="100%", margin="0")
     )
+    button.add_class("stemlab-loads-mixer")
     button.on_click(lambda _: select(setting))
     return button
 

@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import shutil
+import sys
 import threading
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,19 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import anywidget
 import traitlets
 
 from stemlab import audio
 from stemlab._typing import StrPath
 from stemlab.errors import AudioError, OutputError, ParameterError, StemlabError
 from stemlab.files import Folder, WorkFolder, abandoned_folders
-from stemlab.runs import file_safe
+from stemlab.results import file_safe
+from stemlab.widgets._page import STATIC, PageWidget
 from stemlab.widgets._served import is_served, panel_path
 
 __all__ = ["SongUpload"]
 
-_STATIC = Path(__file__).parent / "static"
 _OWNER, _DRAFT = "upload", "song.upload"
 # What the files of a folder may take together before visitors of a page can add no more.
 _SERVED_BYTES = 8 * 1024**3
@@ -65,7 +65,7 @@ class _Upload:
                 self.work.close()
 
 
-class SongUpload(anywidget.AnyWidget):
+class SongUpload(PageWidget):
     """Upload a song from the browser's machine to a folder of the kernel's.
 
     The last expression of a cell shows a button, which is also a place to drop a file. Files of
@@ -112,8 +112,8 @@ class SongUpload(anywidget.AnyWidget):
     SongUpload(folder='songs', state='idle')
     """
 
-    _esm = _STATIC / "upload.js"
-    _css = _STATIC / "upload.css"
+    _esm = STATIC / "upload.js"
+    _css = STATIC / "upload.css"
 
     state = traitlets.Enum(["idle", "uploading", "done", "cancelled", "failed"], "idle").tag(
         sync=True
@@ -209,7 +209,7 @@ class SongUpload(anywidget.AnyWidget):
             try:
                 match content:
                     case {"kind": "start", "id": str(id_), "name": str(name), "size": int(size)}:
-                        self._start(id_, name, size)
+                        self._start(id_, name, max(0, min(size, sys.maxsize)))
                     case {"kind": "piece", "id": str(id_), "offset": int(offset)} if buffers:
                         if upload := self._find(id_):
                             self._take(upload, offset, memoryview(buffers[0]).cast("B"))
