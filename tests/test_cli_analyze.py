@@ -152,3 +152,14 @@ def test_what_does_not_work_is_said_in_a_line(folder, capsys, arguments, code, w
     assert words in error
     assert len(error.splitlines()) == 1
     assert files_in(folder) == before
+
+
+def test_a_recording_that_is_too_long_is_one_line(folder, capsys, monkeypatch):
+    monkeypatch.setattr("stemlab.audio.reading._MOST_BYTES", 8 * 5 * RATE)
+    assert run("song.wav") == 3
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "'song.wav' is too long to be held in memory: 9 s or more." in said.err
+    assert "at most 5 s" in said.err
+    assert said.err.count("\n") == 1
+    assert files_in(folder) == ["song.wav"]

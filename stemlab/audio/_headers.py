@@ -180,7 +180,7 @@ def _flac_loudspeakers(file: BinaryIO) -> tuple[str, ...] | None:
 
 
 def _opus_loudspeakers(first_page: bytes) -> tuple[str, ...] | None:
-    """Families of channel mappings above 1 are no loudspeakers: ambisonics, or what the user says."""
+    """Mapping families above 1 name no loudspeakers: ambisonics, or what only the user knows."""
     at = first_page.find(b"OpusHead")
     return (_UNKNOWN,) if at >= 0 and first_page[at + 18 : at + 19] > b"\x01" else None
 
