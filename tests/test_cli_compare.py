@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,23 @@ def test_what_is_wrong_is_one_line(pair, capsys, arguments, code, words):
     assert words in said.err
     assert len(said.err.splitlines()) == 1
     assert not Path("comparison.png").exists()
+
+
+@pytest.mark.parametrize("options", [["--time", "0,1"], ["--time", "599,600"], []])
+def test_a_long_recording_is_not_held_in_memory(pair, unsaved, capsys, monkeypatch, options):
+    # Ten minutes of silence: 53 MB of samples in a file of 0.1 MB.
+    monkeypatch.setattr("stemlab.audio.reading._MOST_BYTES", 20_000_000)
+    with soundfile.SoundFile("long.flac", "w", RATE, 1, format="FLAC") as file:
+        for _ in range(600):
+            file.write(np.zeros(RATE, np.int16))
+    tracemalloc.start()
+    try:
+        assert run("long.flac", "long.flac", *options, "--quiet") == 0
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 40_000_000
+    assert capsys.readouterr() == ("", "")
 
 
 def test_seams_are_those_of_the_run(tmp_path, monkeypatch, unsaved, capsys):
