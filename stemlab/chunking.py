@@ -19,6 +19,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from stemlab._checks import check_seconds, is_number
 from stemlab._typing import AudioArray
 from stemlab.errors import ParameterError
 
@@ -34,6 +35,9 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float32]
 
+# No network takes nearly as much at once; the crossfade of such a segment fits into memory.
+_LONGEST_SEGMENT_SECONDS = 3600
+
 
 def check_overlap(overlap: float) -> None:
     """Refuse an overlap outside [0, 1).
@@ -48,37 +52,38 @@ def check_overlap(overlap: float) -> None:
     ParameterError
         If `overlap` is not a number in [0, 1).
     """
-    if not _is_number(overlap) or not 0 <= overlap < 1:
+    if not is_number(overlap) or not 0 <= overlap < 1:
         raise ParameterError(
             f"overlap={overlap!r} is not a fraction in [0, 1). Pass 0 for no overlap, or for "
             "instance 0.25, the default; a run takes 1 / (1 - overlap) times as long as without."
         )
 
 
-def check_segment_seconds(segment_seconds: float | None) -> None:
-    """Refuse a segment that is not a positive, finite length.
+def check_segment_seconds(segment_seconds: float | Fraction) -> float | Fraction:
+    """Refuse a segment that is not longer than nothing, or longer than an hour.
 
     Parameters
     ----------
-    segment_seconds : float, > 0, or None
-        Length of a model input; None stands for the model's own.
+    segment_seconds : float or Fraction, in (0, 3600]
+        Length of a model input.
+
+    Returns
+    -------
+    segment_seconds : float or Fraction
+        A plain number, whatever kind was passed.
 
     Raises
     ------
     ParameterError
-        If `segment_seconds` is not positive and finite.
+        If `segment_seconds` is outside its range.
     """
-    if segment_seconds is None:
-        return
-    if not _is_number(segment_seconds) or not 0 < segment_seconds < float("inf"):
-        raise ParameterError(
-            f"segment_seconds={segment_seconds!r} is not a positive number of seconds. "
-            "Leave it out for the model's own segment."
-        )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, Fraction, np.number)) and not isinstance(value, bool)
+    return check_seconds(
+        "segment_seconds",
+        segment_seconds,
+        above=True,
+        most=_LONGEST_SEGMENT_SECONDS,
+        advice="Leave it out for the model's own segment.",
+    )
 
 
 def triangular_window(samples: int) -> FloatArray:
@@ -146,7 +151,7 @@ class ChunkPlan:
         Length of the recording at `sample_rate`.
     sample_rate : int, in Hz
         Rate of the model.
-    segment_seconds : float or Fraction, > 0
+    segment_seconds : float or Fraction, in (0, 3600]
         Length of a segment.
     overlap : float, in [0, 1)
         Fraction of a segment shared with the next.
@@ -197,8 +202,10 @@ class ChunkPlan:
             raise ParameterError(
                 f"samples={self.samples} is empty. A plan needs at least 1 sample."
             )
-        check_segment_seconds(float(self.segment_seconds))
+        segment_seconds = check_segment_seconds(self.segment_seconds)
+        object.__setattr__(self, "segment_seconds", segment_seconds)
         check_overlap(self.overlap)
+        object.__setattr__(self, "overlap", float(self.overlap))
         if self.segment_samples < 1:
             raise ParameterError(
                 f"segment_seconds={float(self.segment_seconds):g} is shorter than one sample at "

@@ -116,6 +116,7 @@ def test_counts_of_a_plan_are_those_of_its_chunks(samples, segment, overlap, sta
     assert chunks[-1].stop == samples
 
 
+@settings(deadline=None)
 @given(
     samples=st.integers(1, 3000),
     segment=st.integers(1, 400),
@@ -243,12 +244,22 @@ def test_window_rises_in_equal_steps_to_one_and_falls_again(samples):
     np.testing.assert_allclose(window, steps / steps.max(), rtol=1e-6)
 
 
-def test_a_segment_is_a_positive_number_or_none_for_the_models_own():
-    for good in (None, 1, 0.5, Fraction(39, 5), np.float32(2)):
-        check_segment_seconds(good)
-    for bad in (0, -1.0, True, "1", float("inf"), float("nan"), 1j, [1.0]):
-        with pytest.raises(ParameterError, match="not a positive number of seconds"):
+def test_a_segment_is_a_positive_number_up_to_an_hour():
+    for good in (1, 0.5, Fraction(39, 5), np.float32(2), np.float16(8), np.int8(8), 3600):
+        assert check_segment_seconds(good) == good
+        assert type(check_segment_seconds(good)) in (float, Fraction)
+    huge = (3600.1, 1e305, 10**400, Fraction(10**400), np.float64(1e305), np.longdouble(1e305))
+    for bad in (0, -1.0, True, "1", np.inf, np.nan, 1j, np.complex64(1), [1.0], None, *huge):
+        with pytest.raises(
+            ParameterError, match=r"not a number of seconds above 0 and at most 3,600\. Leave it"
+        ):
             check_segment_seconds(bad)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.int8, np.float32])
+def test_small_types_of_numpy_do_not_overflow_in_a_plan(kind):
+    plan = ChunkPlan(samples=10**6, sample_rate=44_100, segment_seconds=kind(8))
+    assert plan.segment_samples == 8 * 44_100
 
 
 @pytest.mark.parametrize(
@@ -261,6 +272,7 @@ def test_a_segment_is_a_positive_number_or_none_for_the_models_own():
         ({"overlap": 0.9999}, "hop of no sample"),
         ({"segment_seconds": 0}, "segment_seconds=0"),
         ({"segment_seconds": float("inf")}, "segment_seconds=inf"),
+        ({"segment_seconds": 1e305}, r"segment_seconds=1e\+305"),
         ({"segment_seconds": 1e-4}, "shorter than one sample"),
         ({"samples": 0}, "samples=0"),
     ],

@@ -251,3 +251,12 @@ def test_seams_are_those_of_the_run(tmp_path, monkeypatch, unsaved, capsys):
         Path("changed.json").write_text(json.dumps(changed))
         assert run("song.wav", "--seams", "changed.json") == 2
         assert "incomplete or was changed" in capsys.readouterr().err
+
+
+def test_seams_of_a_run_of_version_0_1(v0_1, unsaved, capsys):
+    stem = v0_1 / "result" / "song" / "vocals.flac"
+    assert run(v0_1 / "song.wav", stem, "--seams", v0_1 / "result" / "song", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["seams_seconds"]
+    begins = range(-542, 6000, 1000)
+    expected = {edge for begin in begins for edge in (begin, begin + 2000) if 0 < edge < 6000}
+    assert found == pytest.approx([edge / 8000 for edge in sorted(expected)])

@@ -26,8 +26,8 @@ from hostile import Nursery, cases, mounted, permissions_hold
 from model_files import package
 
 from stemlab import AudioStemSeparator, OutputSettings, audio
-from stemlab._partial import PartialFolder, ScratchFolder
 from stemlab.errors import AudioError, OutputError
+from stemlab.files import ScratchFolder
 from stemlab.results import read_run
 from stemlab.sweeps.store import SweepStore
 
@@ -188,7 +188,7 @@ def test_scratch_of_a_killed_process_goes_with_the_next_start(tmp_path, monkeypa
     code = (
         "import os, signal, sys, tempfile\n"
         "tempfile.tempdir = sys.argv[1]\n"
-        "from stemlab._partial import ScratchFolder\n"
+        "from stemlab.files import ScratchFolder\n"
         "folder = ScratchFolder()\n"
         "open(folder.name + '/big', 'wb').write(bytes(1000))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -521,19 +521,3 @@ def test_the_clock_is_set_back(separator, song, tmp_path, monkeypatch):
     assert not abandoned.exists()
     separator.separate_file(song, tmp_path / "out")
     whole(tmp_path / "out")
-
-
-def test_an_earlier_result_that_cannot_be_put_back_is_kept(tmp_path):
-    folder = PartialFolder(tmp_path, "song")
-    (folder.path / "earlier-0").write_bytes(b"before")
-    note = {"draft": "new", "final": str(tmp_path / "a" / "stem.wav"), "earlier": "earlier-0"}
-    (folder.path / "moves.json").write_text(json.dumps([note]), "utf-8")
-    folder.close(keep=True)
-    # The folder that it belongs to is not there: the move back fails.
-    with pytest.raises(OutputError, match=r"was cut off .* cannot be put back"):
-        PartialFolder(tmp_path, "song")
-    assert (folder.path / "earlier-0").read_bytes() == b"before"
-    (tmp_path / "a").mkdir()
-    PartialFolder(tmp_path, "song").close(keep=False)
-    assert (tmp_path / "a" / "stem.wav").read_bytes() == b"before"
-    assert [each.name for each in tmp_path.iterdir()] == ["a"]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import json
 import math
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import stat
@@ -16,6 +19,7 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -323,7 +327,8 @@ def test_a_failed_setting_is_a_row_and_the_others_go_on(song, store):
         ({"overlaps": []}, "overlaps is empty"),
         ({"overlaps": [0.1, 0.1]}, "names a value twice"),
         ({"overlaps": 0.5}, "overlaps=0.5 is not a list"),
-        ({"segments": [0]}, "segment_seconds=0 is not a positive"),
+        ({"segments": [0]}, "segment_seconds=0 is not a number of seconds above 0"),
+        ({"segments": [1e305]}, r"segment_seconds=1e\+305 .* at most 3,600. Leave it out"),
         ({"segments": ["long"]}, "segment_seconds='long'"),
         ({"shifts": [-1]}, "shifts=-1"),
         ({"padded": ["no"]}, "padded='no' is neither"),
@@ -336,6 +341,10 @@ def test_a_failed_setting_is_a_row_and_the_others_go_on(song, store):
         ({"sample_rate": 10}, "sample_rate=10"),
         ({"excerpt_seconds": 0}, "excerpt_seconds=0 is not a number of seconds above 0"),
         ({"excerpt_seconds": math.nan}, "excerpt_seconds=nan"),
+        ({"excerpt_seconds": 1e305}, r"excerpt_seconds=1e\+305 .* at most 10,000,000. Leave it"),
+        ({"excerpt_seconds": 10**400}, "excerpt_seconds=1000.* at most 10,000,000"),
+        ({"excerpt_seconds": np.complex64(1)}, "excerpt_seconds=.*is not a number of seconds"),
+        ({"excerpt_start_seconds": 1e305}, r"excerpt_start_seconds=1e\+305"),
         ({"excerpt_start_seconds": -1}, "excerpt_start_seconds=-1"),
         ({"excerpt_start_seconds": 5, "excerpt_seconds": 1}, "behind the end"),
         ({"references": {"guitar": [0.0]}}, "references has guitar, and the models make drums"),
@@ -901,6 +910,21 @@ def test_peak_memory_is_that_of_each_setting_in_a_fresh_process(tmp_path):
     assert peaks[7.8] < ballast.nbytes
 
 
+def test_a_fresh_process_imports_nothing_planted(tmp_path, song, monkeypatch):
+    """But the caller's own factory, which may lie in the current folder as well."""
+    for name in ("stemlab", "torch", "json"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('planted')")
+    shutil.copy(planted.__file__, tmp_path / "networks_here.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep + str(tmp_path))
+    factory = import_module("networks_here").tiny
+    options = {**FREE, "segments": [1.0], "device": "cpu", "store": False}
+    results = sweep(song, factory, sample_rate=RATE, memory=True, **options)
+    assert not results["error"].any(), results["error"].iloc[0]
+
+
 def test_figures_do_not_depend_on_where_a_setting_runs(song):
     """Here, alone in a fresh process, in threads and in processes: the same figures."""
     options = {
@@ -1128,15 +1152,13 @@ def test_a_table_is_read_as_it_was_written(tmp_path, song, name):
     )
     write_sweep(results, tmp_path / name)
     again = read_sweep(tmp_path / name)
-    expected = results
-    if name.endswith(".csv"):
-        expected = results.replace({"model": {"a#b, c": "ano.b, c"}})
-    pd.testing.assert_frame_equal(again, expected)
+    pd.testing.assert_frame_equal(again, results)
     assert again.attrs["manifest"] == results.attrs["manifest"]
     if name.endswith(".csv"):
         plain = pd.read_csv(tmp_path / name, comment="#")
         assert list(plain.columns) == list(COLUMNS)
         assert len(plain) == len(results)
+        assert set(plain["model"]) == {"a#b, c", "d"}
     else:
         text = (tmp_path / name).read_text("utf-8")
         json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -1152,6 +1174,106 @@ def test_what_is_no_table_is_refused(tmp_path):
         read_sweep(tmp_path / "missing.json")
 
 
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "'=1",
+    "''=1",
+    " =1",
+    "'quoted'",
+    "2024",
+]
+
+
+def test_no_cell_of_a_table_is_a_formula(tmp_path, v0_1):
+    results = pd.concat([read_sweep(v0_1 / "sweep.csv").iloc[:1]] * len(FORMULAS))
+    results = results.reset_index(drop=True)
+    results["model"] = pd.Series(FORMULAS, dtype=object)
+    results["note"] = pd.Series([f"{text}, {text}" for text in FORMULAS], dtype=object)
+    manifest = {"song": "a,=cmd|' /C calc'!A0;+b", "models": {"=1": "-2"}, "depth": -1}
+    results.attrs["manifest"] = manifest
+    write_sweep(results, tmp_path / "results.csv")
+    again = read_sweep(tmp_path / "results.csv")
+    pd.testing.assert_frame_equal(again, results)
+    assert again.attrs["manifest"] == manifest
+    first, table = (tmp_path / "results.csv").read_text("utf-8").split("\n", 1)
+    cells = [cell for row in csv.reader(io.StringIO(table, newline="")) for cell in row]
+    cells += re.split("[,;]", first)
+    texts = [cell.strip() for cell in cells if not re.fullmatch(r"\s*[-+.e\d]+", cell)]
+    assert not [cell for cell in texts if cell.startswith(tuple("=+-@"))]
+
+
+def odd_tables(content):
+    """Tables with one thing wrong, and the word that the error has for it."""
+    first, header, row, *_ = content.splitlines()
+    cells = row.split(",")
+
+    def with_cell(index, value):
+        return "\n".join([first, header, ",".join([*cells[:index], value, *cells[index + 1 :]])])
+
+    yield "wide", "\n".join([first, ",".join(map(str, range(300_000)))]), "columns are others"
+    yield "none", "", "not JSON"
+    yield "deep", "# " + "[" * 200_000, "nested too deeply"
+    yield "list", "\n".join(["# [1]", header, row]), "not a JSON object"
+    yield "nan", "\n".join(['# {"a": NaN}', header, row]), "NaN is not a number"
+    yield "longer", "\n".join([first, header, row + ",1"]), "is not the table"
+    yield "segment", with_cell(1, "-1"), "'segment_seconds' holds '-1.0'"
+    yield "overlap", with_cell(2, "inf"), "'overlap' holds 'inf'"
+    yield "shifts", with_cell(3, "1e400"), "is not the table"
+    yield "flag", with_cell(4, "maybe"), "is not the table"
+    yield "text", with_cell(6, "many"), "is not the table"
+    yield "rtf", with_cell(13, ""), "'rtf' holds 'nan'"
+    yield "model", with_cell(0, ""), "'model' holds"
+
+
+def test_an_odd_table_is_one_clear_error(tmp_path, v0_1):
+    content = (v0_1 / "sweep.csv").read_text("utf-8")
+    for name, text, words in odd_tables(content):
+        (tmp_path / f"{name}.csv").write_text(text, "utf-8")
+        with pytest.raises(ParameterError, match=words):
+            read_sweep(tmp_path / f"{name}.csv")
+    write_sweep(read_sweep(v0_1 / "sweep.csv"), tmp_path / "results.json")
+    fields = json.loads((tmp_path / "results.json").read_bytes())
+    for name, value in (("model", 3), ("padded", "no"), ("calls", [1]), ("shifts", 10**400)):
+        changed = {**fields, "rows": [{**fields["rows"][0], name: value}]}
+        (tmp_path / "odd.json").write_text(json.dumps(changed))
+        with pytest.raises(ParameterError, match="is not the table of a sweep"):
+            read_sweep(tmp_path / "odd.json")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes in folders there")
+def test_a_table_that_is_a_pipe_or_endless_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "endless.json").symlink_to("/dev/zero")
+    with (tmp_path / "long.csv").open("wb") as file:
+        file.truncate(10**10)
+    for name in ("pipe.csv", "endless.json", "long.csv"):
+        with pytest.raises(ParameterError, match="not a regular file|longer than"):
+            read_sweep(tmp_path / name)
+
+
 def test_every_column_is_explained():
     assert all(COLUMNS.values())
     assert set(SETTING_COLUMNS) <= set(COLUMNS)
+
+
+def test_a_sweep_store_of_version_0_1_is_used_or_ignored(v0_1):
+    usage = SweepStore().usage()
+    assert (usage.results, usage.kept) == (1, 2)
+    results = sweep(
+        v0_1 / "song.wav",
+        "tiny",
+        segments=[0.125],
+        overlaps=[0.25],
+        padded=[False],
+        excerpt_seconds=0.375,
+        device="cpu",
+    )
+    before = read_sweep(v0_1 / "sweep.csv")
+    assert (results["error"] == "").all()
+    assert list(results["source"]) == list(before["source"])
+    assert list(results["agreement_db"]) == pytest.approx(list(before["agreement_db"]), abs=0.1)

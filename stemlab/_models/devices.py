@@ -21,14 +21,17 @@ __all__ = [
     "resolve_device",
 ]
 
-# What the allocators of CPU and MPS say, and Python where a thread finds no room; CUDA has an
-# exception class of its own.
+# What the allocators of CPU and MPS say, and Python where a thread finds no room. PyTorch's own
+# allocator on CUDA has an exception class; the libraries beside it (cuBLAS, cuDNN, cuFFT) only
+# name a status.
 _OUT_OF_MEMORY_WORDS = (
     "can't allocate memory",
     "not enough memory",
     "out of memory",
     "bad_alloc",
     "can't start new thread",
+    "alloc_failed",
+    "allocation_failed",
 )
 # oneDNN names what it could not do, not why. What it does not support fails with longer messages
 # ("could not create a primitive descriptor for ..."); these, as a whole, come from lack of memory.

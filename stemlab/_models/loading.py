@@ -7,8 +7,11 @@ the very same buffer was right. Nothing in a file can name a class or run code.
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -22,6 +25,7 @@ from torch import nn
 from stemlab._models.devices import is_out_of_memory
 from stemlab._models.spec import MemberSpec, ModelSpec
 from stemlab.errors import MissingDependencyError, ModelRefusedError
+from stemlab.files import ScratchFolder
 from stemlab.registry import (
     InstalledFile,
     ModelManifest,
@@ -41,6 +45,8 @@ __all__ = [
     "spec_of_network",
 ]
 
+# Of the cache of PyTorch's compiler, which stemlab does not use.
+_COMPILER_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 # Building a network takes time by these, even where no weight is made.
 _MOST = {"depth": 12, "t_layers": 64, "dconv_depth": 16, "sources": 64, "multi_freqs": 16}
@@ -225,6 +231,7 @@ def build_network(network: NetworkEntry, label: str) -> nn.Module:
             f"allowed are {', '.join(sorted(ARCHITECTURES))}",
         )
     architecture: Any = ARCHITECTURES[network.architecture]()
+    _load_compiler()
     arguments = dict(network.arguments)
     unknown = set(arguments) - set(inspect.signature(architecture).parameters)
     if unknown:
@@ -253,6 +260,22 @@ def build_network(network: NetworkEntry, label: str) -> nn.Module:
             label, f"comes with arguments that {network.architecture} does not take ({said})"
         ) from error
     return module
+
+
+def _load_compiler() -> None:
+    """Import the compiler of PyTorch, which the meta device needs, with a private cache folder.
+
+    It makes that folder at once. In the temporary folder, its name is known beforehand, so that a
+    file of that name, of anybody's, would stop every separation.
+    """
+    if "torch._dynamo" in sys.modules or _COMPILER_VARIABLE in os.environ:
+        return
+    with ScratchFolder() as folder:
+        os.environ[_COMPILER_VARIABLE] = folder
+        try:
+            import_module("torch._dynamo")
+        finally:
+            del os.environ[_COMPILER_VARIABLE]
 
 
 def _check_state(

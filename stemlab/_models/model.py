@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from torch import nn
@@ -14,7 +13,7 @@ from stemlab._models.loading import load_network, spec_of_network
 from stemlab._models.spec import check_channels, spec_of_manifest
 from stemlab._typing import StrPath
 from stemlab.errors import ModelNotFoundError, OutOfMemoryError
-from stemlab.registry import asked_for, find_model, installed_file, is_folder
+from stemlab.registry import asked_for, find_model, installed_file
 
 __all__ = ["Model"]
 
@@ -34,7 +33,9 @@ class Model:
     spec : ModelSpec
     device : Device
     request : str or None
-        What was asked for; None for a ready network, which has no name to ask for it again.
+        What was asked for, as it was typed; None for a ready network, which has no name.
+    resolved_request : str or None
+        What asks for the same model from any folder: `request`, or the absolute path of a folder.
 
     Raises
     ------
@@ -48,6 +49,7 @@ class Model:
         self.device = device
         self._network_version = network_version
         self.request: str | None = None
+        self.resolved_request: str | None = None
         self._ready: list[nn.Module] = []
         self._runners: dict[int, NetworkRunner] = {}
         self._weights_sha256: dict[int, str] = {}
@@ -56,10 +58,11 @@ class Model:
             self.spec, self._ready = spec_of_network(model)
             self._network = model
         else:
-            name = asked_for(model)
-            self._manifest = find_model(name)
-            # A folder is found again from anywhere, a registered name is not a place.
-            self.request = os.path.abspath(name) if is_folder(name) else self._manifest.name
+            self.request = asked_for(model)
+            self._manifest = find_model(self.request)
+            self.resolved_request = (
+                str(self._manifest.folder) if self._manifest.kind == "folder" else self.request
+            )
             self.spec = spec_of_manifest(self._manifest)
         check_channels(self.spec)
 

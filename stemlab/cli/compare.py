@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 
+from stemlab._text import printable
 from stemlab._typing import AudioArray
 from stemlab.audio import read_file, read_info
 from stemlab.errors import AudioError, ParameterError
@@ -207,12 +208,13 @@ def _facts(comparison: SpectralComparison, files: dict[str, str]) -> dict[str, A
 
 def _table(comparison: SpectralComparison) -> Iterable[str]:
     reference = comparison.reference
-    width = max(9, *map(len, comparison.powers))
+    width = max(9, *(len(printable(name)) for name in comparison.powers))
 
     def row(name: str, distance: str, cells: Iterable[str]) -> str:
-        return f"{name:{width}}{distance:>10}" + "".join(f"{each:>7}" for each in cells)
+        return f"{printable(name):{width}}{distance:>10}" + "".join(f"{each:>7}" for each in cells)
 
-    yield f"In dB. Octave bands in Hz: the level of {reference}, and what the others have more."
+    shown = printable(reference)
+    yield f"In dB. Octave bands in Hz: the level of {shown}, and what the others have more."
     yield ""
     yield row("", "distance", map(band_name, comparison.band_hz))
     yield row(reference, "", map(_number, comparison.band_levels_db[reference]))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from stemlab._text import printable
 from stemlab.errors import ParameterError
 
-__all__ = ["COLORS", "panels", "share_time"]
+__all__ = ["COLORS", "panels", "share_time", "show_plainly"]
 
 # Okabe and Ito's colours without the yellow, which is too pale for a line on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
@@ -74,3 +78,10 @@ def share_time(lanes: npt.NDArray[np.object_], start_seconds: float, stop_second
     for lane in lanes:
         lane.set_xlim(start_seconds, stop_seconds)
     lanes[-1].set_xlabel("Time (s)")
+
+
+def show_plainly(texts: Iterable[Text]) -> None:
+    """Show names of any kind: a "$" begins no formula, and control characters are escaped."""
+    for text in texts:
+        text.set_parse_math(False)
+        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))

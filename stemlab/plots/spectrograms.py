@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import AutoLocator, EngFormatter, FixedLocator, NullFormatter, NullLocator
 
 from stemlab.errors import ParameterError
-from stemlab.plots._panels import COLORS, panels, share_time
+from stemlab.plots._panels import COLORS, panels, share_time, show_plainly
 from stemlab.spectra import SpectralComparison, SpectralGrid, compare_spectra
 
 __all__ = ["band_name", "compare_spectrograms", "draw_comparison"]
@@ -175,7 +175,7 @@ def draw_comparison(
         mesh = _draw_lane(lane, comparison, levels[name], (-max_db_range, 0), "magma")
         _mark(lane, seams)
         lane.set_ylabel("Frequency (Hz)")
-        lane.set_title(_short(name), loc="left", parse_math=False)
+        show_plainly([lane.set_title(_short(name), loc="left")])
     share_time(places[:, 0], start, stop)
     figure = places[0, 0].figure
     label = "Level (dB, loudest = 0)"
@@ -191,12 +191,12 @@ def draw_comparison(
         mesh = _draw_lane(lane, comparison, minus, limits, "RdBu_r")
         _mark(lane, seams)
         distance = comparison.log_spectral_distance_db[name]
-        lane.set_title(
+        title = lane.set_title(
             f"minus {_short(comparison.reference)}: log-spectral distance "
             + ("–" if np.isnan(distance) else f"{distance:.1f} dB"),
             loc="left",
-            parse_math=False,
         )
+        show_plainly([title])
     share_time(lanes, start, stop)
     # Inside the margin that the legend above or below needs anyway.
     bar = lanes[0].inset_axes((1.02, 0, 0.02, 1))
@@ -360,9 +360,7 @@ def _draw_bands(panel: Axes, comparison: SpectralComparison, others: Sequence[st
     panel.grid(axis="y", alpha=0.3)
     panel.set_xlabel("Octave band (Hz)")
     panel.set_ylabel("Difference (dB)")
-    panel.set_title(
-        f"octave bands, minus {_short(comparison.reference)}", loc="left", parse_math=False
-    )
+    title = panel.set_title(f"octave bands, minus {_short(comparison.reference)}", loc="left")
     legend = panel.legend(
         drawn,
         [_short(each, 20) for each in others],
@@ -372,8 +370,7 @@ def _draw_bands(panel: Axes, comparison: SpectralComparison, others: Sequence[st
         fontsize="small",
         frameon=False,
     )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    show_plainly([title, *legend.get_texts()])
 
 
 def _link(levels: npt.NDArray[np.object_], differences: npt.NDArray[np.object_]) -> None:

@@ -129,7 +129,10 @@ def run_plans(fields: Mapping[str, Any]) -> tuple[ChunkPlan, ...]:
     number of calls.
     """
     try:
-        return tuple(_plan(fields, plan) for plan in fields["plan"])
+        plans = tuple(_plan(fields, plan) for plan in fields["plan"])
+        if sum(plan.calls for plan in plans) > _MOST_SEGMENTS:
+            raise ValueError(f"its plans have more than {_MOST_SEGMENTS} segments")
+        return plans
     except (KeyError, TypeError, ArithmeticError, AssertionError, AttributeError) as error:
         raise ValueError(f"a plan is incomplete or was changed ({error!r:.80})") from error
 

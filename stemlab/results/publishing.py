@@ -313,15 +313,34 @@ def _undo(work: WorkFolder, out: Folder, moves: Sequence[_Move]) -> None:
         for move in new:
             if _exists(out, move.name):
                 with _opened(out, move.name) as (folder, last):
-                    if folder.owns(last) and folder.digest(last) == move.sha256:
-                        folder.remove(last)
+                    _take_back(work, str(move.draft), folder, last, move.sha256)
         # The manifest was moved first, so it comes back last: until then, it can be tried again.
         for move in reversed(moves):
-            earlier = move.earlier
-            if earlier and work.owns(earlier) and work.digest(earlier) == move.sha256:
+            if move.earlier is not None:
                 with _opened(out, move.name) as (folder, last):
-                    work.move(earlier, folder, last)
+                    _put_back(work, move.earlier, folder, last, move.sha256)
     work.remove(_RECORD)
+
+
+def _take_back(work: WorkFolder, draft: str, folder: Folder, last: str, sha256: str) -> None:
+    """Bring a new file back into the working folder, if it has left it."""
+    if _are_one(work, draft, folder, last):  # Killed in the middle of a move.
+        folder.remove(last)
+    elif work.stat(draft) is None and folder.owns(last) and folder.digest(last) == sha256:
+        folder.move(last, work, draft)
+
+
+def _put_back(work: WorkFolder, earlier: str, folder: Folder, last: str, sha256: str) -> None:
+    """Bring a file of the earlier result back to its place, if it has left it."""
+    if _are_one(work, earlier, folder, last):
+        work.remove(earlier)
+    elif work.owns(earlier) and work.digest(earlier) == sha256:
+        work.move(earlier, folder, last)
+
+
+def _are_one(folder: Folder, name: str, other: Folder, other_name: str) -> bool:
+    facts, others = folder.stat(name), other.stat(other_name)
+    return facts is not None and others is not None and os.path.samestat(facts, others)
 
 
 def _to_json(moves: Sequence[_Move]) -> bytes:

@@ -273,7 +273,7 @@ def _encode(
                 format=output.format,
                 bits=output.bits,
                 gain=gain,
-                clamp=output.clip == "clamp",
+                clamp=output.clamps,
                 samples=samples,
             )
         return draft
@@ -287,7 +287,7 @@ def _settle_gain(peak: float, output: OutputSettings) -> tuple[float, list[str]]
     if output.holds_any_level or peak <= 1:
         return 1.0, []
     level = f"The stems peak at {20 * math.log10(peak):.2f} dB above full scale"
-    if output.clip == "clamp":
+    if output.clamps:
         return 1.0, [f"{level}: cut off there, as asked."]
     return 1 / peak, [f"{level}: all were scaled by {1 / peak:.6f}."]
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from stemlab._typing import StrPath
 from stemlab.audio import file_digest, stream_file
-from stemlab.errors import AudioError, ModelRefusedError, ParameterError
+from stemlab.errors import AudioError, ModelNotFoundError, ModelRefusedError, ParameterError
 from stemlab.files import ScratchFolder
+from stemlab.registry import is_folder
 from stemlab.results import read_run, stem_records
 from stemlab.separation.events import SegmentDone
 from stemlab.separation.separator import AudioStemSeparator
@@ -154,7 +155,15 @@ def _same_model(model: dict[str, Any], device: str, batch_size: int) -> AudioSte
             f"the run was made with a ready network ({model['name']}), which a manifest cannot "
             "name. Repeat it from Python with the same network."
         )
-    separator = AudioStemSeparator(model["request"], device=device, batch_size=batch_size)
+    try:
+        separator = AudioStemSeparator(model["request"], device=device, batch_size=batch_size)
+    except ModelNotFoundError as error:
+        if not is_folder(model["request"]) or os.path.isabs(model["request"]):
+            raise
+        raise ModelNotFoundError(
+            f"the run was made with the model folder {model['request']!r}, which is not in the "
+            "current folder. Change to the folder in which the run was started, and try again."
+        ) from error
     if separator.model_sha256 != model["sha256"]:
         raise ModelRefusedError(
             f"model {model['name']!r} is not the one of that run: its digest is "

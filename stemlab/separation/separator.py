@@ -97,11 +97,19 @@ class AudioStemSeparator:
 
     @property
     def request(self) -> str | None:
-        """What asks for the same model again: a registered name or the path of a folder.
+        """What the model was asked for, as it was typed: a registered name or a folder.
 
         None for a ready network.
         """
         return self._model.request
+
+    @property
+    def resolved_request(self) -> str | None:
+        """What asks for the same model from any folder; a relative path is made absolute.
+
+        None for a ready network.
+        """
+        return self._model.resolved_request
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -142,7 +142,8 @@ def _source(name: str, model: SweepModel, version: str | None) -> ModelSource:
     sha256, stems = separator.model_sha256, separator.sources
     if not isinstance(model, nn.Module):
         pads = find_model(model).segment_policy != "free"
-        return ModelSource(name, separator.request, None, None, sha256, identity, stems, pads)
+        request = separator.resolved_request
+        return ModelSource(name, request, None, None, sha256, identity, stems, pads)
     return ModelSource(name, None, factory, model, sha256, identity, stems, pads_by_default=True)
 
 
