@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, cast
+from typing import IO, Any, BinaryIO, Literal
 
 import filelock
 import platformdirs
@@ -53,7 +53,6 @@ _LOCK_NAME = "lock"
 _WORK_NAMES = re.compile(
     r"(?!moves)(lock|journal|earlier-\d+|[^/\\]+\.(f32|wav|flac|mp3|ogg|json|safetensors|upload))"
 )
-# A concurrent cleanup may delete a new folder before it is locked.
 _TRIES = 3
 _BLOCK_BYTES = 1 << 20
 # Some systems have no handles of folders; there, names are looked up anew each time.
@@ -109,10 +108,14 @@ def read_bounded(path: Path, at_most: int, *, follow_links: bool = True) -> byte
     if not follow_links:
         _refuse_link(path)
     with os.fdopen(os.open(path, _READ | (0 if follow_links else _NO_LINK)), "rb") as file:
-        _check_regular(file.fileno(), path)
-        # One byte more, in case the file grows while it is read.
-        content = file.read(at_most + 1)
-    if len(content) > at_most:
+        return _read_at_most(file, at_most, path)
+
+
+def _read_at_most(file: BinaryIO, at_most: int, path: Path) -> bytes:
+    size = _check_regular(file.fileno(), path).st_size
+    # As much is set aside as is asked for. One byte more, in case the file grows while it is read.
+    content = b"" if size > at_most else file.read(size + 1)
+    if max(size, len(content)) > at_most:
         raise OSError(errno.EFBIG, f"it is longer than {at_most} bytes", str(path))
     return content
 
@@ -258,6 +261,10 @@ class Folder:
         except FileNotFoundError:
             return None
 
+    def is_own(self) -> bool:
+        """Tell whether the folder belongs to this user."""
+        return _is_own(os.stat(self.path if self._handle is None else self._handle))
+
     def owns(self, name: str) -> bool:
         """Tell whether a name is a regular file of this user's."""
         facts = self.stat(name)
@@ -283,13 +290,26 @@ class Folder:
         opened: BinaryIO = open(self.path / name, mode, buffering, opener=opener)  # noqa: SIM115
         return opened
 
+    def open_own(self, name: str, *, make: bool = False) -> BinaryIO:
+        """Open a regular file of this user's that has no other name, for reading and writing."""
+        if self._handle is None and self.stat(name) is not None:
+            _refuse_link(self.path / name)
+        flags = os.O_RDWR | (_READ & ~os.O_RDONLY) | _NO_LINK | (os.O_CREAT if make else 0)
+        descriptor = os.open(self._at(name), flags, 0o666, dir_fd=self._handle)
+        try:
+            facts = _check_regular(descriptor, self.path / name)
+            if facts.st_nlink > 1 or not _is_own(facts):
+                reason = "it belongs to another user, or has another name as well"
+                raise OSError(errno.EPERM, reason, str(self.path / name))
+            return os.fdopen(descriptor, "r+b")
+        except BaseException:
+            os.close(descriptor)
+            raise
+
     def read(self, name: str, at_most: int) -> bytes:
         """Read a regular file of at most so many bytes."""
         with self.open(name) as file:
-            content = file.read(at_most + 1)
-        if len(content) > at_most:
-            raise OSError(errno.EFBIG, f"it is longer than {at_most} bytes", str(self.path / name))
-        return content
+            return _read_at_most(file, at_most, self.path / name)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a new file and wait until the disk has it."""
@@ -379,8 +399,8 @@ def _is_own(facts: os.stat_result) -> bool:
 
 
 def _is_private(facts: os.stat_result) -> bool:
-    """Tell whether nobody but this user can change what a folder holds."""
-    return _is_own(facts) and not (os.name == "posix" and facts.st_mode & 0o022)
+    """Tell whether a folder is this user's and not everybody can change what it holds."""
+    return _is_own(facts) and not (os.name == "posix" and facts.st_mode & stat.S_IWOTH)
 
 
 # ---------------------------------------------------------------- locks, folders of a process
@@ -391,18 +411,14 @@ def lock_file(folder: Folder, name: str = _LOCK_NAME, *, make: bool = False) -> 
 
     Closing it releases the lock. Raises OSError, also where the file system has no locks.
     """
-    flags = os.O_RDWR | (_READ & ~os.O_RDONLY) | _NO_LINK | (os.O_CREAT if make else 0)
-    descriptor = os.open(folder._at(name), flags, 0o666, dir_fd=folder._handle)
+    file = folder.open_own(name, make=make)
     try:
-        facts = _check_regular(descriptor, folder.path / name)
-        if facts.st_nlink > 1 or not _is_own(facts):
-            raise OSError(errno.EPERM, "it is not a lock of yours", str(folder.path / name))
-        if filelock.lock_descriptor(descriptor, blocking=False):
-            return cast(BinaryIO, os.fdopen(descriptor, "r+b"))
+        if filelock.lock_descriptor(file.fileno(), blocking=False):
+            return file
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
-    os.close(descriptor)
+    file.close()
     return None
 
 
@@ -413,15 +429,20 @@ class WorkFolder(Folder):
     """
 
     def __init__(self, parent: Path, owner: str) -> None:
-        def make() -> str:
-            return tempfile.mkdtemp(prefix=f"{_PREFIX}{owner}-", suffix=_SUFFIX, dir=parent)
-
         self._parent = Folder(parent)
+        self._handle, self._lock = None, None
+
+        def make() -> None:
+            Folder.close(self)
+            name = f"{_PREFIX}{owner}-{secrets.token_hex(4)}{_SUFFIX}"
+            os.mkdir(self._parent._at(name), 0o700, dir_fd=self._parent._handle)
+            Folder.__init__(self, parent / name, inside=self._parent)
+            self._lock = _claim(self)
+
         try:
-            path, self._lock = _new_folder(make)
-            super().__init__(path, inside=self._parent)
+            _try_again(make)
         except BaseException:
-            self._parent.close()
+            self._leave()
             raise
 
     @classmethod
@@ -489,15 +510,15 @@ class ScratchFolder(tempfile.TemporaryDirectory[str]):
     """A temporary folder that goes even where its process is killed: the next one removes it."""
 
     def __init__(self) -> None:
-        self.name = ""
         _remove_abandoned_scratch()
-        _, self._lock = _new_folder(self._make)
+        self._lock: BinaryIO | None = None
 
-    def _make(self) -> str:
-        if self.name:
-            super().cleanup()
-        super().__init__(prefix=_SCRATCH_PREFIX, ignore_cleanup_errors=True)
-        return self.name
+        def make() -> None:
+            super(ScratchFolder, self).__init__(prefix=_SCRATCH_PREFIX, ignore_cleanup_errors=True)
+            with Folder(Path(self.name)) as folder:
+                self._lock = _claim(folder)
+
+        _try_again(make)
 
     def cleanup(self) -> None:
         """Remove it."""
@@ -506,22 +527,27 @@ class ScratchFolder(tempfile.TemporaryDirectory[str]):
         super().cleanup()
 
 
-def _new_folder(make: Callable[[], str]) -> tuple[Path, BinaryIO | None]:
-    """Make a folder and lock it; without a lock where the file system has none."""
-    for _ in range(_TRIES):
-        path = Path(make())
-        try:
-            with Folder(path) as folder:
-                lock = lock_file(folder, make=True)
-                if lock is not None and folder.stat(_LOCK_NAME) is not None:
-                    return path, lock
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return path, None
+def _try_again(make: Callable[[], None]) -> None:
+    """Make a folder and lock it; a concurrent cleanup may delete it in between."""
+    for _ in range(_TRIES - 1):
+        with suppress(FileNotFoundError):
+            return make()
+    return make()
+
+
+def _claim(folder: Folder) -> BinaryIO | None:
+    """Lock a new folder; None where the file system has no locks."""
+    try:
+        lock = lock_file(folder, make=True)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return None
+    if lock is None or folder.stat(_LOCK_NAME) is None:
         if lock is not None:
             lock.close()
-    return Path(make()), None
+        raise FileNotFoundError(errno.ENOENT, "it was taken for abandoned", str(folder.path))
+    return lock
 
 
 def _remove_abandoned_scratch() -> None:

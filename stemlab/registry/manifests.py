@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from stemlab._typing import StrPath
 from stemlab.errors import ModelError, ModelRefusedError
-from stemlab.registry.files import parse_json, read_bounded, refuse_digest
+from stemlab.files import parse_json
+from stemlab.registry.files import read_bounded, refuse_digest
 
 __all__ = [
     "MANIFEST_NAME",
