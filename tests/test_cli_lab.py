@@ -80,6 +80,20 @@ def test_a_broken_notebook_stays(tmp_path):
     assert (tmp_path / NAMES[0]).read_text() == "half a noteb"
 
 
+@unix
+def test_a_planted_notebook_neither_hangs_nor_fills_memory(tmp_path):
+    command.copy_notebooks(tmp_path)
+    with (tmp_path / NAMES[0]).open("wb") as file:
+        file.truncate(10**10)
+    (tmp_path / NAMES[1]).write_text('{"cells":' + "[" * 500_000)
+    (tmp_path / NAMES[2]).write_text('{"cells": [{"source": [1]}]}')
+    assert command.copy_notebooks(tmp_path) == ([], NAMES[:3])
+    (tmp_path / NAMES[0]).unlink()
+    os.mkfifo(tmp_path / NAMES[0])
+    with pytest.raises(OutputError, match="not a regular file"):
+        command.copy_notebooks(tmp_path)
+
+
 def test_folders_that_cannot_be(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ParameterError, match="is not a folder. Name one"):

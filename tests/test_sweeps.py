@@ -1233,6 +1233,7 @@ def odd_tables(content):
     yield "deep", "# " + "[" * 200_000, "nested too deeply"
     yield "list", "\n".join(["# [1]", header, row]), "not a JSON object"
     yield "nan", "\n".join(['# {"a": NaN}', header, row]), "NaN is not a number"
+    yield "rows", "\n".join([first, header, *(5_001 * [row])]), "5001 rows, more than 5000"
     yield "longer", "\n".join([first, header, row + ",1"]), "is not the table"
     yield "segment", with_cell(1, "-1"), "'segment_seconds' holds '-1.0'"
     yield "overlap", with_cell(2, "inf"), "'overlap' holds 'inf'"
