@@ -173,7 +173,7 @@ def _is_recorded(folder: Folder, name: str, recorded: Collection[str]) -> bool:
 
 def _keep(folder: Folder, name: str) -> None:
     kept = f"{name}.{secrets.token_hex(4)}.kept"
-    folder.move(name, folder, kept)
+    folder.replace(name, folder, kept)  # In one step: a name that is new.
     _log.warning(
         "%r was damaged, or is not stemlab's: it is kept as %r", str(folder.path / name), kept
     )
