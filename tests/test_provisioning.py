@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -809,6 +810,22 @@ def test_nothing_of_anybodys_is_touched(
     assert facts.st_ino in inodes or plant is hard_link
     if plant is folder_of_theirs:
         assert (planted / "thesis.txt").read_text("utf-8") == "years of work"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_processes_that_add_and_remove_at_once(downloads, store, unparsed, hub):
+    (downloads / "one").write_bytes(hub)
+
+    def work():
+        for _ in range(5):
+            assert add_model("mine", downloads / "one", sha256=digest(hub)).name == "mine"
+            with suppress(ModelNotFoundError):  # The other one was quicker.
+                remove_model("mine")
+
+    with ThreadPoolExecutor(2) as pool:
+        assert not any(pool.map(lambda _: killed_at(sys.maxsize, work), range(2)))
+    assert own_names() == []
+    assert {each.name for each in store.iterdir()} == {".lock", "registry.json"}
 
 
 def test_a_models_folder_that_cannot_be_made_is_said(tmp_path, monkeypatch, downloads, pickled):
