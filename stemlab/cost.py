@@ -23,13 +23,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from stemlab._models.identity import digest_of
 from stemlab._models.spec import ModelSpec
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import OutputError, ParameterError
 from stemlab.files import cache_dir, parse_json, read_bounded, write_atomically
-from stemlab.results import package_versions
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
 __all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration", "fit_memory"]
@@ -368,22 +367,14 @@ def _calibration(
     *,
     fresh: bool,
 ) -> tuple[float, ...]:
-    key = json.dumps(
-        [
-            separator.model_sha256,
-            separator.device,
-            separator.batch_size,
-            torch.get_num_threads(),
-            [platform.node(), platform.machine(), os.cpu_count()],
-            package_versions(),
-            lengths,
-        ]
-    )
-    known = {} if fresh else _read_calibrations()
-    taken = known.get(key)
+    identity = separator.identity
+    machine = [platform.node(), platform.machine(), os.cpu_count()]
+    key = digest_of({**identity, "machine": machine, "lengths": lengths})
+    taken = None if fresh else _read_calibrations().get(key)
     if not (isinstance(taken, list) and len(taken) == len(lengths) and all(map(_is_time, taken))):
         taken = _measure(separator, lengths)
-        _write_calibration(key, taken)
+        if identity["model"] is not None:
+            _write_calibration(key, taken)
     fixed, linear, square = call
     return tuple(
         seconds / (fixed + linear * length + square * length**2)

@@ -53,7 +53,6 @@ _LOCK_NAME = "lock"
 _WORK_NAMES = re.compile(
     r"(?!moves)(lock|journal|earlier-\d+|[^/\\]+\.(f32|wav|flac|mp3|ogg|json|safetensors|upload))"
 )
-# A concurrent cleanup may delete a new folder before it is locked.
 _TRIES = 3
 _BLOCK_BYTES = 1 << 20
 # Some systems have no handles of folders; there, names are looked up anew each time.
@@ -400,8 +399,8 @@ def _is_own(facts: os.stat_result) -> bool:
 
 
 def _is_private(facts: os.stat_result) -> bool:
-    """Tell whether nobody but this user can change what a folder holds."""
-    return _is_own(facts) and not (os.name == "posix" and facts.st_mode & 0o022)
+    """Tell whether a folder is this user's and not everybody can change what it holds."""
+    return _is_own(facts) and not (os.name == "posix" and facts.st_mode & stat.S_IWOTH)
 
 
 # ---------------------------------------------------------------- locks, folders of a process
@@ -430,15 +429,20 @@ class WorkFolder(Folder):
     """
 
     def __init__(self, parent: Path, owner: str) -> None:
-        def make() -> str:
-            return tempfile.mkdtemp(prefix=f"{_PREFIX}{owner}-", suffix=_SUFFIX, dir=parent)
-
         self._parent = Folder(parent)
+        self._handle, self._lock = None, None
+
+        def make() -> None:
+            Folder.close(self)
+            name = f"{_PREFIX}{owner}-{secrets.token_hex(4)}{_SUFFIX}"
+            os.mkdir(self._parent._at(name), 0o700, dir_fd=self._parent._handle)
+            Folder.__init__(self, parent / name, inside=self._parent)
+            self._lock = _claim(self)
+
         try:
-            path, self._lock = _new_folder(make)
-            super().__init__(path, inside=self._parent)
+            _try_again(make)
         except BaseException:
-            self._parent.close()
+            self._leave()
             raise
 
     @classmethod
@@ -506,15 +510,15 @@ class ScratchFolder(tempfile.TemporaryDirectory[str]):
     """A temporary folder that goes even where its process is killed: the next one removes it."""
 
     def __init__(self) -> None:
-        self.name = ""
         _remove_abandoned_scratch()
-        _, self._lock = _new_folder(self._make)
+        self._lock: BinaryIO | None = None
 
-    def _make(self) -> str:
-        if self.name:
-            super().cleanup()
-        super().__init__(prefix=_SCRATCH_PREFIX, ignore_cleanup_errors=True)
-        return self.name
+        def make() -> None:
+            super(ScratchFolder, self).__init__(prefix=_SCRATCH_PREFIX, ignore_cleanup_errors=True)
+            with Folder(Path(self.name)) as folder:
+                self._lock = _claim(folder)
+
+        _try_again(make)
 
     def cleanup(self) -> None:
         """Remove it."""
@@ -523,22 +527,27 @@ class ScratchFolder(tempfile.TemporaryDirectory[str]):
         super().cleanup()
 
 
-def _new_folder(make: Callable[[], str]) -> tuple[Path, BinaryIO | None]:
-    """Make a folder and lock it; without a lock where the file system has none."""
-    for _ in range(_TRIES):
-        path = Path(make())
-        try:
-            with Folder(path) as folder:
-                lock = lock_file(folder, make=True)
-                if lock is not None and folder.stat(_LOCK_NAME) is not None:
-                    return path, lock
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return path, None
+def _try_again(make: Callable[[], None]) -> None:
+    """Make a folder and lock it; a concurrent cleanup may delete it in between."""
+    for _ in range(_TRIES - 1):
+        with suppress(FileNotFoundError):
+            return make()
+    return make()
+
+
+def _claim(folder: Folder) -> BinaryIO | None:
+    """Lock a new folder; None where the file system has no locks."""
+    try:
+        lock = lock_file(folder, make=True)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return None
+    if lock is None or folder.stat(_LOCK_NAME) is None:
         if lock is not None:
             lock.close()
-    return Path(make()), None
+        raise FileNotFoundError(errno.ENOENT, "it was taken for abandoned", str(folder.path))
+    return lock
 
 
 def _remove_abandoned_scratch() -> None:

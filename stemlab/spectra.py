@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from stemlab._checks import MOST_SECONDS
 from stemlab._typing import AudioArray
 from stemlab.audio.arrays import as_signals, check_rate
 from stemlab.errors import ParameterError
@@ -75,10 +76,10 @@ class SpectralGrid:
                 f"frequency_scale={self.frequency_scale!r} is not known. "
                 f"Choose one of {', '.join(FREQUENCY_SCALES)}."
             )
-        for name in ("time_range_seconds", "frequency_range_hz"):
+        for name, most in (("time_range_seconds", MOST_SECONDS), ("frequency_range_hz", np.inf)):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _check_range(name, value))
+                object.__setattr__(self, name, _check_range(name, value, most))
 
     @property
     def hop_samples(self) -> int:
@@ -354,14 +355,16 @@ class _Distance:
         return _db(self._other / self._frames) - _db(self._reference / self._frames)
 
 
-def _check_range(name: str, value: object) -> tuple[float, float]:
+def _check_range(name: str, value: object, most: float) -> tuple[float, float]:
     try:
         low, high = map(float, value)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         low = high = float("nan")
-    if not 0 <= low < high < np.inf:
+    if not 0 <= low < high <= most or high == np.inf:
+        limit = "" if most == np.inf else f" and at most {most:,}"
         raise ParameterError(
-            f"{name}={value!r} is not a range. Pass two numbers of at least 0, the smaller first."
+            f"{name}={value!r} is not a range. Pass two numbers of at least 0{limit}, the smaller "
+            "first."
         )
     return low, high
 

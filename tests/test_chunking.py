@@ -116,6 +116,7 @@ def test_counts_of_a_plan_are_those_of_its_chunks(samples, segment, overlap, sta
     assert chunks[-1].stop == samples
 
 
+@settings(deadline=None)
 @given(
     samples=st.integers(1, 3000),
     segment=st.integers(1, 400),
@@ -243,12 +244,22 @@ def test_window_rises_in_equal_steps_to_one_and_falls_again(samples):
     np.testing.assert_allclose(window, steps / steps.max(), rtol=1e-6)
 
 
-def test_a_segment_is_a_positive_number_or_none_for_the_models_own():
-    for good in (None, 1, 0.5, Fraction(39, 5), np.float32(2)):
-        check_segment_seconds(good)
-    for bad in (0, -1.0, True, "1", float("inf"), float("nan"), 1j, [1.0]):
-        with pytest.raises(ParameterError, match="not a positive number of seconds"):
+def test_a_segment_is_a_positive_number_up_to_an_hour():
+    for good in (1, 0.5, Fraction(39, 5), np.float32(2), np.float16(8), np.int8(8), 3600):
+        assert check_segment_seconds(good) == good
+        assert type(check_segment_seconds(good)) in (float, Fraction)
+    huge = (3600.1, 1e305, 10**400, Fraction(10**400), np.float64(1e305), np.longdouble(1e305))
+    for bad in (0, -1.0, True, "1", np.inf, np.nan, 1j, np.complex64(1), [1.0], None, *huge):
+        with pytest.raises(
+            ParameterError, match=r"not a number of seconds above 0 and at most 3,600\. Leave it"
+        ):
             check_segment_seconds(bad)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.int8, np.float32])
+def test_small_types_of_numpy_do_not_overflow_in_a_plan(kind):
+    plan = ChunkPlan(samples=10**6, sample_rate=44_100, segment_seconds=kind(8))
+    assert plan.segment_samples == 8 * 44_100
 
 
 @pytest.mark.parametrize(
@@ -261,6 +272,7 @@ def test_a_segment_is_a_positive_number_or_none_for_the_models_own():
         ({"overlap": 0.9999}, "hop of no sample"),
         ({"segment_seconds": 0}, "segment_seconds=0"),
         ({"segment_seconds": float("inf")}, "segment_seconds=inf"),
+        ({"segment_seconds": 1e305}, r"segment_seconds=1e\+305"),
         ({"segment_seconds": 1e-4}, "shorter than one sample"),
         ({"samples": 0}, "samples=0"),
     ],
@@ -280,9 +292,10 @@ def test_impossible_plans_are_refused(change, message):
     starts=st.lists(st.integers(-200, 0), min_size=1, max_size=3),
     members=st.integers(1, 2),
     place=st.floats(0, 1),
+    batch_size=st.integers(1, 4),
 )
 def test_a_run_can_begin_where_another_one_ended(
-    samples, segment, overlap, context, starts, members, place
+    samples, segment, overlap, context, starts, members, place, batch_size
 ):
     """To the last bit, though sums of single precision depend on their order."""
     if int((1 - overlap) * segment) < 1:
@@ -304,10 +317,13 @@ def test_a_run_can_begin_where_another_one_ended(
         return overlap_add(
             MixtureWindow(in_blocks(signal, 37), 2, samples),
             [plan] * members,
-            # Depends on where the chunk lies, as what a network makes does.
-            lambda member, inputs: np.cumsum(inputs, axis=-1)[:, None] + np.float32(member / 3),
+            # Depends on where the chunk lies, and on what else is in the call.
+            lambda member, inputs: (
+                (np.cumsum(inputs, axis=-1) + inputs.sum(axis=0))[:, None] + np.float32(member / 3)
+            ),
             gains=np.full((members, 1), 1 / members, np.float32),
             channels=2,
+            batch_size=batch_size,
             begin=begin,
             on_calls=lambda count, _: calls.append(count),
         )
@@ -317,13 +333,46 @@ def test_a_run_can_begin_where_another_one_ended(
     begin = blocks[int(place * (len(blocks) - 1))][0]
     rest = [*run(begin)]
     assert rest[0][0] == begin
+    assert sum(calls) == members * plan.calls_from(begin, batch_size)
     chunks = [each for start in starts for each in plan.chunks(start)]
     needed = sum(each.stop > begin for each in chunks) if begin else plan.calls
-    assert sum(calls) == members * needed == members * plan.calls_from(begin)
+    assert plan.calls_from(begin) == needed
+    assert plan.calls_from(begin, batch_size) - needed < batch_size * len(starts)
     np.testing.assert_array_equal(
         np.concatenate([each for _, each in rest], axis=-1), whole[..., begin:]
     )
     assert [*run(samples)] == []
+
+
+def test_a_resumed_run_makes_the_calls_of_one_run():
+    """With three chunks in a call, from every sample on, to the last bit."""
+    samples = 230
+    plan = ChunkPlan(samples, RATE, 0.05, 0.5, starts=(0, -17))
+    signal = np.random.default_rng(0).standard_normal((2, samples)).astype(np.float32)
+
+    def run(begin):
+        made = []
+
+        def estimate(_, inputs):
+            made.append(inputs.tobytes())
+            return (inputs + inputs.sum(axis=0))[:, None]
+
+        blocks = overlap_add(
+            MixtureWindow(in_blocks(signal, 37), 2, samples),
+            [plan],
+            estimate,
+            gains=np.ones((1, 1), np.float32),
+            channels=2,
+            batch_size=3,
+            begin=begin,
+        )
+        return np.concatenate([each for _, each in blocks], axis=-1), made
+
+    whole, calls = run(0)
+    for begin in range(samples):
+        rest, made = run(begin)
+        np.testing.assert_array_equal(rest, whole[..., begin:])
+        assert set(made) <= set(calls)
 
 
 @settings(max_examples=100, deadline=None)

@@ -149,6 +149,9 @@ def test_m4a_is_read_through_pyav(tmp_path):
         (["separate", "song.wav", "--overlap", "1"], 2, "overlap=1.0"),
         (["separate", "song.wav", "--segment", "99"], 2, "segment_seconds=99"),
         (["separate", "song.wav", "--segment", "nan"], 2, "segment_seconds=nan"),
+        (["separate", "song.wav", "--segment", "1e305"], 2, "segment_seconds=1e+305"),
+        (["sweep", "song.wav", "--excerpt", "1e305"], 2, "excerpt_seconds=1e+305"),
+        (["sweep", "song.wav", "--start", "1e305"], 2, "excerpt_start_seconds=1e+305"),
         (["separate", "song.wav", "--shifts", "x"], 2, "--shifts"),
         (["separate", "song.wav", "--sources", "piano"], 2, "piano"),
         (["separate", "song.wav", "--two-stems", "piano"], 2, "piano"),
@@ -380,6 +383,15 @@ def test_replay_tells_equal_from_different(tmp_path):
     different = run("replay", manifest, "--input", moved, check=1)
     assert "NOT equal" in different.stdout
     assert "bass: largest difference" in different.stdout
+    assert "Device, threads, batch size and versions are those of the run." in different.stdout
+    threads = fields["threads"]
+    fields["threads"], fields["versions"]["torch"] = threads + 1, "0.1\x1b"
+    del fields["versions"]["demucs"]
+    manifest.write_text(json.dumps(fields), "utf-8")
+    different = run("replay", manifest, "--input", moved, check=1)
+    assert f"threads: {threads + 1} in the recorded run, now {threads}\n" in different.stdout
+    assert "torch: '0.1\\x1b' in the recorded run, now '" in different.stdout
+    assert "demucs: not recorded, now" in different.stdout
     other = song(tmp_path / "other.wav", 0.4)
     assert "SHA-256 differs" in run("replay", manifest, "--input", other, check=3).stderr
 

@@ -291,17 +291,35 @@ def test_conda_environment_matches_pyproject() -> None:
     assert len(listed) == len(set(listed))
 
 
+def agree(version: str, changelog: str) -> bool:
+    """Whether a changelog is well-formed and its newest release, if any, is this version."""
+    headings = re.findall(r"^## \[(.+?)\](.*)$", changelog, re.MULTILINE)
+    released = headings[1:]
+    versions = [Version(name) for name, _ in released]
+    return (
+        headings[0] == ("Unreleased", "")
+        and all(re.fullmatch(r" - \d{4}-\d\d-\d\d", date) for _, date in released)
+        and versions == sorted(versions, reverse=True)
+        and (not versions or versions[0] == Version(version))
+    )
+
+
 def test_version_and_changelog_agree() -> None:
     assert "version" in PROJECT["dynamic"]
-    headings = re.findall(
-        r"^## \[(.+?)\](.*)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE
-    )
-    assert headings[0] == ("Unreleased", "")
-    released = [(name, date) for name, date in headings[1:]]
-    assert all(re.fullmatch(r" - \d{4}-\d\d-\d\d", date) for _, date in released)
-    versions = [Version(name) for name, _ in released]
-    assert versions == sorted(versions, reverse=True)
-    assert not versions or versions[0] == Version(PROJECT["version"])
+    assert PYPROJECT["tool"]["hatch"]["version"]["path"] == "stemlab/_version.py"
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert agree(stemlab.__version__, changelog)
+
+
+def test_the_next_release_agrees_with_the_changelog() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    released = changelog.replace("## [Unreleased]", "## [Unreleased]\n\n## [9.0.0] - 2030-01-31")
+    assert agree("9.0.0", released)
+    assert not agree("8.9.9", released)
+    assert not agree("9.0.0", released.replace("2030-01-31", "soon"))
+    assert not agree("9.0.0", released.replace("## [Unreleased]\n\n", ""))
+    later = released.replace("## [9.0.0]", "## [9.0.0] - 2030-01-31\n\n## [9.0.1]")
+    assert not agree("9.0.0", later)
 
 
 def test_licence_is_mit_and_covers_the_weights() -> None:

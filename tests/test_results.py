@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -356,6 +357,74 @@ def test_a_manifest_that_is_none(results, tmp_path, content):
     if content != "link":
         with pytest.raises(ParameterError, match=r"run\.json"):
             read_run(place)
+
+
+# ---------------------------------------------------------------- what version 0.1 left
+
+V0_1 = Path(__file__).parent / "fixtures" / "v0_1"
+
+
+@pytest.fixture
+def earlier_version(tmp_path):
+    """The song, a separator and a copy of what version 0.1 left of it."""
+
+    def copy(name):
+        return shutil.copytree(V0_1 / name, tmp_path / name)
+
+    return V0_1 / "song.wav", AudioStemSeparator(V0_1 / "models" / "tiny"), copy
+
+
+def test_a_result_of_version_0_1_is_replaced_only_on_demand(earlier_version):
+    song, separator, copy = earlier_version
+    out = copy("result")
+    before = files(out)
+    for output in (OutputSettings(), OutputSettings(format="flac", resume=True)):
+        with pytest.raises(OutputError, match=r"made by an earlier version.* Pass --force"):
+            separator.separate_file(song, out, output=output)
+    assert files(out) == before
+    vocals = out / "song" / "vocals.flac"
+    edited = vocals.read_bytes() + b"edited"
+    vocals.write_bytes(edited)
+    with pytest.raises(OutputError, match=r"vocals\.flac' exists and was changed since"):
+        separator.separate_file(song, out, output=OutputSettings(force=True))
+    assert files(out) == {**before, "song/vocals.flac": edited}
+    vocals.unlink()
+    separator.separate_file(song, out, output=OutputSettings(force=True))
+    assert set(whole(out)) == {"vocals", "other"}
+    assert read_run(out / "song")["schema"] == 2
+
+
+def test_two_stems_of_version_0_1_are_replaced(earlier_version):
+    song, separator, copy = earlier_version
+    out = copy("two-stems")
+    separator.separate_file(song, out, output=OutputSettings(force=True))
+    assert set(whole(out)) == {"vocals", "other"}
+
+
+def test_an_unfinished_run_of_version_0_1_is_begun_anew(earlier_version):
+    song, separator, copy = earlier_version
+    out = copy("unfinished")
+    result = separator.separate_file(song, out, output=OutputSettings(resume=True), overlap=0.5)
+    assert not [change for change in result.manifest["changes"] if "continued" in change]
+    whole(out)
+    assert os.listdir(out) == ["song"]
+
+
+def test_moves_of_version_0_1_are_named_and_left(earlier_version, caplog):
+    song, separator, copy = earlier_version
+    out = copy("killed-while-moving")
+    before = files(out)
+    with pytest.raises(OutputError, match=r"vocals\.flac' exists and was changed since"):
+        separator.separate_file(song, out, output=OutputSettings(force=True))
+    assert files(out) == before
+    assert "(earlier-0, earlier-1)" in caplog.text
+    # As the user is told: move away what is there, and it works.
+    os.rename(out / "song", out / "moved")
+    separator.separate_file(song, out)
+    after = files(out)
+    assert {name: after[name] for name in before if name.startswith(".")} == {
+        name: content for name, content in before.items() if name.startswith(".")
+    }
 
 
 # ---------------------------------------------------------------- plans that are read back

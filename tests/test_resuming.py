@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -9,11 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import planted
 import pytest
 import soundfile
+import torch
+from demucs.apply import BagOfModels
+from demucs.htdemucs import HTDemucs
 from hostile import mounted
 
 from stemlab import AudioStemSeparator, OutputSettings, ParameterError
@@ -128,6 +134,13 @@ def interrupted(separator, song, out, blocks, **options):
 
 
 @pytest.fixture
+def short_song(tmp_path, rng):
+    path = tmp_path / "short.wav"
+    soundfile.write(path, rng.uniform(-0.3, 0.3, (30_000, 2)), 44_100, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture
 def separator(tiny_htdemucs):
     return AudioStemSeparator(tiny_htdemucs)
 
@@ -183,6 +196,101 @@ def test_another_run_of_the_song_takes_nothing_over(separator, songs, tmp_path, 
     assert not [each for each in result.manifest["changes"] if "was continued, from" in each]
     assert digests(result) == digests(separator.separate_file(song, tmp_path / "w", **settings))
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["plain"]
+
+
+def _other_segment(network):
+    network.segment = Fraction(1, 2)
+
+
+def _other_padding(network):
+    network.use_train_segment = False
+
+
+def _other_class(network):
+    class Louder(HTDemucs):
+        def forward(self, mix):
+            return 2 * super().forward(mix)
+
+    network.__class__ = Louder
+
+
+def _other_hook(network):
+    network.register_forward_hook(lambda module, inputs, stems: 2 * stems)
+
+
+def _other_activation(network):
+    network.crosstransformer.layers[0].activation = torch.relu
+
+
+@pytest.mark.parametrize(
+    "change", [_other_segment, _other_padding, _other_class, _other_hook, _other_activation]
+)
+def test_a_network_gets_no_stems_of_another_with_its_weights(
+    tiny_htdemucs, short_song, tmp_path, change
+):
+    other = copy.deepcopy(tiny_htdemucs)
+    change(other)
+    _is_not_taken_over(tiny_htdemucs, other, short_song, tmp_path)
+
+
+def test_a_bag_gets_no_stems_of_one_with_other_gains(tiny_htdemucs, short_song, tmp_path):
+    bags = [
+        BagOfModels([tiny_htdemucs, tiny_htdemucs], weights=[gains, [1.0] * 4])
+        for gains in ([1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 1.0, 1.0])
+    ]
+    _is_not_taken_over(*bags, short_song, tmp_path)
+
+
+def _is_not_taken_over(network, other, song, out):
+    """The same network, made again, is recognised; the other one is not."""
+    resume = OutputSettings(resume=True)
+    AudioStemSeparator(network).separate_file(song, out, sources=["bass"], output=resume)
+    again = AudioStemSeparator(copy.deepcopy(network))
+    assert not again.separate_file(song, out, sources=["bass"], output=resume).repeated
+    with pytest.raises(OutputError, match="exists already"):
+        AudioStemSeparator(other).separate_file(song, out, sources=["bass"], output=resume)
+
+
+def test_a_network_of_ones_own_class_goes_on_with_a_version_alone(short_song, tmp_path, caplog):
+    output = OutputSettings(resume=True)
+
+    def run(version, shares=planted.SHARES):
+        network = planted.Planted(shares=shares)
+        separator = AudioStemSeparator(network, network_version=version)
+        return separator.separate_file(short_song, tmp_path / "out", output=output)
+
+    assert run("a").repeated
+    assert not run("a").repeated
+    assert not caplog.records
+    for version, shares in (("b", planted.SHARES), ("a", (1, 1, 1, 1)), (None, planted.SHARES)):
+        with pytest.raises(OutputError, match="exists already"):
+            run(version, shares)
+    assert "Pass network_version" in caplog.text
+
+
+def test_threads_are_recorded_and_part_of_the_key(separator, short_song, tmp_path):
+    output, threads = OutputSettings(resume=True), torch.get_num_threads()
+    result = separator.separate_file(short_song, tmp_path, sources=["bass"], output=output)
+    assert result.manifest["threads"] == threads
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.raises(OutputError, match="exists already"):
+            separator.separate_file(short_song, tmp_path, sources=["bass"], output=output)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_calls_of_several_segments_are_those_of_one_run(tiny_hdemucs, tmp_path, rng):
+    """What is computed together with a segment changes its last bits."""
+    song = tmp_path / "song.wav"
+    soundfile.write(song, rng.uniform(-0.3, 0.3, (5 * 44_100, 2)), 44_100, subtype="FLOAT")
+    separator = AudioStemSeparator(tiny_hdemucs, batch_size=3)
+    whole = separator.separate_file(song, tmp_path / "whole", sources=["bass"])
+    interrupted(separator, song, tmp_path / "out", 6, sources=["bass"])
+    output = OutputSettings(resume=True)
+    result = separator.separate_file(song, tmp_path / "out", sources=["bass"], output=output)
+    assert digests(result) == digests(whole)
+    assert any("was continued, from" in change for change in result.manifest["changes"])
 
 
 def test_a_mono_recording_goes_on_as_well(separator, songs, tmp_path):

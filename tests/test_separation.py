@@ -162,6 +162,11 @@ def test_finite_where_there_is_nothing_to_hear(networks, name, mixture):
         ("could not create a primitive", True),
         ("could not create a primitive descriptor for a convolution forward propagation", False),
         ("mat1 and mat2 shapes cannot be multiplied", False),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True),
+        ("cuFFT error: CUFFT_ALLOC_FAILED", True),
+        ("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED", False),
     ],
 )
 def test_what_counts_as_out_of_memory(message, expected):
@@ -242,6 +247,7 @@ def test_progress_is_complete_and_in_order(tiny_htdemucs, rng):
         ({"segment_seconds": 2}, "segment_seconds=2 is longer than the 1 s of"),
         ({"segment_seconds": 0.001}, "segment_seconds=0.001 is shorter"),
         ({"segment_seconds": -1}, "segment_seconds=-1"),
+        ({"segment_seconds": 1e305}, r"segment_seconds=1e\+305 .* at most 3,600"),
         ({"shifts": 101}, r"shifts=101 .*\[0, 100\]"),
         ({"shifts": 1.5}, "shifts=1.5"),
         ({"seed": -1}, "seed=-1"),
@@ -431,6 +437,20 @@ def test_loud_stems_in_an_integer_format(tiny_htdemucs, tmp_path, rng, clip, lou
         full = soundfile.read(exact.stems[name])[0]
         expected = full / peak if loudest is None else np.clip(full, -1, loudest)
         np.testing.assert_allclose(stem, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [None, 32])
+def test_float_wav_keeps_loud_stems_whatever_clip_says(tiny_htdemucs, tmp_path, rng, bits):
+    song = write(tmp_path / "song.wav", 20 * noise(rng, 5000))
+    separator = AudioStemSeparator(tiny_htdemucs)
+    result = separator.separate_file(
+        song, tmp_path / "out", output=OutputSettings(bits=bits, clip="clamp")
+    )
+    assert result.manifest["changes"] == []
+    peaks = {name: each["peak"] for name, each in result.manifest["stems"].items()}
+    assert max(peaks.values()) > 1
+    for name, path in result.stems.items():
+        assert np.abs(soundfile.read(path)[0]).max() == pytest.approx(peaks[name])
 
 
 def test_songs_of_one_name_do_not_meet(tiny_htdemucs, tmp_path, rng):
@@ -637,3 +657,32 @@ def test_peak_memory_does_not_grow_with_the_song(tmp_path, rng):
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
     assert peaks[1] < 1.02 * peaks[0]
+
+
+def test_a_file_in_the_temporary_folder_stops_no_separation(tmp_path):
+    """Of the name that PyTorch's compiler would give to the folder of its cache."""
+    (tmp_path / "torchinductor_somebody").touch()
+    code = (
+        "import os, stemlab\n"
+        "stemlab.AudioStemSeparator(device='cpu').separate_file(os.environ['SONG'], 'stems',\n"
+        "    segment_seconds=1, overlap=0, pad_to_training_segment=False)\n"
+        "print(os.environ.get('TORCHINDUCTOR_CACHE_DIR'))\n"
+    )
+    soundfile.write(tmp_path / "song.wav", np.zeros((4410, 2)), 44_100)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={
+            **{name: value for name, value in os.environ.items() if "INDUCTOR" not in name},
+            "SONG": str(tmp_path / "song.wav"),
+            "TMPDIR": str(tmp_path),
+            "LOGNAME": "somebody",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
+    # What the compiler was given instead is gone.
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {"song.wav", "stems", "torchinductor_somebody"}

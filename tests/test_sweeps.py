@@ -10,12 +10,14 @@ import math
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +25,13 @@ import pandas as pd
 import planted
 import pytest
 import soundfile
+import torch
 from demucs.apply import BagOfModels
 
 from stemlab._assets import demo_song_dir
-from stemlab._models.loading import known_code_digest
-from stemlab._partial import PartialFolder
+from stemlab._models.identity import code_is_known, network_digest
 from stemlab.errors import AudioError, ModelRefusedError, OutputError, ParameterError
+from stemlab.files import WorkFolder
 from stemlab.metrics import sdr
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps import (
@@ -322,7 +325,8 @@ def test_a_failed_setting_is_a_row_and_the_others_go_on(song, store):
         ({"overlaps": []}, "overlaps is empty"),
         ({"overlaps": [0.1, 0.1]}, "names a value twice"),
         ({"overlaps": 0.5}, "overlaps=0.5 is not a list"),
-        ({"segments": [0]}, "segment_seconds=0 is not a positive"),
+        ({"segments": [0]}, "segment_seconds=0 is not a number of seconds above 0"),
+        ({"segments": [1e305]}, r"segment_seconds=1e\+305 .* at most 3,600. Leave it out"),
         ({"segments": ["long"]}, "segment_seconds='long'"),
         ({"shifts": [-1]}, "shifts=-1"),
         ({"padded": ["no"]}, "padded='no' is neither"),
@@ -335,6 +339,10 @@ def test_a_failed_setting_is_a_row_and_the_others_go_on(song, store):
         ({"sample_rate": 10}, "sample_rate=10"),
         ({"excerpt_seconds": 0}, "excerpt_seconds=0 is not a number of seconds above 0"),
         ({"excerpt_seconds": math.nan}, "excerpt_seconds=nan"),
+        ({"excerpt_seconds": 1e305}, r"excerpt_seconds=1e\+305 .* at most 10,000,000. Leave it"),
+        ({"excerpt_seconds": 10**400}, "excerpt_seconds=1000.* at most 10,000,000"),
+        ({"excerpt_seconds": np.complex64(1)}, "excerpt_seconds=.*is not a number of seconds"),
+        ({"excerpt_start_seconds": 1e305}, r"excerpt_start_seconds=1e\+305"),
         ({"excerpt_start_seconds": -1}, "excerpt_start_seconds=-1"),
         ({"excerpt_start_seconds": 5, "excerpt_seconds": 1}, "behind the end"),
         ({"references": {"guitar": [0.0]}}, "references has guitar, and the models make drums"),
@@ -450,17 +458,26 @@ def test_what_figures_depend_on_is_part_of_their_key(song, store, change):
 def test_what_a_network_computes_has_one_digest(tiny_hdemucs):
     """The same in another object, which has other places in memory; another with other settings."""
     for network in (tiny_hdemucs, planted.tiny(), BagOfModels([planted.tiny(), planted.tiny()])):
-        digest = known_code_digest(network)
-        assert digest == known_code_digest(copy.deepcopy(network))
+        digest = network_digest(network)
+        assert code_is_known(network)
+        assert digest == network_digest(copy.deepcopy(network))
         other = copy.deepcopy(network)
         next(each for each in other.modules() if hasattr(each, "kernel_size")).stride = 3
-        assert known_code_digest(other) not in (None, digest)
+        assert network_digest(other) != digest
     weighted = BagOfModels([planted.tiny(), planted.tiny()], weights=[[1, 0, 0, 0], [0, 1, 1, 1]])
-    assert known_code_digest(weighted) != digest
+    assert network_digest(weighted) != digest
     patched = planted.tiny()
     patched.forward = lambda mix: mix
-    assert known_code_digest(patched) is None
-    assert known_code_digest(planted.Planted()) is None
+    assert not code_is_known(patched)
+    hooked = planted.tiny()
+    hooked.register_forward_hook(lambda *_: None)
+    assert not code_is_known(hooked)
+    bent = planted.tiny()
+    bent.crosstransformer.layers[0].activation = torch.relu
+    assert network_digest(bent) != network_digest(planted.tiny())
+    bent.crosstransformer.layers[0].activation = lambda value: value
+    assert not code_is_known(bent)
+    assert not code_is_known(planted.Planted())
 
 
 def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, store, caplog):
@@ -477,12 +494,15 @@ def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, st
 
 def test_drafts_go_unless_their_process_works(store):
     store.folder.mkdir(parents=True)
-    working = PartialFolder(store.folder, "sweep", inherits=False)
+    working = WorkFolder(store.folder, "sweep")
     abandoned = store.folder / ".stemlab-sweep-1.partial"
-    (abandoned / "stems").mkdir(parents=True)
+    abandoned.mkdir(0o700)
+    for name in ("lock", "bass.wav"):
+        (abandoned / name).touch()
     store.check_writable()
     assert (working.path.exists(), abandoned.exists()) == (True, False)
-    working.close(keep=False)
+    working.close()
+    store.clear()
     assert [*store.folder.iterdir()] == []
 
 
@@ -629,6 +649,21 @@ def test_peak_memory_is_that_of_each_setting_in_a_fresh_process(tmp_path):
     )
     assert peaks[7.8] == pytest.approx(int(done.stdout), rel=0.1)
     assert peaks[7.8] < ballast.nbytes
+
+
+def test_a_fresh_process_imports_nothing_planted(tmp_path, song, monkeypatch):
+    """But the caller's own factory, which may lie in the current folder as well."""
+    for name in ("stemlab", "torch", "json"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('planted')")
+    shutil.copy(planted.__file__, tmp_path / "networks_here.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep + str(tmp_path))
+    factory = import_module("networks_here").tiny
+    options = {**FREE, "segments": [1.0], "device": "cpu", "store": False}
+    results = sweep(song, factory, sample_rate=RATE, memory=True, **options)
+    assert not results["error"].any(), results["error"].iloc[0]
 
 
 def test_figures_do_not_depend_on_where_a_setting_runs(song):

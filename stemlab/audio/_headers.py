@@ -1,20 +1,62 @@
 """What the headers of a file state, where libsndfile does not tell.
 
 libsndfile shortens the length of a truncated WAV or AIFF file without a word, stops early in an MP3
-file whose length it guessed too low, and reads only the first link of a chained Ogg file.
+file whose length it guessed too low, reads only the first link of a chained Ogg file, and keeps to
+itself which loudspeakers the channels are for.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from stemlab._typing import StrPath
 
-__all__ = ["Mp3Frames", "OggPages", "scan_mp3", "scan_ogg", "stated_data_bytes"]
+__all__ = [
+    "Mp3Frames",
+    "OggPages",
+    "scan_mp3",
+    "scan_ogg",
+    "stated_data_bytes",
+    "stated_loudspeakers",
+]
+
+# By bit of a channel mask. Apple's labels of channels are these numbers, from 1.
+_LOUDSPEAKERS = "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR".split()
+_UNKNOWN = "?"
+
+# What Apple's numbers of whole layouts stand for.
+_APPLE_LAYOUTS = {
+    108: "FL FR BL BR",
+    113: "FL FR FC",
+    114: "FC FL FR",
+    115: "FL FR FC BC",
+    116: "FC FL FR BC",
+    117: "FL FR FC BL BR",
+    118: "FL FR BL BR FC",
+    119: "FL FC FR BL BR",
+    120: "FC FL FR BL BR",
+    121: "FL FR FC LFE BL BR",
+    122: "FL FR BL BR FC LFE",
+    123: "FL FC FR BL BR LFE",
+    124: "FC FL FR BL BR LFE",
+    125: "FL FR FC LFE BL BR BC",
+    128: "FL FR FC LFE SL SR BL BR",
+    131: "FL FR BC",
+    132: "FL FR BL BR",
+    133: "FL FR LFE",
+    134: "FL FR LFE BC",
+    135: "FL FR LFE BL BR",
+    136: "FL FR FC LFE",
+    137: "FL FR FC LFE BC",
+    138: "FL FR BL BR LFE",
+}
+_MOST_CHUNK_BYTES = 1 << 20
 
 
 def stated_data_bytes(path: StrPath) -> tuple[int, int] | None:
@@ -57,6 +99,110 @@ def _data_chunk(file: BinaryIO, size: int, wanted: bytes, order: str) -> tuple[i
             return length, size - body
         file.seek(body + length + length % 2)
     return None
+
+
+def stated_loudspeakers(path: StrPath) -> tuple[str, ...] | None:
+    """Return the loudspeaker of each channel as a WAVE, FLAC, Opus, CAF or AIFF file states it.
+
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Returns
+    -------
+    loudspeakers : tuple of str, or None
+        "?" for one that is not known; not always one for each channel. None for another kind of
+        file, and where nothing is stated.
+    """
+    with open(path, "rb") as file:
+        start = file.read(12)
+        if start[:4] == b"fLaC":
+            return _flac_loudspeakers(file)
+        if start[:4] == b"OggS":
+            return _opus_loudspeakers(file.read(512))
+        order = ">" if start[:4] == b"RIFX" else "<"
+        for name, body in _layout_chunks(file, start):
+            if name == b"fmt ":
+                return _wave_loudspeakers(body, order)
+            if name.lower() == b"chan" and len(body) >= 12:
+                return _apple_loudspeakers(body)
+    return None
+
+
+def _layout_chunks(file: BinaryIO, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks of a file that may state a layout: their names and the beginning of each."""
+    family, kind = start[:4], start[8:12]
+    if family == b"caff":
+        file.seek(8)
+        head, align, own = struct.Struct(">4sq"), 1, 0
+    elif family == b"riff":  # Sony Wave64: names are 16 bytes long, sizes include the head.
+        file.seek(40)
+        head, align, own = struct.Struct("<4s12xq"), 8, 24
+    elif family in (b"RIFX", b"FORM"):
+        head, align, own = struct.Struct(">4sI"), 2, 0
+    elif kind == b"WAVE":
+        head, align, own = struct.Struct("<4sI"), 2, 0
+    else:
+        return
+    while len(found := file.read(head.size)) == head.size:
+        name, length = head.unpack(found)
+        length -= own
+        if length < 0:
+            return
+        body = file.tell()
+        if name in (b"fmt ", b"chan", b"CHAN"):
+            yield name, file.read(min(length, _MOST_CHUNK_BYTES))
+        try:
+            file.seek(body + length + -length % align)
+        except (OSError, OverflowError):  # A length that no file has.
+            return
+
+
+def _wave_loudspeakers(body: bytes, order: str) -> tuple[str, ...] | None:
+    extensible = len(body) >= 24 and struct.unpack_from(order + "H", body)[0] == 0xFFFE
+    return _by_mask(struct.unpack_from(order + "I", body, 20)[0]) if extensible else None
+
+
+def _flac_loudspeakers(file: BinaryIO) -> tuple[str, ...] | None:
+    """Read the tag in which `flac` keeps the mask of a WAVE file that is not the usual one."""
+    file.seek(4)
+    kind = 0
+    while kind < 128 and len(head := file.read(4)) == 4:
+        kind, length = head[0], int.from_bytes(head[1:], "big")
+        if kind & 127 == 4:
+            tags = file.read(min(length, _MOST_CHUNK_BYTES))
+            tag = re.search(
+                rb"WAVEFORMATEXTENSIBLE_CHANNEL_MASK=(?:0x)?([0-9a-f]{1,8})", tags, re.IGNORECASE
+            )
+            return _by_mask(int(tag[1], 16)) if tag else None
+        file.seek(length, os.SEEK_CUR)
+    return None
+
+
+def _opus_loudspeakers(first_page: bytes) -> tuple[str, ...] | None:
+    """Channels that stand for no loudspeakers, as in ambisonics: mapping families above 1."""
+    at = first_page.find(b"OpusHead")
+    return (_UNKNOWN,) if at >= 0 and first_page[at + 18 : at + 19] > b"\x01" else None
+
+
+def _apple_loudspeakers(body: bytes) -> tuple[str, ...] | None:
+    tag, mask, count = struct.unpack_from(">III", body)
+    if tag == 0x10000:
+        return _by_mask(mask)
+    if tag == 0:
+        labels = [struct.unpack_from(">I", body, at)[0] for at in range(12, len(body) - 19, 20)]
+        return tuple(
+            _LOUDSPEAKERS[label - 1] if 0 < label <= len(_LOUDSPEAKERS) else _UNKNOWN
+            for label in labels[:count]
+        )
+    return tuple(_APPLE_LAYOUTS.get(tag >> 16, _UNKNOWN).split())
+
+
+def _by_mask(mask: int) -> tuple[str, ...] | None:
+    """A mask of 0 states nothing."""
+    bits = [bit for bit in range(32) if mask >> bit & 1]
+    names = (_LOUDSPEAKERS[bit] if bit < len(_LOUDSPEAKERS) else _UNKNOWN for bit in bits)
+    return tuple(names) or None
 
 
 @dataclass(frozen=True)

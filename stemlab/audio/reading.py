@@ -17,7 +17,12 @@ import numpy as np
 import soundfile
 
 from stemlab._typing import AudioArray, StrPath
-from stemlab.audio._headers import scan_mp3, scan_ogg, stated_data_bytes
+from stemlab.audio._headers import (
+    scan_mp3,
+    scan_ogg,
+    stated_data_bytes,
+    stated_loudspeakers,
+)
 from stemlab.audio.arrays import (
     MAX_CHANNELS,
     RATE_RANGE_HZ,
@@ -46,12 +51,15 @@ __all__ = [
 # What is logged names files without their folders: logs are passed on more readily than errors.
 _LOG = logging.getLogger(__name__)
 
-# Vorbis and Opus have their own order of channels, which libsndfile passes on as it is.
-_OGG_LAYOUTS = {
-    3: ("FL", "FC", "FR"),
-    5: ("FL", "FC", "FR", "BL", "BR"),
-    6: ("FL", "FC", "FR", "BL", "BR", "LFE"),
-    8: ("FL", "FC", "FR", "SL", "SR", "BL", "BR", "LFE"),
+# Where a format has an order of channels that is not that of WAVE; libsndfile passes all on as they
+# are. Opus is in Ogg, too, and has the order of Vorbis.
+_OWN_LAYOUTS = {
+    ("OGG", 3): ("FL", "FC", "FR"),
+    ("OGG", 5): ("FL", "FC", "FR", "BL", "BR"),
+    ("OGG", 6): ("FL", "FC", "FR", "BL", "BR", "LFE"),
+    ("OGG", 7): ("FL", "FC", "FR", "SL", "SR", "BC", "LFE"),
+    ("OGG", 8): ("FL", "FC", "FR", "SL", "SR", "BL", "BR", "LFE"),
+    ("FLAC", 7): ("FL", "FR", "FC", "LFE", "BC", "SL", "SR"),
 }
 
 # Encoder delay and padding, 12 bits each in the LAME header: what a decoder may leave out.
@@ -226,9 +234,8 @@ def _open_soundfile(path: Path, shown: str, handle: BinaryIO, stack: ExitStack) 
     info = AudioInfo(
         path, file.samplerate, file.channels, samples, file.format, file.subtype, "soundfile"
     )
-    layout = wave_layout(file.channels)
-    if file.format == "OGG":
-        layout = _OGG_LAYOUTS.get(file.channels, layout)
+    usual = _OWN_LAYOUTS.get((file.format, file.channels)) or wave_layout(file.channels)
+    layout = stated_loudspeakers(path) or usual
 
     def decode(block_samples: int) -> Iterator[AudioArray]:
         yield from _soundfile_blocks(file, info, shown, block_samples)
@@ -354,7 +361,8 @@ def _open_pyav(path: Path, shown: str, refusal: Exception, stack: ExitStack) -> 
         stream.codec_context.name,
         "pyav",
     )
-    layout = names if downmix_matrix(names) is not None else wave_layout(len(names))
+    # FFmpeg's name of a channel for which the file states no loudspeaker.
+    layout = wave_layout(len(names)) if set(names) == {"NONE"} else names
 
     def decode(block_samples: int) -> Iterator[AudioArray]:
         done = 0
@@ -484,8 +492,9 @@ def stream_file(
     block_samples : int, >= 1
         Length of a block. Default: 65536 samples, 1.5 s at 44.1 kHz.
     downmix : bool
-        Fold a recording of 3, 4, 5, 6 or 8 channels down to stereo; without it, more than two
-        channels are refused. Mono stays mono.
+        Fold a recording of more than two channels down to stereo; without it, they are refused.
+        The loudspeakers are those that the file states (the channel mask of WAVE, for instance),
+        else the usual ones of so many channels. Mono stays mono.
 
     Yields
     ------
@@ -540,26 +549,20 @@ def _stream(path: StrPath, block_samples: int, downmix: bool) -> Generator[Audio
 
 
 def _fold(recording: _Recording, shown: str, downmix: bool) -> AudioArray:
-    channels = recording.info.channels
-    standard = wave_layout(channels) is not None
-    if not downmix:
-        step = (
-            "pass --downmix (downmix=True) to fold it down"
-            if standard
-            else "mix it down to stereo first"
-        )
-        raise AudioError(
-            f"{shown} has {channels} channels; stemlab separates 1 or 2: {step}",
-            path=recording.info.path,
-        )
-    matrix = downmix_matrix(recording.layout) if standard and recording.layout else None
-    if matrix is None:
-        raise AudioError(
-            f"{shown} has {channels} channels; downmix=True folds 3, 4, 5, 6 or 8: "
-            "mix it down to stereo first",
-            path=recording.info.path,
-        )
-    return matrix
+    channels, layout = recording.info.channels, recording.layout or ()
+    matrix = downmix_matrix(layout) if len(layout) == channels else None
+    if matrix is not None and downmix:
+        return matrix
+    if matrix is not None:
+        step = "pass --downmix (downmix=True) to fold it down"
+    elif downmix:
+        step = "downmix does not know the loudspeakers of these; mix it down to stereo first"
+    else:
+        step = "mix it down to stereo first"
+    raise AudioError(
+        f"{shown} has {channels} channels; stemlab separates 1 or 2: {step}",
+        path=recording.info.path,
+    )
 
 
 def read_file(

@@ -41,14 +41,14 @@ class OutputFormat:
         Without the dot.
     bits : tuple of int
         Allowed bits per sample, the default first; 32 means float. Empty for lossy formats.
-    sample_rates : tuple of int or range, in Hz
+    sample_rates : tuple of range, in Hz
         Sample rates that the encoder takes.
     """
 
     name: str
     extension: str
     bits: tuple[int, ...]
-    sample_rates: tuple[int, ...] | range
+    sample_rates: tuple[range, ...]
 
     @property
     def default_bits(self) -> int | None:
@@ -60,16 +60,25 @@ _LOW, _HIGH = RATE_RANGE_HZ
 
 FORMATS: Mapping[str, OutputFormat] = MappingProxyType(
     {
-        "wav": OutputFormat("wav", "wav", (32, 24, 16), range(_LOW, _HIGH + 1)),
-        "flac": OutputFormat("flac", "flac", (24, 16), range(_LOW, 655_350 + 1)),
+        "wav": OutputFormat("wav", "wav", (32, 24, 16), (range(_LOW, _HIGH + 1),)),
+        # A frame of FLAC states its rate in Hz with 16 bits, above that in tens of Hz.
+        "flac": OutputFormat(
+            "flac",
+            "flac",
+            (24, 16),
+            (range(_LOW, 65_535 + 1), range(65_540, 655_350 + 1, 10)),
+        ),
         "mp3": OutputFormat(
             "mp3",
             "mp3",
             (),
-            (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
+            tuple(
+                range(rate, rate + 1)
+                for rate in (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+            ),
         ),
         # Above 200 kHz libvorbis has no settings and libsndfile 1.2.2 crashes.
-        "ogg": OutputFormat("ogg", "ogg", (), range(_LOW, 200_000 + 1)),
+        "ogg": OutputFormat("ogg", "ogg", (), (range(_LOW, 200_000 + 1),)),
     }
 )
 """The formats of `write_file`, by name."""
@@ -115,19 +124,21 @@ def check_output_format(
         )
         raise ParameterError(f"bits={bits!r} does not go with format={format!r}; {allowed}")
     if sample_rate is not None:
-        check_rate("sample_rate", sample_rate)
-        rates = known.sample_rates
-        if sample_rate not in rates:
-            allowed = (
-                f"{rates.start} to {rates.stop - 1}"
-                if isinstance(rates, range)
-                else ", ".join(map(str, rates))
-            )
+        rate = check_rate("sample_rate", sample_rate)
+        if not any(rate in rates for rates in known.sample_rates):
+            allowed = ", ".join(map(_describe_rates, known.sample_rates))
             raise ParameterError(
                 f"sample_rate={sample_rate!r} does not go with format={format!r}, which takes "
                 f"{allowed} Hz; resample, or choose wav"
             )
     return known.default_bits if bits is None else bits
+
+
+def _describe_rates(rates: range) -> str:
+    if len(rates) == 1:
+        return f"{rates[0]}"
+    steps = "" if rates.step == 1 else f" in steps of {rates.step}"
+    return f"{rates[0]} to {rates[-1]}{steps}"
 
 
 def write_file(

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from stemlab._assets import asset_dir
+from stemlab._isolation import SERVED_FOLDER, child
 from stemlab._version import __version__
 from stemlab.errors import MissingDependencyError, OutputError, ParameterError
 from stemlab.files import parse_json, read_bounded, write_atomically
@@ -25,8 +26,9 @@ __all__ = ["copy_notebooks", "run"]
 # answers through a subshell.
 _ASSETS = Path(__file__).resolve().parent.parent / "assets"
 _SETTINGS = _ASSETS / "lab"
-# Holds a template of Voilà's that fetches nothing from elsewhere.
-_TEMPLATES = _ASSETS / "jupyter"
+# Holds a kernel that reads no settings where its notebook lies, and a template of Voilà's that
+# fetches nothing from elsewhere.
+_JUPYTER = _ASSETS / "jupyter"
 _MOST_BYTES = 16_000_000
 
 
@@ -65,12 +67,14 @@ def run(options: argparse.Namespace) -> int:
             print(line, flush=True)
         stop = "Ctrl+C here" if options.voila else "Ctrl+C here, twice"
         print(f"Opening {title}. To stop it, press {stop}.", flush=True)
-    command = _voila_command(folder) if options.voila else _lab_command(folder, options)
+    arguments = _voila_arguments(folder) if options.voila else _lab_arguments(folder, options)
     if options.no_browser:
-        command.append("--no-browser")
+        arguments.append("--no-browser")
     if options.port is not None:
-        command.append(f"--port={options.port}")
-    return _serve(command)
+        arguments.append(f"--port={options.port}")
+    # The panels of pages stay in the folder.
+    served = {SERVED_FOLDER: os.path.realpath(folder)} if options.voila else {}
+    return _serve(arguments, served)
 
 
 def copy_notebooks(folder: Path) -> tuple[list[str], list[str]]:
@@ -134,9 +138,9 @@ def _told(folder: Path, copied: list[str], kept: list[str]) -> list[str]:
     return lines
 
 
-def _lab_command(folder: Path, options: argparse.Namespace) -> list[str]:
+def _lab_arguments(folder: Path, options: argparse.Namespace) -> list[str]:
     return [
-        *(sys.executable, "-m", "jupyterlab", str(folder.resolve())),
+        *("-m", "jupyterlab", str(folder.resolve())),
         f"--LabApp.app_settings_dir={_SETTINGS}",
         "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
@@ -145,16 +149,19 @@ def _lab_command(folder: Path, options: argparse.Namespace) -> list[str]:
     ]
 
 
-def _voila_command(folder: Path) -> list[str]:
-    return [*(sys.executable, "-m", "voila", str(folder.resolve())), "--template=stemlab"]
+def _voila_arguments(folder: Path) -> list[str]:
+    # A token that is passed here could be read by every user of the machine.
+    return [
+        *("-m", "stemlab.cli._voila", str(folder.resolve())),
+        *("--template=stemlab", "--Voila.auto_token=True"),
+    ]
 
 
-def _serve(command: list[str]) -> int:
-    paths = os.pathsep.join([str(_TEMPLATES), *filter(None, [os.environ.get("JUPYTER_PATH")])])
+def _serve(arguments: list[str], environment: dict[str, str]) -> int:
+    paths = os.pathsep.join([str(_JUPYTER), *filter(None, [os.environ.get("JUPYTER_PATH")])])
+    process = child(*arguments, environment={**os.environ, **environment, "JUPYTER_PATH": paths})
     # Not the descriptor 2, which is silenced; the address to open is told there.
-    with subprocess.Popen(
-        command, stderr=sys.stderr, env={**os.environ, "JUPYTER_PATH": paths}
-    ) as server:
+    with subprocess.Popen(**process, stderr=sys.stderr) as server:
         try:
             # Both get a Ctrl+C of the terminal; it is the server that asks what was meant.
             signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TextIO, cast
 
+from stemlab._isolation import ignore_settings_here
 from stemlab.cli._terminal import PrintableStream, printable_output
 from stemlab.cli.parser import make_parser
 from stemlab.errors import (
@@ -180,6 +181,7 @@ def _prepare_process() -> None:
         os.getcwd()
     except FileNotFoundError as error:
         raise OutputError("the current folder does not exist any more. Change to one.") from error
+    ignore_settings_here()
     _warn_of_little_memory()
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from stemlab._checks import check_seconds
 from stemlab.audio.arrays import as_signals
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import ParameterError
@@ -70,6 +71,12 @@ def plot_seam(
                 f"{name!r} has {signal.shape[1]} samples and the plan {plan.samples}. Pass the "
                 "signals that the plan is for."
             )
+    if at_seconds is not None:
+        at_seconds = float(
+            check_seconds(
+                "at_seconds", at_seconds, above=False, advice="Leave it out for the middle."
+            )
+        )
     if axes is None:  # Two axes of time: `panels` would share one.
         axes = Figure(figsize=(9, 4.2), layout="constrained").subplots(2)
     given = panels(axes, 2, height_inches=2)[:, 0]

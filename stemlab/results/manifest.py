@@ -44,7 +44,7 @@ MAX_BYTES = 16_000_000
 _MOST_STEMS = 1000
 # 600 hours in segments of 2 s; a plan of more would only keep its reader busy.
 _MOST_SEGMENTS = 1_000_000
-_VERSIONS_OF = ("torch", "demucs", "numpy", "soundfile", "soxr", "safetensors", "av")
+_VERSIONS_OF = ("torch", "torchaudio", "demucs", "numpy", "soundfile", "soxr", "safetensors", "av")
 _NOT_WRITTEN = "Pass the run.json that `stemlab separate` wrote beside the stems."
 
 

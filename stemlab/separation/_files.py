@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
 import math
 import os
+import secrets
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,10 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from stemlab import audio as audio_io
 from stemlab._models.devices import peak_device_bytes
+from stemlab._models.identity import digest_of
 from stemlab._typing import AudioArray, StrPath
 from stemlab.audio.writing import write_to
 from stemlab.chunking import MixtureWindow
@@ -32,16 +31,18 @@ from stemlab.results import (
     describe_plan,
     find_finished,
     only_publisher,
-    package_versions,
     peak_memory_bytes,
     recover,
     remove_unfinished,
 )
+from stemlab.separation._identity import identity_of
 from stemlab.separation._job import Job, Recording, exactly, recording_of_file
 from stemlab.separation.events import SeparationResult
 from stemlab.separation.settings import OutputSettings, SeparationSettings
 
 __all__ = ["job_settings", "relative_path", "run_to_files"]
+
+_log = logging.getLogger(__name__)
 
 _CONTAINS = (
     "What was asked for, what was done, with which versions, how long it took; digests of the "
@@ -126,7 +127,14 @@ def run_to_files(
         "ext": output.format,
         "input_sha256": digest,
     }
-    fingerprint = _fingerprint(job, asked, output, digest)
+    identity = identity_of(job.model, job.batch_size)
+    fingerprint = _fingerprint(identity, asked, output, digest)
+    if output.resume and identity["model"] is None:
+        _log.warning(
+            "no earlier run of %s is continued: its class is not one of Demucs, and its weights "
+            "do not tell what it computes. Pass network_version to vouch for its code.",
+            job.model.spec.name,
+        )
     owner = digest[:16]
     recover(out_dir, owner)
 
@@ -181,8 +189,12 @@ def run_to_files(
                 "input": _describe_input(path, target, info, digest, job.samples),
                 "model": _describe_model(job),
                 "parameters": {**asdict(asked), **asdict(output), "batch_size": job.batch_size},
-                "device": {"name": str(job.model.device), "reason": job.model.device.reason},
-                "threads": torch.get_num_threads(),
+                "device": {
+                    "name": identity["device"],
+                    "reason": job.model.device.reason,
+                    "arithmetic": identity["arithmetic"],
+                },
+                "threads": identity["threads"],
                 "plan": [describe_plan(plan) for plan in job.made_plans],
                 "changes": [*job.changes, *loud],
                 "stems": _describe_stems(store, target, drafts),
@@ -192,7 +204,7 @@ def run_to_files(
                     "peak_memory_bytes": peak_memory_bytes(),
                     "peak_device_bytes": peak_device_bytes(job.model.device.torch_device),
                 },
-                "versions": package_versions(),
+                "versions": identity["versions"],
             }
             store.publish(target, drafts, manifest)
     return SeparationResult(target.stems, target.manifest, manifest)
@@ -216,18 +228,14 @@ def _write(store: BlockStore, stems: dict[str, AudioArray]) -> None:
 
 
 def _fingerprint(
-    job: Job, asked: SeparationSettings, output: OutputSettings, input_sha256: str
+    identity: dict[str, Any], asked: SeparationSettings, output: OutputSettings, input_sha256: str
 ) -> str:
     """Digest of all that decides what a run writes: equal ones need not be repeated."""
     how = {name: each for name, each in asdict(output).items() if name not in ("force", "resume")}
-    decisive = {
-        "input": input_sha256,
-        "model": job.model.sha256,
-        "parameters": {**asdict(asked), **how, "batch_size": job.batch_size},
-        "device": str(job.model.device),
-        "versions": package_versions(),
-    }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    # Of an unknown model, no two runs are the same.
+    known = {} if identity["model"] else {"run": secrets.token_hex(16)}
+    parameters = {**asdict(asked), **how}
+    return digest_of({**identity, **known, "input": input_sha256, "parameters": parameters})
 
 
 def _add_rest(store: BlockStore, recording: Recording, samples: int, stem: str) -> None:
@@ -265,7 +273,7 @@ def _encode(
                 format=output.format,
                 bits=output.bits,
                 gain=gain,
-                clamp=output.clip == "clamp",
+                clamp=output.clamps,
                 samples=samples,
             )
         return draft
@@ -279,7 +287,7 @@ def _settle_gain(peak: float, output: OutputSettings) -> tuple[float, list[str]]
     if output.holds_any_level or peak <= 1:
         return 1.0, []
     level = f"The stems peak at {20 * math.log10(peak):.2f} dB above full scale"
-    if output.clip == "clamp":
+    if output.clamps:
         return 1.0, [f"{level}: cut off there, as asked."]
     return 1 / peak, [f"{level}: all were scaled by {1 / peak:.6f}."]
 

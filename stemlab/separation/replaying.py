@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,14 @@ class ReplayReport:
     largest_difference : mapping of str to float or None
         Per stem, the largest difference from the stored file as a share of full scale; None
         where that file is gone or was changed since.
+    circumstances : tuple of str
+        What is known to decide how numbers are rounded and is not as it was in the recorded run:
+        device, threads, versions and so on.
     """
 
     equal: bool
     largest_difference: Mapping[str, float | None]
+    circumstances: tuple[str, ...]
 
 
 def replay(
@@ -63,7 +67,8 @@ def replay(
     Returns
     -------
     report : ReplayReport
-        Samples are compared before they are encoded, by their recorded digests.
+        Samples are compared before they are encoded, by their recorded digests. They are equal bit
+        for bit only where the same versions ran on the same kind of device, with as many threads.
 
     Raises
     ------
@@ -112,7 +117,36 @@ def replay(
                 name: _difference(folder / record.file, record.sha256, again.stems.get(name))
                 for name, record in recorded.items()
             },
+            circumstances=tuple(_circumstances(run, again.manifest)),
         )
+
+
+def _circumstances(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Say what decides the samples and has changed; names and order are those of this version."""
+    before, after = _deciding(then), _deciding(now)
+    for name, value in after.items():
+        if name not in before:
+            yield f"{name}: not recorded, now {value}"
+        elif before[name] != value:
+            # A manifest may hold anything.
+            yield f"{name}: {before[name]!r:.80} in the recorded run, now {value!r}"
+
+
+def _deciding(run: Mapping[str, Any]) -> dict[str, Any]:
+    tables: dict[str, Any] = {
+        name: run.get(name) if isinstance(run.get(name), dict) else {}
+        for name in ("device", "model", "versions")
+    }
+    device, model = tables["device"], tables["model"]
+    found = {
+        "device": device.get("name"),
+        "arithmetic": device.get("arithmetic"),
+        "threads": run.get("threads"),
+        "weights": model.get("weights_sha256"),
+        "forward": model.get("forward"),
+        **tables["versions"],
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _same_model(model: dict[str, Any], device: str, batch_size: int) -> AudioStemSeparator:

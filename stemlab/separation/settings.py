@@ -25,7 +25,7 @@ class SeparationSettings:
 
     Parameters
     ----------
-    segment_seconds : float, > 0, optional
+    segment_seconds : float, in (0, 3600], optional
         Length of a model input. Default: the model's own.
     overlap : float, in [0, 1), default 0.25
         Fraction of a segment shared with the next. Takes 1 / (1 - overlap) times as long as 0.
@@ -57,11 +57,10 @@ class SeparationSettings:
     skip_covered_tail: bool = False
 
     def __post_init__(self) -> None:
-        check_segment_seconds(self.segment_seconds)
         check_overlap(self.overlap)
         # Plain numbers, whatever kind was passed: they are written to the run manifest.
-        seconds = self.segment_seconds
-        self._set("segment_seconds", None if seconds is None else float(seconds))
+        if self.segment_seconds is not None:
+            self._set("segment_seconds", float(check_segment_seconds(self.segment_seconds)))
         self._set("overlap", float(self.overlap))
         self._set("shifts", check_count("shifts", self.shifts, 0, MAX_SHIFTS))
         self._set("seed", check_count("seed", self.seed, 0, 2**63 - 1))
@@ -164,6 +163,11 @@ class OutputSettings:
     def holds_any_level(self) -> bool:
         """Whether the format keeps samples beyond full scale as they are."""
         return self.format == "wav" and self.bits in (None, 32)
+
+    @property
+    def clamps(self) -> bool:
+        """Whether samples beyond full scale are cut off."""
+        return self.clip == "clamp" and not self.holds_any_level
 
 
 def check_count(name: str, value: object, low: int, high: int) -> int:

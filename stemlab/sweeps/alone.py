@@ -29,7 +29,11 @@ __all__: list[str] = []
 def _obey(order: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(order["threads"])
     settings = SeparationSettings(**order["settings"])
-    separator = make_separator(ModelSource(**order["source"]), "cpu", order["batch_size"])
+    source = ModelSource(**order["source"])
+    if source.factory is not None:
+        # At the end: nothing there can stand in for an installed module.
+        sys.path += order["factory_path"]
+    separator = make_separator(source, "cpu", order["batch_size"])
     folder = Path(order["folder"])
     warm_up(separator, settings)
     walls: list[float] = []

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from stemlab import audio as audio_io
+from stemlab._checks import check_seconds
 from stemlab._typing import AudioArray, StrPath
 from stemlab.audio.arrays import check_rate
 from stemlab.errors import AudioError, ParameterError
 
-__all__ = ["References", "SweepAudio", "load_audio", "load_references"]
+__all__ = ["References", "SweepAudio", "load_audio", "load_references", "samples_digest"]
 
 References = StrPath | Mapping[str, StrPath | npt.ArrayLike]
 
@@ -58,8 +59,10 @@ class SweepAudio:
         """Digests of the samples, and the rate."""
         return {
             "sample_rate": self.sample_rate,
-            "mixture_sha256": _digest(self.mixture),
-            "references_sha256": {name: _digest(each) for name, each in self.references.items()},
+            "mixture_sha256": samples_digest(self.mixture),
+            "references_sha256": {
+                name: samples_digest(each) for name, each in self.references.items()
+            },
         }
 
 
@@ -94,7 +97,12 @@ def load_audio(
     AudioError
         If the recording cannot be read or used.
     """
-    _check_excerpt(excerpt_seconds, excerpt_start_seconds)
+    if excerpt_seconds is not None:
+        excerpt_seconds = _check_seconds("excerpt_seconds", excerpt_seconds, above=True)
+    if excerpt_start_seconds is not None:
+        excerpt_start_seconds = _check_seconds(
+            "excerpt_start_seconds", excerpt_start_seconds, above=False
+        )
     if _is_path(audio):
         if sample_rate is not None:
             raise ParameterError(
@@ -222,18 +230,8 @@ def _range(blocks: Iterable[AudioArray], start: int, stop: int) -> Iterator[Audi
             break
 
 
-def _check_excerpt(seconds: float | None, start_seconds: float | None) -> None:
-    for name, value, allowed in (
-        ("excerpt_seconds", seconds, "above 0"),
-        ("excerpt_start_seconds", start_seconds, "of at least 0"),
-    ):
-        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-        least = np.nextafter(0, 1) if allowed == "above 0" else 0
-        if value is not None and not (number and least <= value < float("inf")):
-            raise ParameterError(
-                f"{name}={value!r} is not a number of seconds {allowed}. Leave it out for the "
-                "default."
-            )
+def _check_seconds(name: str, value: float, *, above: bool) -> float:
+    return float(check_seconds(name, value, above=above, advice="Leave it out for the default."))
 
 
 def _excerpt(
@@ -251,7 +249,8 @@ def _excerpt(
     return start, min(start + length, total)
 
 
-def _digest(audio: AudioArray) -> str:
+def samples_digest(audio: AudioArray) -> str:
+    """SHA-256 over the shape and the samples of a recording."""
     digest = hashlib.sha256(f"{audio.shape}\n".encode())
     digest.update(np.ascontiguousarray(audio, "<f4").tobytes())
     return digest.hexdigest()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from stemlab._models.identity import digest_of
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import ParameterError
 from stemlab.separation import AudioStemSeparator, SeparationSettings
@@ -252,21 +251,6 @@ def computation_of(plans: Sequence[ChunkPlan]) -> str:
     digest : str, 64 hex digits
     """
     return digest_of([_computation(each) for each in plans])
-
-
-def digest_of(facts: Any) -> str:
-    """Digest of plain facts.
-
-    Parameters
-    ----------
-    facts : object
-        What JSON can hold.
-
-    Returns
-    -------
-    digest : str, 64 hex digits
-    """
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _computation(plan: ChunkPlan) -> dict[str, Any]:
