@@ -210,11 +210,12 @@ def _check_replaceable(
         elif found is None:
             reason = "is a link, not a regular file, or belongs to another user"
         elif found != listed[name]:
-            reason = "was changed since stemlab wrote it. Move it away to keep it"
+            reason = "was changed since stemlab wrote it"
         else:
             replaced[name] = found
             continue
-        raise OutputError(f"{str(path)!r} exists and {reason}. {_OTHER_FOLDER}", path)
+        advice = "Move it away, or choose another output folder."
+        raise OutputError(f"{str(path)!r} exists and {reason}. {advice}", path)
     if not force:
         older = earlier is not None and earlier.schema == 1
         version = ", made by an earlier version of stemlab," if older else ""
