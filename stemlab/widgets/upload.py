@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import shutil
+import stat
 import sys
 import threading
 import unicodedata
