@@ -242,6 +242,8 @@ def test_voila_asks_for_a_token_and_stays_in_the_folder(tmp_path: Path) -> None:
         channels = f"ws{lab.url.removeprefix('http')}/api/kernels/{found[1]}/channels"
         with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
             websocket.create_connection(channels)
+        with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
+            websocket.create_connection(channels, header=allowed, host="elsewhere.example")
         page = websocket.create_connection(channels, header=allowed)
         # A page talks to its widgets; code is not taken from it.
         for kind, content in (
