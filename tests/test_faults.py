@@ -389,6 +389,45 @@ def test_folders_that_may_not_be_looked_into_and_names_that_cannot_be(
 # ---------------------------------------------------------------- memory
 
 
+def processor_seconds(pid: int) -> float:
+    """What all threads of a process have used."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def finish(
+    process: subprocess.Popen[str], *, look_seconds: float = 60, most_seconds: float = 600
+) -> tuple[int, str]:
+    """Wait for a process as long as it works, for a busy machine only makes it slow.
+
+    One that waits for ever uses no processor time, one in an endless loop too much of it.
+    """
+    used = 0.0
+    while True:
+        try:
+            _, said = process.communicate(timeout=look_seconds)
+            return process.returncode, said
+        except subprocess.TimeoutExpired:
+            before, used = used, processor_seconds(process.pid)
+        if used - before < 0.01 or used > most_seconds:
+            process.kill()
+            _, said = process.communicate()
+            raise AssertionError(f"no end after {used} s of processor time: {said}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("program", ["import time; time.sleep(99)", "while True: pass"])
+def test_a_process_that_hangs_is_told_from_one_that_is_slow(program):
+    slow = "import sys, time; end = time.monotonic() + 0.5\nwhile time.monotonic() < end: pass\n"
+    for code, ends in ((slow + "sys.exit(3)", True), (program, False)):
+        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+        if ends:
+            assert finish(process, look_seconds=0.2) == (3, "")
+        else:
+            with pytest.raises(AssertionError, match="no end after"):
+                finish(process, look_seconds=0.2, most_seconds=1)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS as Linux has it")
 @pytest.mark.parametrize("name", ["separate", "sweep"])
 def test_too_little_memory_at_any_point(tiny_model_folder, song, tmp_path, name):
@@ -402,16 +441,15 @@ def test_too_little_memory_at_any_point(tiny_model_folder, song, tmp_path, name)
         command += [tmp_path / "table.json", "--segments", "1", "--overlaps", "0,0.25"]
 
     def run(limit_bytes: int) -> tuple[int, str]:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
-            capture_output=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-            timeout=120,
             env={**os.environ, "STEMLAB_CACHE": str(cache)},
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes)),
         )
-        return done.returncode, done.stderr
+        return finish(process)
 
     # Where this build of PyTorch is loaded, and where a network of a few MB works.
     for megabytes in np.linspace(200, 1100, cases(quick=4, long=60)):
