@@ -156,33 +156,6 @@ def test_sweeps_that_are_killed(nursery, tiny_model_folder, song, tmp_path):
 
 
 @unix
-def test_models_that_are_killed_while_they_are_added(nursery, tiny_htdemucs, song, tmp_path):
-    content = package(tiny_htdemucs)
-    file, store = tmp_path / "mine.th", tmp_path / "store"
-    file.write_bytes(content)
-    environment = {"STEMLAB_MODELS": str(store)}
-    command = ["models", "add", "mine", "--from", file]
-    command += ["--sha256", hashlib.sha256(content).hexdigest()]
-    code, seconds, said = nursery.run(command, environment=environment)
-    assert code == 0, said
-    expected = {each.relative_to(store) for each in store.rglob("*")}
-    rng = np.random.default_rng()
-    for _ in range(cases(quick=6, long=150)):
-        shutil.rmtree(store)
-        moment = rng.uniform(0, 1.1 * seconds)
-        code, _, said = nursery.run(command, environment=environment, kill_after=moment)
-        assert code in (0, -9), said
-        # Whole or not there: what is there is used.
-        code, _, said = nursery.run(["models", "verify", "mine"], environment=environment)
-        assert code in (0, 4), said
-        code, _, said = nursery.run(command, environment=environment)
-        assert code == 0, said
-        assert {each.relative_to(store) for each in store.rglob("*")} == expected, moment
-        code, _, said = nursery.run(["models", "verify", "mine"], environment=environment)
-        assert code == 0, said
-
-
-@unix
 def test_scratch_of_a_killed_process_goes_with_the_next_start(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = (

@@ -8,11 +8,9 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import traceback
-import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,18 +19,21 @@ import pytest
 import torch
 from demucs.apply import BagOfModels, apply_model
 from demucs.states import load_model
+from hostile import killed_at
 from model_files import hub_file, package, publish, recorded
 
 from stemlab._models import loading
 from stemlab.audio import write_file
 from stemlab.cli import main
 from stemlab.errors import (
+    DownloadError,
+    ModelError,
     ModelNotFoundError,
     ModelRefusedError,
     OutputError,
     ParameterError,
 )
-from stemlab.provisioning import add_model, adding, remove_model, verify_model
+from stemlab.provisioning import _download, add_model, adding, remove_model, verify_model
 from stemlab.registry import find_model, installed_file, is_installed, lookup, own_names
 from stemlab.separation import AudioStemSeparator
 
@@ -604,73 +605,33 @@ def test_processes_that_add_at_once_all_succeed(downloads, store, pickled, hub):
     }
 
 
-def killed_at_each_step(act):
-    """Run it in processes that are killed at their first, second, ... change of the disk.
-
-    Yields after each of them, until one comes to its end.
-    """
-    for number in itertools.count(1):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of threads, none of which the child needs.
-            child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                die_at_step(number)
-                act()
-                code = 0
-            except BaseException:  # noqa: BLE001 - whatever it is, the child ends here
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0
-            return
-        yield number
-
-
-def die_at_step(number):
-    steps = itertools.count(1)
-
-    def counted(function, counts=lambda *_: True, leave=lambda *_: None):
-        def step(*arguments, **options):
-            if counts(*arguments) and next(steps) == number:
-                leave(*arguments)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **options)
-
-        return step
-
-    for name in ("link", "mkdir", "rename", "replace", "rmdir", "unlink"):
-        setattr(os, name, counted(getattr(os, name)))
-    os.open = counted(os.open, lambda path, flags, *_: flags & os.O_CREAT)
-    # Of what was written, half has reached the disk.
-    half = lambda file: os.truncate(file, os.fstat(file).st_size // 2)  # noqa: E731
-    os.fsync = counted(lambda _: None, leave=half)
-
-
 def tree(folder):
-    """All that lies in a folder; a file that was kept has a name by chance."""
-    return {
-        re.sub(r"\.[0-9a-f]{8}\.kept", ".kept", str(each.relative_to(folder))): each.is_file()
-        and digest(each.read_bytes())
+    """All that lies in a folder, sorted; a file that was kept has a name by chance."""
+    return sorted(
+        (
+            re.sub(r"\.[0-9a-f]{8}\.kept$", ".kept", str(each.relative_to(folder))),
+            digest(each.read_bytes()) if each.is_file() else "a folder",
+        )
         for each in folder.rglob("*")
-    }
+    )
+
+
+@pytest.fixture
+def unparsed(monkeypatch, tiny_htdemucs, hub):
+    """What is read of the files is tested elsewhere: here it would only take time."""
+    for module in (adding, loading):
+        monkeypatch.setattr(module, "parse_network", lambda *_: tiny_htdemucs)
+    monkeypatch.setattr(adding, "build_network", lambda *_: tiny_htdemucs)
+    monkeypatch.setattr(adding, "convert", lambda *_: (hub, {}))
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="signals of Unix")
 @pytest.mark.parametrize("act", ["add", "mend", "remove"])
 @pytest.mark.parametrize("name", ["mine", "tiny"])
 def test_a_kill_at_any_step_leaves_nothing_that_the_next_command_minds(
-    assets, downloads, store, tmp_path, monkeypatch, tiny_htdemucs, pickled, hub, name, act
+    assets, downloads, store, tmp_path, unparsed, pickled, hub, name, act
 ):
-    # What is read of the files is tested elsewhere: here it would only take time.
-    for module in (adding, loading):
-        monkeypatch.setattr(module, "parse_network", lambda *_: None)
-    monkeypatch.setattr(adding, "build_network", lambda *_: tiny_htdemucs)
-    monkeypatch.setattr(adding, "convert", lambda *_: (hub, {}))
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     (downloads / "own").write_bytes(hub)
     (downloads / "published").write_bytes(pickled)
     part = store / ".downloads" / f"{digest(pickled)}.part"
@@ -709,28 +670,162 @@ def test_a_kill_at_any_step_leaves_nothing_that_the_next_command_minds(
     after = tree(store)
     assert (after == gone) == (act == "remove")
     start()
-    kills = 0
-    for kills in killed_at_each_step(command):
+    for step in itertools.count():
+        if not killed_at(step, command):
+            break
         shutil.copytree(store, tmp_path / "killed")
         own_names()
         command()
-        assert tree(store) == after, f"killed at step {kills}, the same command again"
+        assert tree(store) == after, f"killed at step {step}, the same command again"
         shutil.rmtree(store)
         (tmp_path / "killed").rename(store)
         other()
         left = tree(store)
         if act == "mend":  # What was damaged stays, under whatever name it has by then.
-            left = {
-                path: content for path, content in left.items() if content != digest(b"damaged")
-            }
-            left = {path: content for path, content in left.items() if path != name}
+            damaged = digest(b"damaged")
+            left = [(path, content) for path, content in left if content != damaged]
+            left.remove((name, "a folder"))
         if act == "remove":
             assert is_installed(find_model(name))
             remove()
             left = tree(store)
-        assert left == gone, f"killed at step {kills}, another command"
+        assert left == gone, f"killed at step {step}, another command"
         start()
-    assert kills > 3
+    assert step > 3
+
+
+# --- what others may have put into the models folder
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o077])
+def test_others_may_use_what_the_umask_lets_them(
+    assets, downloads, store, unparsed, pickled, hub, mask
+):
+    (downloads / "one").write_bytes(pickled)
+    (downloads / "two").write_bytes(hub)
+    before = os.umask(mask)
+    try:
+        add_model("tiny", downloads / "one")
+        add_model("mine", downloads / "two", sha256=digest(hub))
+    finally:
+        os.umask(before)
+    found = {
+        str(each.relative_to(store)): each.stat().st_mode & 0o777 for each in [*store.rglob("*")]
+    }
+    assert {"mine", "mine/mine.safetensors", "tiny/installed.json"} <= found.keys()
+    for name, mode in found.items():
+        assert mode == (0o777 if (store / name).is_dir() else 0o666) & ~mask, name
+
+
+def link(place, precious):
+    place.symlink_to(precious)
+
+
+def dangling(place, precious):
+    place.symlink_to(precious.with_name("new"))
+
+
+def hard_link(place, precious):
+    place.hardlink_to(precious)
+
+
+def pipe(place, precious):
+    os.mkfifo(place)
+
+
+def folder_of_theirs(place, precious):
+    place.mkdir()
+    (place / "thesis.txt").write_text("years of work", "utf-8")
+
+
+def file_of_another_user(place, precious):
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a file of another user's")
+    place.write_text("{}", "utf-8")
+    os.chown(place, 12345, 12345)
+
+
+PLANTED = [link, dangling, hard_link, pipe, folder_of_theirs, file_of_another_user]
+PLACES = [
+    ".lock",
+    ".downloads",
+    ".downloads/PART",
+    "registry.json",
+    "mine",
+    "mine/manifest.json",
+    "mine/mine.safetensors",
+    "tiny",
+    "tiny/abc.safetensors",
+    "tiny/installed.json",
+    ".stemlab-model-abcdefgh.partial",
+    ".stemlab-model-abcdefgh.partial/lock",
+    "tiny/.stemlab-model-0123456789abcdef.partial",
+]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="links, pipes and users of Unix")
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_of_anybodys_is_touched(
+    assets, downloads, store, tmp_path, monkeypatch, unparsed, pickled, hub, place, plant
+):
+    """Whatever is planted, each command ends well or says in one line what is in its way."""
+    precious = tmp_path / "home" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("years of work", "utf-8")
+    (downloads / "one").write_bytes(pickled)
+    (downloads / "two").write_bytes(hub)
+    planted = store / place.replace("PART", f"{digest(hub)}.part")
+    planted.parent.mkdir(mode=0o700, parents=True)
+    plant(planted, precious)
+    facts = planted.lstat()
+
+    def receive(file, part, done, progress):
+        part.seek(done)
+        part.write(hub[done:])
+        part.flush()
+
+    monkeypatch.setattr(_download, "_receive", receive)
+    said = []
+    for act in (
+        lambda: add_model("tiny", download=True),
+        lambda: remove_model("tiny"),
+        lambda: add_model("tiny", downloads / "one"),
+        lambda: add_model("mine", downloads / "two", sha256=digest(hub)),
+        own_names,
+        lambda: is_installed(find_model("tiny")),
+        lambda: verify_model("mine"),
+        lambda: remove_model("tiny"),
+        lambda: remove_model("mine"),
+    ):
+        try:
+            act()
+        except (DownloadError, ModelError, OutputError, ParameterError) as error:
+            said.append(str(error))
+    assert not any("\n" in each for each in said)
+    assert precious.read_text("utf-8") == "years of work"
+    assert os.listdir(precious.parent) == ["precious"]
+    # It is where it was, or kept beside.
+    inodes = {each.lstat().st_ino for each in store.rglob("*")}
+    assert facts.st_ino in inodes or plant is hard_link
+    if plant is folder_of_theirs:
+        assert (planted / "thesis.txt").read_text("utf-8") == "years of work"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_processes_that_add_and_remove_at_once(downloads, store, unparsed, hub):
+    (downloads / "one").write_bytes(hub)
+
+    def work():
+        for _ in range(5):
+            assert add_model("mine", downloads / "one", sha256=digest(hub)).name == "mine"
+            with suppress(ModelNotFoundError):  # The other one was quicker.
+                remove_model("mine")
+
+    with ThreadPoolExecutor(2) as pool:
+        assert not any(pool.map(lambda _: killed_at(sys.maxsize, work), range(2)))
+    assert own_names() == []
+    assert {each.name for each in store.iterdir()} == {".lock", "registry.json"}
 
 
 def test_a_models_folder_that_cannot_be_made_is_said(tmp_path, monkeypatch, downloads, pickled):
@@ -809,3 +904,19 @@ def test_models_that_version_0_1_added_load(v0_1, monkeypatch, rng):
         mixture = rng.uniform(-0.1, 0.1, (2, 3000)).astype(np.float32)
         stems = AudioStemSeparator(name, device="cpu").separate_audio(mixture, 8000)
         assert list(stems) == ["vocals", "other"]
+
+
+def test_models_that_version_0_1_added_are_replaced_and_removed(v0_1, monkeypatch, unparsed):
+    monkeypatch.setattr(lookup, "asset_dir", lambda _: v0_1 / "assets")
+    # As it left them when it was killed.
+    (v0_1 / "models" / ".stemlab-model-abc_1def").mkdir()
+    content = (v0_1 / "models" / "tiny" / "tiny.safetensors").read_bytes()
+    (v0_1 / "models" / "tiny" / "tiny.safetensors").unlink()
+    (v0_1 / "tiny").write_bytes(content)
+    add_model("tiny", v0_1 / "tiny", sha256=digest(content))
+    assert is_installed(find_model("tiny"))
+    for name in ("tiny", "tiny-pickle", "tiny-released"):
+        remove_model(name)
+    assert own_names() == []
+    left = {each.name for each in (v0_1 / "models").iterdir()}
+    assert left == {".lock", ".stemlab-model-abc_1def", "registry.json"}

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 import pytest
 import torch
@@ -589,6 +590,25 @@ def test_an_unknown_home_folder_is_no_bug_of_ours(monkeypatch):
     monkeypatch.setenv("STEMLAB_MODELS", "~no-such-user/models")
     assert models_dir().is_absolute()
     assert len(list_models()) == 6
+
+
+@pytest.mark.parametrize(
+    ("model", "network"),
+    [
+        ({}, {"sources": 5}),
+        ({}, {"sources": "a" * 100_000}),
+        ({}, {"nfft": "a" * 100_000}),
+        ({}, {"wiener_iters": 10**9, "end_iters": 10**9}),
+        ({"sources": ["a" * 100_000]}, {}),
+        ({"schema": "a" * 100_000}, {}),
+        ({"sample_rate": 10**9}, {"samplerate": 10**9}),
+    ],
+)
+def test_strange_values_are_refused_in_few_words(folder, model, network):
+    arguments = json.loads((folder / "manifest.json").read_bytes())["networks"][0]["arguments"]
+    edit(folder, model, network={"arguments": {**arguments, **network}})
+    with pytest.raises(ModelRefusedError, match="^.{20,1000}$"):
+        AudioStemSeparator(str(folder)).separate_audio(np.zeros((2, 100), np.float32), 44_100)
 
 
 def test_a_manifest_that_contradicts_itself_is_refused(folder, refused):

@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from hostile import killed_at
 
 from stemlab import AudioStemSeparator, OutputSettings
 from stemlab.audio import file_digest
@@ -472,35 +472,6 @@ def test_odd_plans_are_refused(results, change, words):
 
 
 # ---------------------------------------------------------------- kills
-
-MUTATING = {"os.link", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "open"}
-
-
-def killed_at(number, work):
-    """Run something in a fork that is killed at its nth change of a file; whether it was."""
-    child = os.fork()
-    if child == 0:
-        left = number
-
-        def count(event, arguments):
-            nonlocal left
-            changes = event in MUTATING
-            if event == "open":
-                mode, flags = arguments[1:]
-                writes = flags & (os.O_CREAT | os.O_TRUNC) if isinstance(flags, int) else 0
-                changes = bool(writes) or (mode is not None and "r" not in mode)
-            if changes:
-                left -= 1
-                if left < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(count)
-        try:
-            work()
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
 
 
 @unix

@@ -46,7 +46,7 @@ from stemlab.sweeps import (
     sweep,
     write_sweep,
 )
-from stemlab.sweeps.recordings import SweepAudio
+from stemlab.sweeps.recordings import SweepAudio, load_audio
 
 RATE = 44_100
 SOURCES = planted.SOURCES
@@ -1093,7 +1093,6 @@ def test_a_worker_with_another_model_refuses_it(song, tmp_path, monkeypatch):
     """The digest that the sweep expects travels along."""
     from stemlab.sweeps.measuring import Task, separate_there
     from stemlab.sweeps.models import model_sources
-    from stemlab.sweeps.recordings import load_audio
     from stemlab.sweeps.settings import Measures
 
     (source,) = model_sources("stemlab-mini")
@@ -1102,6 +1101,19 @@ def test_a_worker_with_another_model_refuses_it(song, tmp_path, monkeypatch):
     task = Task(source, SeparationSettings(), "cpu", 1, Measures())
     with pytest.raises(ModelRefusedError, match="expected SHA-256 0000"):
         separate_there(task, audio)
+
+
+@pytest.mark.parametrize("container", ["FLAC", "OGG"])
+def test_only_the_excerpt_of_a_long_recording_is_held(song, tmp_path, monkeypatch, container):
+    path, subtype = tmp_path / "song", {"FLAC": "PCM_16", "OGG": "VORBIS"}[container]
+    soundfile.write(path, song.T, RATE, format=container, subtype=subtype)
+    monkeypatch.setattr("stemlab.audio.reading._MOST_BYTES", 8 * RATE)
+    found = load_audio(path, None, excerpt_seconds=1, excerpt_start_seconds=1.5)
+    assert (found.start, found.total, found.seconds) == (1.5 * RATE, song.shape[1], 1)
+    whole = soundfile.read(path, dtype="float32")[0].T
+    np.testing.assert_array_equal(found.mixture, whole[:, found.start :][:, :RATE])
+    with pytest.raises(AudioError, match="song' is too long to be held in memory: 3 s or more"):
+        load_audio(path, None, excerpt_seconds=None, excerpt_start_seconds=None)
 
 
 # ---------------------------------------------------------------- many settings
@@ -1245,6 +1257,7 @@ def odd_tables(content):
     yield "deep", "# " + "[" * 200_000, "nested too deeply"
     yield "list", "\n".join(["# [1]", header, row]), "not a JSON object"
     yield "nan", "\n".join(['# {"a": NaN}', header, row]), "NaN is not a number"
+    yield "rows", "\n".join([first, header, *(5_001 * [row])]), "5001 rows, more than 5000"
     yield "longer", "\n".join([first, header, row + ",1"]), "is not the table"
     yield "segment", with_cell(1, "-1"), "'segment_seconds' holds '-1.0'"
     yield "overlap", with_cell(2, "inf"), "'overlap' holds 'inf'"

@@ -48,8 +48,9 @@ __all__ = [
 # Of the cache of PyTorch's compiler, which stemlab does not use.
 _COMPILER_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
-# Building a network takes time by these, even where no weight is made.
+# Building a network takes time by these, even where no weight is made; the last two, running it.
 _MOST = {"depth": 12, "t_layers": 64, "dconv_depth": 16, "sources": 64, "multi_freqs": 16}
+_MOST |= {"wiener_iters": 16, "end_iters": 16}
 
 
 def _torchaudio_hdemucs() -> type[nn.Module]:

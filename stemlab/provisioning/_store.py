@@ -78,9 +78,9 @@ def locked_store() -> Iterator[Folder]:
             strays = [name for name in store.names() if name.startswith(_DRAFTS_PREFIX)]
         if strays:
             _log.warning(
-                "%s in %r: stemlab 0.1 leaves such things if it is killed. Look, and delete them",
+                "the models folder holds %s, which stemlab 0.1 leaves if it is killed, or which is "
+                "not stemlab's. Look, and delete it",
                 ", ".join(map(repr, strays)),
-                str(path),
             )
         yield store
 
@@ -173,9 +173,9 @@ def _is_recorded(folder: Folder, name: str, recorded: Collection[str]) -> bool:
 
 def _keep(folder: Folder, name: str) -> None:
     kept = f"{name}.{secrets.token_hex(4)}.kept"
-    folder.move(name, folder, kept)
+    folder.replace(name, folder, kept)  # In one step: a name that is new.
     _log.warning(
-        "%r was damaged, or is not stemlab's: it is kept as %r", str(folder.path / name), kept
+        "%r in %r was damaged, or is not stemlab's: it is kept as %r", name, folder.path.name, kept
     )
 
 
@@ -193,9 +193,9 @@ def discard(store: Folder, name: str, recorded: Mapping[str, Collection[str]]) -
         left = folder.names()
     if left:
         _log.warning(
-            "%s in %r stays: it was changed, or is not stemlab's",
+            "%s in the folder of %s stays: it was changed, or is not stemlab's",
             ", ".join(map(repr, left)),
-            str(folder.path),
+            name,
         )
         return removed
     with writing_to(folder.path):

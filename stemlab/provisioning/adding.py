@@ -426,7 +426,7 @@ def _add_own(
         _check_own(manifest_content, weights, path)
         contents = {MANIFEST_NAME: manifest_content, files[0]["name"]: weights}
         _put(store, name, contents, recorded)
-    return find_model(name)
+        return find_model(name)
 
 
 def _own_file(name: str, paths: Sequence[Path]) -> Path:

@@ -25,6 +25,7 @@ from stemlab.registry.manifests import (
     check_digest,
     check_file_name,
     invalid,
+    printable,
 )
 
 __all__ = [
@@ -252,8 +253,9 @@ def read_registry(folder: Path, *, required: bool = False) -> dict[str, dict[str
 def _read(path: Path) -> dict[str, Any]:
     fields = parse_json(read_bounded(path, MAX_TABLE_BYTES))
     if fields.get("schema") != SCHEMA:
+        found = printable(repr(fields.get("schema")), at_most=80)
         raise ModelRefusedError(
-            f"{str(path)!r} has schema {fields.get('schema')!r}, expected {SCHEMA}. It belongs to "
+            f"{str(path)!r} has schema {found}, expected {SCHEMA}. It belongs to "
             "another version of stemlab.",
             path=path,
             expected=SCHEMA,

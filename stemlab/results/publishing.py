@@ -25,6 +25,7 @@ from stemlab.results.manifest import MAX_BYTES, is_digest, parse_run, stem_recor
 from stemlab.results.names import ResultNames, file_safe
 
 __all__ = [
+    "EarlierResultError",
     "Target",
     "choose_target",
     "find_finished",
@@ -42,6 +43,10 @@ _MOST_MOVES = 3000
 # Another run moves its files in a moment; a program that holds the folder for ever is not one.
 _LOCK_SECONDS = 30.0
 _OTHER_FOLDER = "Choose another output folder."
+
+
+class EarlierResultError(OutputError):
+    """An earlier result of the same recording is there, which `force` would replace."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +218,7 @@ def _check_replaceable(
     if not force:
         older = earlier is not None and earlier.schema == 1
         version = ", made by an earlier version of stemlab," if older else ""
-        raise OutputError(
+        raise EarlierResultError(
             f"{str(out.path / taken[0])!r}{version} exists already. Pass --force (force=True) to "
             "replace an earlier result, or choose another output folder.",
             out.path / taken[0],
