@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import re
 import shutil
@@ -196,6 +197,24 @@ def test_another_run_of_the_song_takes_nothing_over(separator, songs, tmp_path, 
     assert not [each for each in result.manifest["changes"] if "was continued, from" in each]
     assert digests(result) == digests(separator.separate_file(song, tmp_path / "w", **settings))
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["plain"]
+
+
+@pytest.mark.parametrize(("extension", "samples"), [("wav", 5), ("wav", 30_000), ("flac", 5)])
+def test_a_forged_finished_run_is_not_taken_for_one(
+    separator, short_song, tmp_path, extension, samples
+):
+    """Its manifest agrees with its files: the key, and the digests of these."""
+    output = OutputSettings(resume=True, format=extension)
+    result = separator.separate_file(short_song, tmp_path, sources=["bass"], output=output)
+    again = separator.separate_file(short_song, tmp_path, sources=["bass"], output=output)
+    assert not again.repeated
+    soundfile.write(result.stems["bass"], np.zeros((samples, 2)), 44_100, subtype=None)
+    run = json.loads(result.manifest_path.read_bytes())
+    content = result.stems["bass"].read_bytes()
+    run["stems"]["bass"]["sha256"] = hashlib.sha256(content).hexdigest()
+    result.manifest_path.write_text(json.dumps(run))
+    with pytest.raises(OutputError, match="exists already"):
+        separator.separate_file(short_song, tmp_path, sources=["bass"], output=output)
 
 
 def _other_segment(network):

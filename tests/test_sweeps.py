@@ -40,12 +40,13 @@ from stemlab.sweeps import (
     COLUMNS,
     SETTING_COLUMNS,
     SweepStore,
+    grading,
     plan_sweep,
     read_sweep,
     sweep,
     write_sweep,
 )
-from stemlab.sweeps.recordings import load_audio
+from stemlab.sweeps.recordings import SweepAudio, load_audio
 
 RATE = 44_100
 SOURCES = planted.SOURCES
@@ -207,6 +208,29 @@ def test_a_silent_reference_is_no_number_and_no_crash(song):
     assert results.loc["bass", ["sdr_db", "si_sdr_db", "sdr_gain_db", "bss_sdr_db"]].isna().all()
     assert results.loc["drums", ["sdr_db", "si_sdr_db", "bss_sdr_db"]].notna().all()
     assert results.loc["vocals", ["sdr_db", "bss_sdr_db"]].isna().all()
+
+
+def test_interference_is_measured_with_all_true_stems_or_not_at_all(song, monkeypatch):
+    """Also where one stem is made: the true stems of the others are there. See `test_metrics`."""
+    seen = []
+
+    def bss_eval(references, estimates, _, *, others):
+        seen.append((set(references), set(estimates), None if others is None else set(others)))
+        return {}
+
+    monkeypatch.setattr(grading, "bss_eval", bss_eval)
+    audio = SweepAudio("song", song, RATE, 0, song.shape[1], dict.fromkeys(SOURCES, song))
+    plans = AudioStemSeparator(planted.Planted()).plan(song.shape[1])
+    options = {"long_run": {}, "offered": SOURCES, "bsseval": True}
+    grading.grade(audio, {"bass": song}, plans, **options)
+    del audio.references["vocals"]
+    grading.grade(audio, {"bass": song}, plans, **options)
+    grading.grade(audio, {"bass": song, "vocals": song}, plans, **options)
+    assert seen == [
+        ({"bass"}, {"bass"}, {"drums", "other", "vocals"}),
+        ({"bass"}, {"bass"}, None),
+        ({"bass"}, {"bass", "vocals"}, None),
+    ]
 
 
 # ---------------------------------------------------------------- the truth about parameters

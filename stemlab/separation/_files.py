@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from stemlab import audio as audio_io
 from stemlab._models.devices import peak_device_bytes
@@ -43,6 +46,9 @@ from stemlab.separation.settings import OutputSettings, SeparationSettings
 __all__ = ["job_settings", "relative_path", "run_to_files"]
 
 _log = logging.getLogger(__name__)
+
+# By so much a lossy codec may change the length of a recording.
+_CODEC_SAMPLES = 8192
 
 _CONTAINS = (
     "What was asked for, what was done, with which versions, how long it took; digests of the "
@@ -142,7 +148,7 @@ def run_to_files(
         if not output.resume:
             return None
         done = find_finished(out_dir, output.filename, **names, fingerprint=fingerprint)
-        if done is None:
+        if done is None or not _is_whole(done[0], done[1], path, recording, output):
             return None
         target, manifest = done
         return SeparationResult(target.stems, target.manifest, manifest, repeated=False)
@@ -208,6 +214,42 @@ def run_to_files(
             }
             store.publish(target, drafts, manifest)
     return SeparationResult(target.stems, target.manifest, manifest)
+
+
+def _is_whole(
+    target: Target,
+    manifest: Mapping[str, Any],
+    song: Path,
+    recording: Recording,
+    output: OutputSettings,
+) -> bool:
+    """Whether the stems of a finished run are audio of the recording's length, and those recorded.
+
+    The digests of their files are right, but all that is in a manifest may have been made up.
+    """
+    samples, _ = audio_io.read_length(song)
+    try:
+        for stem, path in target.stems.items():
+            info, (length, _) = audio_io.read_info(path), audio_io.read_length(path)
+            if (info.sample_rate, info.channels) != (recording.sample_rate, recording.channels):
+                return False
+            if abs(length - samples) > _CODEC_SAMPLES:
+                return False
+            # Float WAV holds the very samples.
+            recorded = manifest["stems"][stem]["samples_sha256"]
+            if output.holds_any_level and _samples_digest(path) != recorded:
+                return False
+    except AudioError:
+        return False
+    return True
+
+
+def _samples_digest(path: Path) -> str:
+    """Digest of the samples of a file, as `BlockStore.samples_sha256` takes it."""
+    digest = hashlib.sha256()
+    for block in audio_io.stream_file(path):
+        digest.update(np.ascontiguousarray(block.T, "<f4").data)
+    return digest.hexdigest()
 
 
 def _store(store: BlockStore, job: Job, recording: Recording) -> None:

@@ -25,10 +25,10 @@ from stemlab.errors import ParameterError
 from stemlab.metrics.bsseval import museval_metrics
 from stemlab.registry import is_folder
 from stemlab.separation import AudioStemSeparator, SeparationSettings
+from stemlab.sweeps._records import RecordFacts, checked_record, plain_record
 from stemlab.sweeps.measuring import Material, Task
 from stemlab.sweeps.models import ModelSource, SweepModel, model_sources
 from stemlab.sweeps.recordings import References, SweepAudio, load_audio, load_references
-from stemlab.sweeps.records import RecordFacts, checked_record, plain_record
 from stemlab.sweeps.running import (
     Done,
     Job,

@@ -258,7 +258,16 @@ def _excerpt(
 
 
 def samples_digest(audio: AudioArray) -> str:
-    """SHA-256 over the shape and the samples of a recording."""
+    """Digest the shape and the samples of a recording.
+
+    Parameters
+    ----------
+    audio : ndarray, shape (channels, samples), float32
+
+    Returns
+    -------
+    digest : str, 64 hex digits
+    """
     digest = hashlib.sha256(f"{audio.shape}\n".encode())
     digest.update(np.ascontiguousarray(audio, "<f4").tobytes())
     return digest.hexdigest()
