@@ -158,7 +158,7 @@ def test_m4a_is_read_through_pyav(tmp_path):
         (["separate", "song.wav", "--format", "aac"], 2, "aac"),
         (["separate", "song.wav", "--bits", "8"], 2, "bits=8"),
         (["separate", "song.wav", "--clip", "tanh"], 2, "tanh"),
-        (["separate", "song.wav", "--filename", "../{source}.{ext}"], 2, "target folder"),
+        (["separate", "song.wav", "--filename", "../{source}.{ext}"], 2, "output folder"),
         (["separate", "song.wav", "--filename", "{song}.{ext}"], 2, "{source}"),
         (["separate", "song.wav", "--filename", "{source[0]}.{ext}"], 2, "filename="),
         (["separate", "song.wav", "--device", "tpu"], 2, "device='tpu'"),
