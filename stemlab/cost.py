@@ -28,7 +28,7 @@ from stemlab._models.identity import digest_of
 from stemlab._models.spec import ModelSpec
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import OutputError, ParameterError
-from stemlab.files import cache_dir, parse_json, read_bounded, write_atomically
+from stemlab.files import Folder, cache_dir, parse_json, write_atomically
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
 __all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration", "fit_memory"]
@@ -418,18 +418,22 @@ def _time_calls(
     return time.perf_counter() - started
 
 
-def _calibrations() -> Path:
-    return cache_dir() / "calibrations.json"
+_CALIBRATIONS = "calibrations.json"
 
 
 def _read_calibrations() -> dict[str, Any]:
     try:
-        return parse_json(read_bounded(_calibrations(), _MOST_BYTES))
+        with Folder(cache_dir()) as folder:
+            return parse_json(folder.read(_CALIBRATIONS, _MOST_BYTES))
     except (OSError, ValueError):
         return {}
 
 
 def _write_calibration(key: str, taken: list[float]) -> None:
-    fields = {**_read_calibrations(), key: taken}
-    with suppress(OutputError):  # It is measured again the next time.
-        write_atomically(_calibrations(), json.dumps(fields, indent=1).encode(), sync=False)
+    content = json.dumps({**_read_calibrations(), key: taken}, indent=1).encode()
+    with suppress(OSError, OutputError):  # It is measured again the next time.
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        with Folder(cache_dir()) as folder:
+            taken_by_another = folder.stat(_CALIBRATIONS) and not folder.owns(_CALIBRATIONS)
+        if not taken_by_another:
+            write_atomically(cache_dir() / _CALIBRATIONS, content, sync=False)

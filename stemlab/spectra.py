@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stemlab._checks import MOST_SECONDS
-from stemlab._typing import AudioArray
-from stemlab.audio.arrays import as_signals, check_rate
+from stemlab.audio import SeekableRecording
+from stemlab.audio.arrays import as_audio, check_rate
 from stemlab.errors import ParameterError
 
 __all__ = [
@@ -203,7 +203,7 @@ class SpectralComparison:
 
 
 def compare_spectra(
-    signals: Mapping[str, npt.ArrayLike],
+    signals: Mapping[str, npt.ArrayLike | SeekableRecording],
     sample_rate: int,
     *,
     reference: str | None = None,
@@ -214,7 +214,8 @@ def compare_spectra(
     Parameters
     ----------
     signals : mapping of str to array, each shape (channels, samples) or (samples,)
-        One or two channels. Lengths may differ; what is compared is what both have.
+        One or two channels. Lengths may differ; what is compared is what both have. An
+        `audio.SeekableRecording` takes the place of an array: only what is compared is read.
     sample_rate : int, in Hz
         Of all of them.
     reference : str, optional
@@ -259,8 +260,8 @@ def compare_spectra(
     >>> round(found.log_spectral_distance_db["quiet"], 2), found.band_differences_db["quiet"][5]
     (6.02, np.float64(-6.02...))
     """
-    recordings = as_signals(signals)
     check_rate("sample_rate", sample_rate)
+    recordings = _open_signals(signals, sample_rate)
     grid = grid or SpectralGrid()
     name = next(iter(recordings)) if reference is None else reference
     if name not in recordings:
@@ -268,7 +269,7 @@ def compare_spectra(
             f"reference={reference!r} is not one of the signals. "
             f"Choose one of {', '.join(recordings)}."
         )
-    longest = max(each.shape[1] for each in recordings.values())
+    longest = max(each.samples for each in recordings.values())
     frames = grid.frames(longest, sample_rate)
     edges_hz, weights = grid.rows(sample_rate)
     columns = _column_starts(len(frames))
@@ -297,6 +298,25 @@ def compare_spectra(
         log_spectral_distance_db={each: found.mean() for each, found in distances.items()},
         grid=grid,
     )
+
+
+def _open_signals(
+    signals: Mapping[str, npt.ArrayLike | SeekableRecording], sample_rate: int
+) -> dict[str, SeekableRecording]:
+    if not signals:
+        raise ParameterError("signals is empty. Pass a mapping such as {'vocals': array}.")
+    recordings = {}
+    for name, signal in signals.items():
+        if not isinstance(signal, SeekableRecording):
+            array = as_audio(signal, name=f"signals[{name!r}]")
+            signal = SeekableRecording(array, sample_rate)
+        elif signal.sample_rate != sample_rate:
+            raise ParameterError(
+                f"signals[{name!r}] has {signal.sample_rate} Hz, and sample_rate={sample_rate}. "
+                "Open it at that rate."
+            )
+        recordings[name] = signal
+    return recordings
 
 
 class _Reduced:
@@ -414,7 +434,7 @@ def _db(powers: _Floats) -> _Floats:
 
 
 def _together(
-    recordings: Mapping[str, AudioArray], fft_samples: int, frames: range
+    recordings: Mapping[str, SeekableRecording], fft_samples: int, frames: range
 ) -> Iterator[dict[str, _Powers]]:
     """Powers of all signals, a block of frames at a time; one that has ended is left out."""
     for start in range(frames.start, frames.stop, _FRAMES_AT_ONCE):
@@ -427,15 +447,15 @@ def _together(
         yield blocks
 
 
-def _frame_powers(recording: AudioArray, fft_samples: int, frames: range) -> _Powers:
+def _frame_powers(recording: SeekableRecording, fft_samples: int, frames: range) -> _Powers:
     """Power of all bins of those of the frames that the recording has, shape (frames, bins)."""
     hop, half = fft_samples // 4, fft_samples // 2
-    last = min(frames.stop, 1 + recording.shape[1] // hop)
+    last = min(frames.stop, 1 + recording.samples // hop)
     if last <= frames.start:
         return np.zeros((0, half + 1), np.float32)
     first, stop = frames.start * hop - half, (last - 1) * hop + half
-    samples = recording[:, max(first, 0) : stop]
-    padded = np.pad(samples, ((0, 0), (max(-first, 0), max(stop - recording.shape[1], 0))))
+    samples = recording.read(max(first, 0), stop)  # What lies behind the end is silent.
+    padded = np.pad(samples, ((0, 0), (max(-first, 0), 0)))
     pieces = np.lib.stride_tricks.sliding_window_view(padded, fft_samples, axis=1)[:, ::hop]
     window = np.hanning(fft_samples + 1)[:-1].astype(np.float32)
     spectrum = np.fft.rfft(pieces * window)

@@ -316,6 +316,38 @@ def test_read_file_resamples(tmp_path: Path) -> None:
     np.testing.assert_array_equal(result, audio.resample(samples, RATE, 48_000))
 
 
+@pytest.mark.parametrize(
+    ("name", "container", "subtype"),
+    [("song.flac", "FLAC", "PCM_16"), ("song.ogg", "OGG", "VORBIS"), ("song.wav", "WAV", "FLOAT")],
+)
+def test_what_takes_too_much_memory_is_not_read_whole(
+    tmp_path: Path, name: str, container: str, subtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path / name, noise(3 * RATE), container=container, subtype=subtype)
+    allowed = audio.read_file(path)[0].shape[1]
+    monkeypatch.setattr("stemlab.audio.reading._MOST_BYTES", 8 * allowed)
+    assert audio.read_file(path)[0].shape[1] == allowed
+    message = rf"{name}' is too long.*s or more. At .* at most \d s .*Cut out a part.*stream_file"
+    with pytest.raises(AudioError, match=message):
+        audio.read_file(path, sample_rate=48_000)
+    monkeypatch.setattr("stemlab.audio.reading._MOST_BYTES", 8 * allowed - 1)
+    with pytest.raises(AudioError, match=message):
+        audio.read_file(path)
+    assert joined(path).shape[1] == allowed  # In blocks, any length is.
+
+
+def test_a_recording_of_days_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path / "song.flac", noise(1000), container="FLAC", subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    content[22:26] = (40 * 3600 * 8000).to_bytes(4, "big")
+    path.write_bytes(content)
+    monkeypatch.setattr("stemlab.audio.reading.stream_file", None)
+    with pytest.raises(AudioError, match=r"26122 s or more. At 44100 Hz .* 2 channel.*3043 s"):
+        audio.read_file(path)
+
+
 def test_headerless_name_is_no_hint(tmp_path: Path) -> None:
     samples = noise(100)
     path = put(tmp_path / "song.tmp", samples)

@@ -62,6 +62,11 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
                 page.keyboard.press("ArrowRight")
             page.get_by_text("7 calls of the network").wait_for()
             page.keyboard.press("x")
+            # Beside the controls, and on one that is disabled.
+            page.locator(".widget-hslider .widget-label", has_text="Overlap").click()
+            page.keyboard.press("x")
+            page.get_by_role("button", name="Cancel", exact=True).click(force=True)
+            page.keyboard.press("x")
             assert page.evaluate(NOTEBOOK) == notebook
 
             # Ten presses at once are one run.
@@ -79,7 +84,9 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
             )
             press(page, "Pause")
             press(page, "Save")
-            page.get_by_role("alert").filter(has_text="holds an earlier result").wait_for()
+            page.get_by_role("alert").filter(
+                has_text="an earlier result of this song is there"
+            ).wait_for()
             press(page, "Replace")
             expect_status(page, "They replaced an earlier result of this song.")
 

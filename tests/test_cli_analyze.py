@@ -181,3 +181,14 @@ def test_only_reports_of_stemlab_are_replaced(folder, tmp_path, capsys):
     assert main(arguments) == 6
     assert "it is a link" in capsys.readouterr().err
     assert [*documents.iterdir()] == []
+
+
+def test_a_recording_that_is_too_long_is_one_line(folder, capsys, monkeypatch):
+    monkeypatch.setattr("stemlab.audio.reading._MOST_BYTES", 8 * 5 * RATE)
+    assert run("song.wav") == 3
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "'song.wav' is too long to be held in memory: 9 s or more." in said.err
+    assert "at most 5 s" in said.err
+    assert said.err.count("\n") == 1
+    assert files_in(folder) == ["song.wav"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +219,23 @@ def test_what_is_wrong_is_one_line(pair, capsys, arguments, code, words):
     assert not Path("comparison.png").exists()
 
 
+@pytest.mark.parametrize("options", [["--time", "0,1"], ["--time", "599,600"], []])
+def test_a_long_recording_is_not_held_in_memory(pair, unsaved, capsys, monkeypatch, options):
+    # Ten minutes of silence: 53 MB of samples in a file of 0.1 MB.
+    monkeypatch.setattr("stemlab.audio.reading._MOST_BYTES", 20_000_000)
+    with soundfile.SoundFile("long.flac", "w", RATE, 1, format="FLAC") as file:
+        for _ in range(600):
+            file.write(np.zeros(RATE, np.int16))
+    tracemalloc.start()
+    try:
+        assert run("long.flac", "long.flac", *options, "--quiet") == 0
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 40_000_000
+    assert capsys.readouterr() == ("", "")
+
+
 def test_seams_are_those_of_the_run(tmp_path, monkeypatch, unsaved, capsys):
     monkeypatch.chdir(tmp_path)
     mixture, rate = read_file(demo_song_dir() / "mixture.flac")
@@ -260,3 +279,42 @@ def test_seams_of_a_run_of_version_0_1(v0_1, unsaved, capsys):
     begins = range(-542, 6000, 1000)
     expected = {edge for begin in begins for edge in (begin, begin + 2000) if 0 < edge < 6000}
     assert found == pytest.approx([edge / 8000 for edge in sorted(expected)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "plans", "words"),
+    [
+        ({"samples": 10**13, "segment_samples": 2, "hop_samples": 1}, 1, "more than 1000000"),
+        ({"samples": 1100 * 1000}, 1000, "more than 1000000 segments"),
+        ({"samples": 10**400}, 1, "not a positive whole number"),
+        ({"starts": [-(10**13)]}, 1, "starts somewhere else"),
+        ({"starts": []}, 1, "starts somewhere else"),
+        ({"hop_samples": 0}, 1, "not a positive whole number"),
+        ({"hop_samples": True}, 1, "not a positive whole number"),
+        ({}, 1001, "not a list of plans"),
+    ],
+)
+def test_a_changed_plan_is_refused_at_once(v0_1, unsaved, capsys, changes, plans, words):
+    file = v0_1 / "result" / "song" / "run.json"
+    fields = json.loads(file.read_bytes())
+    fields["plan"] = plans * [{**fields["plan"][0], **changes}]
+    file.write_text(json.dumps(fields))
+    assert run(v0_1 / "song.wav", "--seams", file) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes in folders there")
+@pytest.mark.parametrize("kind", ["pipe", "endless", "long", "deep", "list"])
+def test_a_planted_run_json_neither_hangs_nor_fills_memory(tmp_path, pair, capsys, kind):
+    file = tmp_path / "run.json"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "endless":
+        file.symlink_to("/dev/zero")
+    elif kind == "long":
+        with file.open("wb") as handle:
+            handle.truncate(10**10)
+    else:
+        file.write_text("[" * 500_000 if kind == "deep" else "[1]")
+    assert run(*pair, "--seams", file) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -29,6 +29,7 @@ from browsing import (
     wait_for,
     write_notebook,
 )
+from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.blocking import BlockingKernelClient
 
 from stemlab._assets import asset_dir
@@ -77,6 +78,20 @@ def test_a_broken_notebook_stays(tmp_path):
     copied, kept = command.copy_notebooks(tmp_path)
     assert (copied, kept) == (NAMES[1:], [NAMES[0]])
     assert (tmp_path / NAMES[0]).read_text() == "half a noteb"
+
+
+@unix
+def test_a_planted_notebook_neither_hangs_nor_fills_memory(tmp_path):
+    command.copy_notebooks(tmp_path)
+    with (tmp_path / NAMES[0]).open("wb") as file:
+        file.truncate(10**10)
+    (tmp_path / NAMES[1]).write_text('{"cells":' + "[" * 500_000)
+    (tmp_path / NAMES[2]).write_text('{"cells": [{"source": [1]}]}')
+    assert command.copy_notebooks(tmp_path) == ([], NAMES[:3])
+    (tmp_path / NAMES[0]).unlink()
+    os.mkfifo(tmp_path / NAMES[0])
+    with pytest.raises(OutputError, match="not a regular file"):
+        command.copy_notebooks(tmp_path)
 
 
 def test_folders_that_cannot_be(tmp_path):
@@ -176,6 +191,9 @@ def test_nothing_in_the_folder_runs_or_is_obeyed_by_jupyterlab(tmp_path: Path) -
         # As the page does that opens a notebook.
         asked = {"path": NAMES[0], "type": "notebook", "name": "", "kernel": {"name": "python3"}}
         kernel = lab.ask("api/sessions", "POST", asked)["kernel"]
+        # But for how it is started, it is the usual one.
+        spec = lab.ask("api/kernelspecs/python3")["spec"]
+        assert {**spec, "argv": []} == {**spec, **get_kernel_dict(), "argv": []}
         said = run_in_kernel(tmp_path / "home" / "RUNTIME_DIR", kernel["id"], PROBE)
         assert {entry["name"] for entry in lab.ask("api/contents")["content"]} >= set(NAMES)
     assert said == f"False '' {folder}\n"
@@ -224,7 +242,20 @@ def test_voila_asks_for_a_token_and_stays_in_the_folder(tmp_path: Path) -> None:
         channels = f"ws{lab.url.removeprefix('http')}/api/kernels/{found[1]}/channels"
         with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
             websocket.create_connection(channels)
-        websocket.create_connection(channels, header=allowed).close()
+        with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
+            websocket.create_connection(channels, header=allowed, host="elsewhere.example")
+        page = websocket.create_connection(channels, header=allowed)
+        # A page talks to its widgets; code is not taken from it.
+        for kind, content in (
+            ("execute_request", {"code": f"open({str(ran / 'code')!r}, 'w')", "silent": True}),
+            ("kernel_info_request", {}),
+        ):
+            header = {"msg_id": kind, "msg_type": kind, "session": "page", "username": ""}
+            message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
+            page.send(json.dumps({**message, "channel": "shell"}))
+        while json.loads(page.recv())["header"]["msg_type"] != "kernel_info_reply":
+            pass
+        page.close()
     assert list(ran.iterdir()) == []
 
 

@@ -167,15 +167,15 @@ def test_another_folder_ends_the_comparison_of_the_first(
         audio.write_file(tmp_path / f"{name}.wav", [signals["stem"]], RATE, 2)
     panel = ComparePanel(tmp_path)
     reading, chosen = threading.Event(), threading.Event()
-    read_file = audio.read_file
+    open_recording = audio.SeekableRecording
 
-    def slow(path: Path, **options: Any) -> Any:
+    def slow(path: Path, sample_rate: int) -> Any:
         if path.name == "b.wav":
             reading.set()
             assert chosen.wait(SECONDS)
-        return read_file(path, **options)
+        return open_recording(path, sample_rate)
 
-    monkeypatch.setattr(audio, "read_file", slow)
+    monkeypatch.setattr(audio, "SeekableRecording", slow)
     panel.compare()
     assert reading.wait(SECONDS)
     panel.folder = str(tmp_path / "two")

@@ -170,6 +170,26 @@ def test_a_planted_cache_neither_hangs_nor_fills_memory(cache, kind):
     assert kind == "folder" or len(json.loads(file.read_bytes())) == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links of Unix")
+def test_calibrations_that_are_a_link_are_neither_read_nor_replaced(cache, tmp_path_factory):
+    theirs = tmp_path_factory.mktemp("theirs") / "calibrations.json"
+    (cache / "calibrations.json").symlink_to(theirs)
+    calibrate(AudioStemSeparator(planted.tiny(), device="cpu"))
+    assert not theirs.exists()
+    assert (cache / "calibrations.json").is_symlink()
+
+
+def test_calibrations_of_another_network_or_of_unknown_code_are_not_used(cache, monkeypatch):
+    calibrate(AudioStemSeparator(planted.Planted(), device="cpu"))
+    assert not (cache / "calibrations.json").exists()
+    calibrate(AudioStemSeparator(planted.tiny(), device="cpu"))
+    other = planted.tiny()
+    other.use_train_segment = False
+    monkeypatch.setattr(cost, "_time_calls", None)  # Must not be called.
+    with pytest.raises(TypeError):
+        calibrate(AudioStemSeparator(other, device="cpu"))
+
+
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("STEMLAB_CACHE", str(tmp_path / "file"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import stemlab
 from stemlab._assets import demo_song_dir
 from stemlab._isolation import child
 
@@ -87,3 +89,15 @@ def test_a_picture_is_drawn_without_latex(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stemlab", "compare", str(song), str(song), "--time", "0,1"]
     start([*command, "--out", "picture.png"], tmp_path)
     assert (tmp_path / "picture.png").stat().st_size > 0
+
+
+def test_every_process_is_started_as_a_child() -> None:
+    package = Path(stemlab.__file__).parent
+    started = 0
+    for path in package.rglob("*.py"):
+        for call in re.findall(
+            r"subprocess\.(?:Popen|run)\((.{40})", path.read_text("utf-8"), re.S
+        ):
+            assert call.split()[0].startswith("**child("), f"{path}: {call}"
+            started += 1
+    assert started == 3

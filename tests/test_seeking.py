@@ -300,6 +300,28 @@ def test_a_damaged_file_is_told_where_it_is_read(tmp_path: Path) -> None:
             recording.read(start, stop)
 
 
+def test_a_header_that_states_too_much_is_found_out(tmp_path: Path) -> None:
+    path = put(tmp_path / "song.flac", noise(), container="FLAC", subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    content[22:26] = (10 * SAMPLES).to_bytes(4, "big")
+    path.write_bytes(content)
+    recording = SeekableRecording(path)
+    assert recording.samples == 10 * SAMPLES
+    with pytest.raises(AudioError, match="ends after|cannot be read any more"):
+        recording.read(0, 2 * SAMPLES)
+
+
+def test_what_would_fill_the_disk_is_not_decoded(
+    tmp_path: Path, room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stemlab.audio.seeking._MOST_DECODED_BYTES", 8 * 2 * RATE)
+    path = put(tmp_path / "song.flac", noise(), container="FLAC", subtype="PCM_16")
+    SeekableRecording(path).read(0, 10)  # In place.
+    with pytest.raises(AudioError, match=r"song.flac' is too long.*at most 1 s \(8 GiB\) are"):
+        SeekableRecording(path, 48_000)
+    assert held(room) == []
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_sample_that_is_no_number_is_refused(value: float, tmp_path: Path, room: Path) -> None:
     audio = noise()
@@ -307,7 +329,7 @@ def test_a_sample_that_is_no_number_is_refused(value: float, tmp_path: Path, roo
     path = put(tmp_path / "song.wav", audio)
     recording = SeekableRecording(path)
     np.testing.assert_array_equal(recording.read(0, 100_000), audio[:, :100_000])
-    with pytest.raises(AudioError, match="holds a NaN or infinite sample. Repair or re-export"):
+    with pytest.raises(AudioError, match="NaN or infinite sample at 2.268 s. Repair or re-export"):
         recording.read(99_000, 101_000)
     with pytest.raises(AudioError, match="holds a NaN or infinite sample at 2.268 s"):
         SeekableRecording(path, 48_000)

@@ -12,11 +12,13 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -43,6 +45,7 @@ from stemlab.sweeps import (
     sweep,
     write_sweep,
 )
+from stemlab.sweeps.recordings import load_audio
 
 RATE = 44_100
 SOURCES = planted.SOURCES
@@ -506,14 +509,271 @@ def test_drafts_go_unless_their_process_works(store):
     assert [*store.folder.iterdir()] == []
 
 
-def test_a_damaged_record_is_measured_again(tiny_htdemucs, song, store):
-    options = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.0], "store": store}
-    sweep(song, tiny_htdemucs, **options)
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A store with one measured setting, its stems and those of its long-context run."""
+    store = SweepStore(tmp_path_factory.mktemp("measured"))
+    song = np.random.default_rng(1).uniform(-0.1, 0.1, (2, RATE // 2)).astype(np.float32)
+    options = {
+        "sample_rate": RATE,
+        "segments": [1.0],
+        "overlaps": [0.0],
+        "references": {"bass": song},
+        "network_version": "1",
+        "keep_audio": True,
+    }
+    expected = sweep(song, planted.Planted(), **options, store=store)
+    return store, song, options, expected
+
+
+@pytest.fixture
+def copied(measured, tmp_path):
+    """The same in a store of its own, with the record and the folder of the setting's stems."""
+    original, song, options, expected = measured
+    shutil.copytree(original.folder, tmp_path / "store")
+    store = SweepStore(tmp_path / "store")
     (record,) = store.folder.glob("results/*/*.json")
-    whole = json.loads(record.read_bytes())
-    record.write_bytes(record.read_bytes()[:100])
-    assert len(sweep(song, tiny_htdemucs, **options)) == 4
-    assert json.loads(record.read_bytes())["key"] == whole["key"]
+    return store, record, store.folder / "audio" / record.stem, song, options, expected
+
+
+def _plan(song, store, options):
+    return plan_sweep(song, planted.Planted(), **options, store=store)
+
+
+def _set(record, *path_and_value):
+    *path, value = path_and_value
+    fields = json.loads(record.read_bytes())
+    table = fields
+    for name in path[:-1]:
+        table = table[name]
+    if value is None:
+        del table[path[-1]]
+    else:
+        table[path[-1]] = value
+    record.write_text(json.dumps(fields))
+
+
+IMPOSSIBLE = [
+    ("wall_seconds", None),
+    ("wall_seconds", []),
+    ("wall_seconds", [0.0]),
+    ("wall_seconds", ["1"]),
+    ("wall_seconds", [True]),
+    ("wall_seconds", [1e300]),
+    ("wall_seconds", [math.nan]),
+    ("wall_seconds", [1.0, 1.0]),
+    ("sources", None),
+    ("sources", []),
+    ("sources", "bass", None),
+    ("sources", "\x1b[31m", {}),
+    ("sources", "bass", "sdr_db", None),
+    ("sources", "bass", "sdr_db", "=1+1"),
+    ("sources", "bass", "sdr_db", 1e9),
+    ("sources", "drums", "sdr_db", 1.0),
+    ("sources", "bass", "worst_seams", [[1.0]]),
+    ("sources", "bass", "worst_seams", [[9.0, 1.0]]),
+    ("sources", "bass", "worst_seams", {}),
+    ("seams", -1),
+    ("seams", 1.5),
+    ("seconds", 0),
+    ("device", "cuda:7"),
+    ("timed_alone", 1),
+    ("peak_memory_bytes", 5),
+    ("settings", [1]),
+    ("model", 1),
+    ("surplus", 1),
+    ("key", "0" * 64),
+    ("consistency_db", {"a": 1}),
+]
+
+
+def test_a_record_that_cannot_be_one_is_measured_again(copied):
+    store, record, _, song, options, _ = copied
+    planned, content = _plan(song, store, options), record.read_bytes()
+    assert planned.estimate().stored == 1
+    for change in IMPOSSIBLE:
+        record.write_bytes(content)
+        _set(record, *change)
+        planned._records.clear()
+        planned._find_stored()
+        assert not planned._records, change
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff", b"[" * 100_000, b" " * 2_000_000])
+def test_a_damaged_record_is_measured_again(copied, content):
+    store, record, _, song, options, expected = copied
+    record.write_bytes(content)
+    results = _plan(song, store, options).run()
+    quality = ["source", "sdr_db", "agreement_db", "seam_db"]
+    pd.testing.assert_frame_equal(results[quality], expected[quality])
+    assert _plan(song, store, options).estimate().stored == 1
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def _forge(path):
+    soundfile.write(path, np.full((5, 2), 0.5), RATE, subtype="FLOAT")
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[-2000] ^= 1
+    path.write_bytes(content)
+
+
+def _other_rate(path):
+    samples, _ = soundfile.read(path, dtype="float32")
+    soundfile.write(path, samples, 48_000, subtype="FLOAT")
+
+
+def _mono(path):
+    samples, _ = soundfile.read(path, dtype="float32")
+    soundfile.write(path, samples.reshape(-1, 1), RATE, subtype="FLOAT")
+
+
+def _not_finite(path):
+    samples, _ = soundfile.read(path, dtype="float32")
+    samples[0, 0] = np.nan
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+
+
+def _pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGE = [Path.unlink, _cut, _forge, _flip, _other_rate, _mono, _not_finite]
+DAMAGE += [] if sys.platform == "win32" else [_pipe]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_kept_long_run_that_was_changed_is_made_again(copied, damage):
+    store, record, own, song, options, expected = copied
+    (folder,) = (each for each in (store.folder / "audio").iterdir() if each != own)
+    record.unlink()
+    damage(folder / "bass.wav")
+    if damage is _pipe:  # Something that stemlab did not make: it stays, and nothing waits for it.
+        results = _plan(song, store, options).run()
+        assert stat.S_ISFIFO((folder / "bass.wav").stat().st_mode)
+    else:
+        results = _plan(song, store, options).run()
+        again = _plan(song, store, options)
+        assert again._kept_long_run("Planted")
+    quality = ["source", "sdr_db", "agreement_db", "seam_db"]
+    pd.testing.assert_frame_equal(results[quality], expected[quality])
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_kept_stems_that_were_changed_are_measured_again(copied, damage):
+    store, _, folder, song, options, _ = copied
+    setting = _plan(song, store, options).settings[0]
+    assert _plan(song, store, options).kept_stems(setting)
+    damage(folder / "vocals.wav")
+    planned = _plan(song, store, options)
+    assert not planned.kept_stems(setting)
+    assert planned.estimate().stored == 0
+    assert _plan(song, store, {**options, "keep_audio": False}).estimate().stored == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of Unix")
+def test_clear_removes_only_what_is_of_the_store(copied, tmp_path):
+    store, record, folder, *_ = copied
+    theirs = tmp_path / "theirs"
+    (theirs / ("ab" * 32)).mkdir(parents=True)
+    kept = [theirs / "song.wav", theirs / ("ab" * 32) / "bass.wav", theirs / f"{'ab' * 32}.json"]
+    for path in kept:
+        path.write_bytes(b"theirs")
+    foreign = [folder / "notes.txt", record.with_name("notes.json"), store.folder / "mine.wav"]
+    foreign += [record.parent.parent / "zz" / f"{'ab' * 32}.json", store.folder / "audio" / "x.wav"]
+    foreign[3].parent.mkdir()
+    for path in foreign:
+        path.write_bytes(b"foreign")
+    linked = [folder / "drums.wav", folder / "linked.wav", record.with_name(f"{'cd' * 32}.json")]
+    linked[0].unlink()
+    linked[0].symlink_to(theirs / "song.wav")
+    os.link(theirs / "song.wav", linked[1])
+    linked[2].symlink_to(kept[2])
+    (store.folder / "audio" / ("ef" * 32)).symlink_to(theirs / ("ab" * 32))
+    (store.folder / "results" / "ab").symlink_to(theirs)
+    os.mkfifo(folder / "pipe.wav")
+    assert store.usage().results == 1
+    store.clear()
+    assert all(path.read_bytes() == b"theirs" for path in kept)
+    assert all(path.read_bytes() == b"foreign" for path in foreign)
+    assert linked[0].is_symlink()
+    assert linked[1].exists()
+    assert not record.exists()
+    assert not (folder / "bass.wav").exists()
+    assert (store.usage().results, store.usage().result_bytes) == (0, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links of Unix")
+@pytest.mark.parametrize("name", ["", "sweeps", "sweeps/results", "sweeps/audio"])
+def test_a_linked_folder_of_the_cache_is_not_written_to(song, tmp_path, monkeypatch, name):
+    """But the cache itself, which the user names, may be a link."""
+    cache, theirs = tmp_path / "cache", tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "song.wav").write_bytes(b"theirs")
+    (cache / name).parent.mkdir(parents=True, exist_ok=True)
+    (cache / name).symlink_to(theirs)
+    monkeypatch.setenv("STEMLAB_CACHE", str(cache))
+    planned = plan_sweep(song, planted.Failing(), sample_rate=RATE, network_version="1")
+    if name:
+        with pytest.raises(OutputError, match="it is a link, or not a folder"):
+            planned._store.check_writable()
+        with nullcontext() if "/" in name else pytest.raises(OutputError, match="it is a link"):
+            planned._store.clear()
+        assert [path.name for path in theirs.iterdir()] == ["song.wav"]
+    else:
+        planned._store.check_writable()
+        planned._store.clear()
+        assert sorted(path.name for path in theirs.iterdir()) == ["song.wav", "sweeps"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links of Unix")
+def test_what_is_planted_in_the_cache_of_sweeps_is_not_obeyed(copied, tmp_path):
+    """A journal of moves as version 0.1 had it, a linked working folder, taken names."""
+    store, record, folder, song, options, expected = copied
+    victim, docs = tmp_path / "victim", tmp_path / "docs"
+    victim.write_text("mine")
+    docs.mkdir()
+    (docs / "lock").touch()
+    (docs / "letter.wav").write_text("mine")
+    planted_folder = store.folder / ".stemlab-sweep-x.partial"
+    planted_folder.mkdir(mode=0o700)
+    (planted_folder / "lock").touch()
+    (planted_folder / "evil.wav").write_text("evil")
+    moves = [{"draft": "evil.wav", "final": str(victim), "earlier": None}]
+    moves += [{"draft": "gone", "final": str(docs / "letter.wav"), "earlier": None}]
+    (planted_folder / "moves.json").write_text(json.dumps(moves))
+    (store.folder / ".stemlab-sweep.partial").symlink_to(docs)
+    record.unlink()
+    record.symlink_to(victim)
+    (folder / "bass.wav").unlink()
+    (folder / "bass.wav").symlink_to(victim)
+    results = _plan(song, store, options).run()
+    quality = ["source", "sdr_db", "agreement_db", "seam_db"]
+    pd.testing.assert_frame_equal(results[quality], expected[quality])
+    store.clear()
+    assert victim.read_text() == "mine"
+    assert (docs / "letter.wav").read_text() == "mine"
+    assert sorted(path.name for path in docs.iterdir()) == ["letter.wav", "lock"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives files away")
+def test_files_of_another_user_stay(copied):
+    store, record, folder, *_ = copied
+    theirs = [folder / "bass.wav", record]
+    for path in theirs:
+        os.chown(path, 12_345, 12_345)
+    store.clear()
+    assert all(path.exists() for path in theirs)
+    assert not (folder / "drums.wav").exists()
+    os.chown(store.folder / "results", 12_345, 12_345)
+    with pytest.raises(OutputError, match="belongs to another user"):
+        store.check_writable()
 
 
 def test_cancelling_keeps_what_is_done(tiny_htdemucs, song, store):
@@ -809,7 +1069,6 @@ def test_a_worker_with_another_model_refuses_it(song, tmp_path, monkeypatch):
     """The digest that the sweep expects travels along."""
     from stemlab.sweeps.measuring import Task, separate_there
     from stemlab.sweeps.models import model_sources
-    from stemlab.sweeps.recordings import load_audio
     from stemlab.sweeps.settings import Measures
 
     (source,) = model_sources("stemlab-mini")
@@ -818,6 +1077,19 @@ def test_a_worker_with_another_model_refuses_it(song, tmp_path, monkeypatch):
     task = Task(source, SeparationSettings(), "cpu", 1, Measures())
     with pytest.raises(ModelRefusedError, match="expected SHA-256 0000"):
         separate_there(task, audio)
+
+
+@pytest.mark.parametrize("container", ["FLAC", "OGG"])
+def test_only_the_excerpt_of_a_long_recording_is_held(song, tmp_path, monkeypatch, container):
+    path, subtype = tmp_path / "song", {"FLAC": "PCM_16", "OGG": "VORBIS"}[container]
+    soundfile.write(path, song.T, RATE, format=container, subtype=subtype)
+    monkeypatch.setattr("stemlab.audio.reading._MOST_BYTES", 8 * RATE)
+    found = load_audio(path, None, excerpt_seconds=1, excerpt_start_seconds=1.5)
+    assert (found.start, found.total, found.seconds) == (1.5 * RATE, song.shape[1], 1)
+    whole = soundfile.read(path, dtype="float32")[0].T
+    np.testing.assert_array_equal(found.mixture, whole[:, found.start :][:, :RATE])
+    with pytest.raises(AudioError, match="song' is too long to be held in memory: 3 s or more"):
+        load_audio(path, None, excerpt_seconds=None, excerpt_start_seconds=None)
 
 
 # ---------------------------------------------------------------- many settings
@@ -961,6 +1233,7 @@ def odd_tables(content):
     yield "deep", "# " + "[" * 200_000, "nested too deeply"
     yield "list", "\n".join(["# [1]", header, row]), "not a JSON object"
     yield "nan", "\n".join(['# {"a": NaN}', header, row]), "NaN is not a number"
+    yield "rows", "\n".join([first, header, *(5_001 * [row])]), "5001 rows, more than 5000"
     yield "longer", "\n".join([first, header, row + ",1"]), "is not the table"
     yield "segment", with_cell(1, "-1"), "'segment_seconds' holds '-1.0'"
     yield "overlap", with_cell(2, "inf"), "'overlap' holds 'inf'"

@@ -248,10 +248,13 @@ def test_an_earlier_result_is_replaced_only_at_a_second_press(
     panel.wait(SECONDS)
     before = {path: path.read_bytes() for path in first.stems.values()}
     save.click()
-    with pytest.raises(OutputError, match="holds an earlier result. Press Replace to replace it"):
+    with pytest.raises(
+        OutputError, match="an earlier result of this song is there: .* Press Replace"
+    ):
         panel.wait(SECONDS)
     assert {path: path.read_bytes() for path in first.stems.values()} == before
     assert force.layout.display == ""
+    assert "an earlier result of this song is there" in shown(panel)
     # Not in a folder that nobody was asked about.
     panel.out_dir = str(tmp_path / "elsewhere")
     assert force.layout.display == "none"
@@ -278,6 +281,7 @@ def test_files_of_others_are_not_replaced(panel: SeparationPanel, tmp_path: Path
     assert panel.state == "failed"
     assert "was not written by stemlab" in panel.error
     assert foreign.read_text() == "mine"
+    assert find(panel, ipywidgets.Button, "Replace").layout.display == "none"
     assert files_below(tmp_path / "stems") == ["hum", "hum/vocals.wav"]
     # The stems are still there to be saved elsewhere.
     panel.out_dir = str(tmp_path / "elsewhere")

@@ -76,6 +76,11 @@ class ModelSpec:
         return max(float(each.segment_seconds) for each in self.members)
 
     @property
+    def segments_differ(self) -> bool:
+        """Whether its networks have segments of their own: they get these if none is asked for."""
+        return len({float(each.segment_seconds) for each in self.members}) > 1
+
+    @property
     def min_segment_seconds(self) -> float:
         """The shortest segment that all its networks accept."""
         return max(each.min_segment_samples for each in self.members) / self.sample_rate

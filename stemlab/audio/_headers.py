@@ -180,7 +180,7 @@ def _flac_loudspeakers(file: BinaryIO) -> tuple[str, ...] | None:
 
 
 def _opus_loudspeakers(first_page: bytes) -> tuple[str, ...] | None:
-    """Channels that stand for no loudspeakers, as in ambisonics: mapping families above 1."""
+    """Mapping families above 1 name no loudspeakers: ambisonics, or what only the user knows."""
     at = first_page.find(b"OpusHead")
     return (_UNKNOWN,) if at >= 0 and first_page[at + 18 : at + 19] > b"\x01" else None
 

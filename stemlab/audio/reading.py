@@ -32,7 +32,7 @@ from stemlab.audio.arrays import (
     scale_samples,
     wave_layout,
 )
-from stemlab.audio.resampling import StreamResampler
+from stemlab.audio.resampling import StreamResampler, resampled_length
 from stemlab.errors import AudioError, AudioNotFoundError, MissingDependencyError, ParameterError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AudioInfo",
     "ForwardFile",
+    "check_length",
     "file_digest",
     "read_file",
     "read_info",
@@ -64,6 +65,13 @@ _OWN_LAYOUTS = {
 
 # Encoder delay and padding, 12 bits each in the LAME header: what a decoder may leave out.
 _MP3_TRIM_SAMPLES = 2 * 4095
+# Of float32 samples: 50 minutes of stereo at 44.1 kHz. A few MB of FLAC can decode to days.
+_MOST_BYTES = 1 << 30
+# Files in which every sample has its place; in others a jump fails, or changes the samples that
+# follow.
+_EXACT_CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC"})
+_EXACT_CODECS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+
 # A compressed file may miss this much of the length it states before anybody is told.
 _LENGTH_SLACK_SECONDS = 0.1
 
@@ -112,6 +120,16 @@ class AudioInfo:
     container: str
     codec: str
     reader: Literal["soundfile", "pyav"]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether `samples` is the true length, and any stretch can be read by its position."""
+        return (
+            self.samples is not None
+            and self.reader == "soundfile"
+            and self.container in _EXACT_CONTAINERS
+            and self.codec.startswith(_EXACT_CODECS)
+        )
 
 
 @dataclass(frozen=True)
@@ -565,10 +583,39 @@ def _fold(recording: _Recording, shown: str, downmix: bool) -> AudioArray:
     )
 
 
+def check_length(path: StrPath, samples: int, sample_rate: int, channels: int) -> None:
+    """Refuse to hold so much of a recording in memory at once.
+
+    Parameters
+    ----------
+    path : str or PathLike
+    samples : int
+        That are to be held, of each channel.
+    sample_rate : int, in Hz
+    channels : int
+
+    Raises
+    ------
+    AudioError
+        If they take more than 1 GiB as float32.
+    """
+    most = _MOST_BYTES // (4 * channels)
+    if samples > most:
+        raise AudioError(
+            f"{_shown(path)} is too long to be held in memory: {samples / sample_rate:.0f} s or "
+            f"more. At {sample_rate} Hz with {channels} channel(s), at most "
+            f"{most // sample_rate} s (1 GiB) are allowed. Cut out a part, or read it in blocks "
+            "with stream_file.",
+            Path(path),
+        )
+
+
 def read_file(
     path: StrPath, *, sample_rate: int | None = None, downmix: bool = False
 ) -> tuple[AudioArray, int]:
     """Read a whole recording, resampled if asked.
+
+    For recordings that take no more than 1 GiB as float32: 50 minutes of stereo at 44.1 kHz.
 
     Parameters
     ----------
@@ -587,23 +634,29 @@ def read_file(
     Raises
     ------
     AudioNotFoundError, AudioError, MissingDependencyError
-        As `stream_file`.
+        As `stream_file`; AudioError as well if the recording is too long.
     ParameterError
         If `sample_rate` is out of its range.
 
     See Also
     --------
-    stream_file : the same, block by block.
+    stream_file : the same, block by block, for any length.
     """
     if sample_rate is not None:
         sample_rate = check_rate("sample_rate", sample_rate)
-    native = read_info(path).sample_rate
-    rate = sample_rate or native
+    info = read_info(path)
+    native, rate = info.sample_rate, sample_rate or info.sample_rate
+    if info.samples is not None and info.is_exact:  # Known before anything is decoded.
+        length = resampled_length(info.samples, native, rate)
+        check_length(path, length, rate, min(info.channels, 2))
     blocks: list[AudioArray] = []
     resampler: StreamResampler | None = None
+    done = 0
     for block in stream_file(path, downmix=downmix):
         resampler = resampler or StreamResampler(native, rate, block.shape[0])
         blocks.append(resampler.push(block))
+        done += blocks[-1].shape[1]
+        check_length(path, done, rate, block.shape[0])
     if resampler is not None:
         blocks.append(resampler.finish())
     return np.concatenate(blocks, axis=1), rate

@@ -21,10 +21,8 @@ from stemlab.errors import AudioError, OutputError, ParameterError
 
 __all__ = ["SeekableRecording"]
 
-# Files in which every sample has its place; in others a jump fails, or changes the samples that
-# follow.
-_EXACT_CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC"})
-_EXACT_CODECS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+# Six hours of stereo at 44.1 kHz. A few MB of FLAC can decode to days, and fill the disk.
+_MOST_DECODED_BYTES = 1 << 33
 
 
 class SeekableRecording:
@@ -48,7 +46,8 @@ class SeekableRecording:
     ParameterError
         If an array comes without its rate, or the rate is out of range.
     AudioError
-        If the recording cannot be read, or has more than two channels.
+        If the recording cannot be read, has more than two channels, or is too long to be decoded
+        in advance.
     OutputError
         If there is no room for the decoded samples.
 
@@ -56,7 +55,7 @@ class SeekableRecording:
     -----
     An array is kept as it is, without a copy. A WAV, AIFF or FLAC file is read where it is wanted.
     Any other, or one that has to be resampled, is decoded once into a temporary file (8 bytes per
-    sample in stereo), which `close` removes.
+    sample in stereo, at most 8 GiB), which `close` removes.
 
     Examples
     --------
@@ -120,16 +119,13 @@ class SeekableRecording:
     def _open(self, path: Path, sample_rate: int | None) -> None:
         info = read_info(path)
         self.sample_rate = sample_rate or info.sample_rate
-        exact = (
-            info.reader == "soundfile"
-            and info.container in _EXACT_CONTAINERS
-            and info.codec.startswith(_EXACT_CODECS)
-        )
-        if exact and info.samples and info.channels <= 2 and self.sample_rate == info.sample_rate:
+        in_place = info.is_exact and info.channels <= 2 and self.sample_rate == info.sample_rate
+        if in_place and info.samples:
             # Whoever reads later may be in another folder by then.
             self._path, self._status = path.absolute(), _status(path)
             self.channels, self.samples = info.channels, info.samples
             return
+        self._recording = str(path)
         try:
             decoded = self._closing.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         except OSError as error:
@@ -159,6 +155,13 @@ class SeekableRecording:
         except OSError as error:
             raise _no_room(error) from error
         self.samples += block.shape[1]
+        most = _MOST_DECODED_BYTES // (4 * self.channels)
+        if self.samples > most:
+            raise AudioError(
+                f"{self._recording!r} is too long to be decoded in advance: at {self.sample_rate} "
+                f"Hz with {self.channels} channel(s), at most {most // self.sample_rate} s (8 GiB) "
+                "are allowed. Cut out a part, or convert it to WAV or FLAC of that rate."
+            )
 
     def _read_decoded(self, file: IO[bytes], start: int, stop: int) -> AudioArray:
         width = 4 * self.channels
@@ -179,14 +182,23 @@ class SeekableRecording:
             with soundfile.SoundFile(self._path) as file:
                 file.seek(start)
                 samples = file.read(stop - start, dtype="float32", always_2d=True)
+            if len(samples) != stop - start:
+                end_seconds = (start + len(samples)) / self.sample_rate
+                raise AudioError(
+                    f"{str(self._path)!r} ends after {end_seconds:.3f} s: it is damaged or cut "
+                    "short. Get a whole copy of the file.",
+                    self._path,
+                )
         except (OSError, soundfile.SoundFileError) as error:
             raise AudioError(
                 f"{str(self._path)!r} cannot be read any more: {error}. Load it again.", self._path
             ) from error
         audio: AudioArray = samples.T
-        if first_not_finite(audio) is not None:
+        index = first_not_finite(audio)
+        if index is not None:
             raise AudioError(
-                f"{str(self._path)!r} holds a NaN or infinite sample. Repair or re-export it.",
+                f"{str(self._path)!r} holds a NaN or infinite sample at "
+                f"{(start + index) / self.sample_rate:.3f} s. Repair or re-export it.",
                 self._path,
             )
         return audio

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,7 @@ import matplotlib
 import numpy as np
 
 from stemlab._text import printable
-from stemlab._typing import AudioArray
-from stemlab.audio import read_file, read_info
+from stemlab.audio import SeekableRecording, read_info
 from stemlab.errors import AudioError, ParameterError
 from stemlab.files import write_atomically
 from stemlab.plots import draw_comparison
@@ -74,10 +74,12 @@ def run(options: argparse.Namespace) -> int:
     seams = [] if options.seams is None else _seams_seconds(options.seams)
     names = _names(paths)
     rate = read_info(paths[reference]).sample_rate
-    signals = {
-        name: _read(path, rate, options.quiet) for name, path in zip(names, paths, strict=True)
-    }
-    comparison = compare_spectra(signals, rate, reference=names[reference], grid=grid)
+    with ExitStack() as opened:
+        signals = {}
+        for name, path in zip(names, paths, strict=True):
+            signals[name] = _open(path, rate, options.quiet)
+            opened.callback(signals[name].close)
+        comparison = compare_spectra(signals, rate, reference=names[reference], grid=grid)
     axes = draw_comparison(
         comparison,
         difference=not options.no_difference,
@@ -145,7 +147,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return unique
 
 
-def _read(path: Path, sample_rate: int, quiet: bool) -> AudioArray:
+def _open(path: Path, sample_rate: int, quiet: bool) -> SeekableRecording:
     own = read_info(path).sample_rate
     if own != sample_rate and not quiet:
         print(
@@ -153,7 +155,7 @@ def _read(path: Path, sample_rate: int, quiet: bool) -> AudioArray:
             "reference's rate",
             file=sys.stderr,
         )
-    return read_file(path, sample_rate=sample_rate)[0]
+    return SeekableRecording(path, sample_rate)
 
 
 def _seams_seconds(run_json: str) -> list[float]:

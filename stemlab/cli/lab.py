@@ -16,7 +16,7 @@ from stemlab._assets import asset_dir
 from stemlab._isolation import SERVED_FOLDER, child
 from stemlab._version import __version__
 from stemlab.errors import MissingDependencyError, OutputError, ParameterError
-from stemlab.files import parse_json, read_bounded, write_atomically
+from stemlab.files import ScratchFolder, parse_json, read_bounded, write_atomically
 
 __all__ = ["copy_notebooks", "run"]
 
@@ -26,8 +26,7 @@ __all__ = ["copy_notebooks", "run"]
 # answers through a subshell.
 _ASSETS = Path(__file__).resolve().parent.parent / "assets"
 _SETTINGS = _ASSETS / "lab"
-# Holds a kernel that reads no settings where its notebook lies, and a template of Voilà's that
-# fetches nothing from elsewhere.
+# Holds a template of Voilà's that fetches nothing from elsewhere.
 _JUPYTER = _ASSETS / "jupyter"
 _MOST_BYTES = 16_000_000
 
@@ -54,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     module, title, extra = (
         ("voila", "Voilà", "teach") if options.voila else ("jupyterlab", "JupyterLab", "lab")
     )
-    if find_spec(module) is None:
+    if find_spec(module) is None or find_spec("ipykernel") is None:
         raise MissingDependencyError(
             f"{title} is not installed. Install it with `pip install 'stemlab[{extra}]'`."
         )
@@ -157,14 +156,29 @@ def _voila_arguments(folder: Path) -> list[str]:
     ]
 
 
+def _write_kernel(folder: str) -> None:
+    """Describe the usual kernel, so started that it obeys nothing where its notebook lies."""
+    from ipykernel.kernelspec import write_kernel_spec
+
+    start = [sys.executable, "-P", "-m", "stemlab.cli._kernel", "--IPKernelApp.ignore_cwd=True"]
+    write_kernel_spec(
+        Path(folder, "kernels", "python3"), {"argv": [*start, "-f", "{connection_file}"]}
+    )
+
+
 def _serve(arguments: list[str], environment: dict[str, str]) -> int:
-    paths = os.pathsep.join([str(_JUPYTER), *filter(None, [os.environ.get("JUPYTER_PATH")])])
-    process = child(*arguments, environment={**os.environ, **environment, "JUPYTER_PATH": paths})
-    # Not the descriptor 2, which is silenced; the address to open is told there.
-    with subprocess.Popen(**process, stderr=sys.stderr) as server:
-        try:
-            # Both get a Ctrl+C of the terminal; it is the server that asks what was meant.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            return server.wait()
-        finally:
-            server.terminate()
+    with ScratchFolder() as kernels:
+        _write_kernel(kernels)
+        users = os.environ.get("JUPYTER_PATH")
+        paths = os.pathsep.join(filter(None, [kernels, str(_JUPYTER), users]))
+        environment = {**os.environ, **environment, "JUPYTER_PATH": paths}
+        # Not the descriptor 2, which is silenced; the address to open is told there.
+        with subprocess.Popen(
+            **child(*arguments, environment=environment), stderr=sys.stderr
+        ) as server:
+            try:
+                # Both get a Ctrl+C of the terminal; it is the server that asks what was meant.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                return server.wait()
+            finally:
+                server.terminate()

@@ -187,7 +187,8 @@ def _report(results: pd.DataFrame, options: argparse.Namespace, limits: dict[str
         print(_table(results, answer))
         if answer is not None:
             print(f"\nRecommended: {printable(str(answer.setting))}.\n{answer.reason}")
-            print(f"  {printable(_command(answer, options))}")
+            command = _command(answer, options)
+            print(f"  {printable(command)}" if command else "No command can name this model.")
     written = _write(results, answer, options)
     if options.json:
         print(json.dumps(_facts(results, answer, options, written), indent=2))
@@ -244,12 +245,17 @@ def _facts(
     }
 
 
-def _command(answer: Recommendation, options: argparse.Namespace) -> str:
+def _command(answer: Recommendation, options: argparse.Namespace) -> str | None:
     """What to type, with what was typed here and matters there too."""
+    if answer.command is None:
+        return None
     more = ["--seed", str(options.seed)] if answer.setting.shifts and options.seed else []
     more += ["--sources", options.sources] if options.sources is not None else []
     more += ["--device", options.device] if options.device != "auto" else []
-    command = answer.command.replace("SONG", shlex.quote(options.song), 1)
+    more += ["--batch-size", str(options.batch_size)] if options.batch_size != 1 else []
+    # A name that begins with a hyphen would be taken for an option.
+    song = os.path.join(os.curdir, options.song) if options.song[:1] == "-" else options.song
+    command = answer.command.replace("SONG", shlex.quote(song), 1)
     return " ".join([command, *map(shlex.quote, more)])
 
 

@@ -17,6 +17,7 @@ from stemlab.results.manifest import (
 )
 from stemlab.results.names import ResultNames, check_filename, file_safe
 from stemlab.results.publishing import (
+    EarlierResultError,
     Target,
     choose_target,
     find_finished,
@@ -28,6 +29,7 @@ from stemlab.results.publishing import (
 __all__ = [
     "SCHEMA",
     "BlockStore",
+    "EarlierResultError",
     "ResultNames",
     "StemRecord",
     "Target",

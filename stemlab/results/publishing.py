@@ -25,6 +25,7 @@ from stemlab.results.manifest import MAX_BYTES, is_digest, parse_run, stem_recor
 from stemlab.results.names import ResultNames, file_safe
 
 __all__ = [
+    "EarlierResultError",
     "Target",
     "choose_target",
     "find_finished",
@@ -42,6 +43,10 @@ _MOST_MOVES = 3000
 # Another run moves its files in a moment; a program that holds the folder for ever is not one.
 _LOCK_SECONDS = 30.0
 _OTHER_FOLDER = "Choose another output folder."
+
+
+class EarlierResultError(OutputError):
+    """An earlier result of the same recording is there, which `force` would replace."""
 
 
 @dataclass(frozen=True)
@@ -205,15 +210,16 @@ def _check_replaceable(
         elif found is None:
             reason = "is a link, not a regular file, or belongs to another user"
         elif found != listed[name]:
-            reason = "was changed since stemlab wrote it. Move it away to keep it"
+            reason = "was changed since stemlab wrote it"
         else:
             replaced[name] = found
             continue
-        raise OutputError(f"{str(path)!r} exists and {reason}. {_OTHER_FOLDER}", path)
+        advice = "Move it away, or choose another output folder."
+        raise OutputError(f"{str(path)!r} exists and {reason}. {advice}", path)
     if not force:
         older = earlier is not None and earlier.schema == 1
         version = ", made by an earlier version of stemlab," if older else ""
-        raise OutputError(
+        raise EarlierResultError(
             f"{str(out.path / taken[0])!r}{version} exists already. Pass --force (force=True) to "
             "replace an earlier result, or choose another output folder.",
             out.path / taken[0],

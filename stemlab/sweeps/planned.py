@@ -23,6 +23,7 @@ from stemlab.chunking import ChunkPlan
 from stemlab.cost import CostEstimate, CostModel, calibrate, call_seconds, duration
 from stemlab.errors import ParameterError
 from stemlab.metrics.bsseval import museval_metrics
+from stemlab.registry import is_folder
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps.measuring import Material, Task
 from stemlab.sweeps.models import ModelSource, SweepModel, model_sources
@@ -335,8 +336,8 @@ class Sweep:
         -------
         results : DataFrame
             One row per setting and source, with the columns of `stemlab.sweeps.COLUMNS`;
-            ``attrs["manifest"]`` says how it was made. Settings that were not measured yet are
-            left out.
+            ``attrs["manifest"]`` says how it was made, ``attrs["folders"]`` where the models lie
+            that are folders. Settings that were not measured yet are left out.
         """
         rows = []
         for each in self._rows:
@@ -345,7 +346,14 @@ class Sweep:
             if record is not None or error:
                 plan = _describe(each.plans, each.computation) if each.job else {}
                 rows.append((asdict(each.setting), plan, record, error))
-        return make_table(rows, self._manifest())
+        results = make_table(rows, self._manifest())
+        # Not part of the manifest, which names no folders.
+        results.attrs["folders"] = {
+            name: source.request
+            for name, source in self._sources.items()
+            if source.request is not None and is_folder(source.request)
+        }
+        return results
 
     # ------------------------------------------------------------ the plan
 
@@ -436,6 +444,15 @@ class Sweep:
             "recording_seconds": round(audio.total / audio.sample_rate, 6),
             **audio.facts,
             "models": {name: each.sha256 for name, each in self._sources.items()},
+            "requests": {
+                name: None if each.request is None or is_folder(each.request) else each.request
+                for name, each in self._sources.items()
+            },
+            "mixed_segments": {
+                name: each.spec.segment_seconds
+                for name, each in self._separators.items()
+                if each.spec.segments_differ
+            },
             "grid": asdict(self._grid),
             "measures": asdict(self._measures),
             "long_run": {name: asdict(each) for name, each in long_runs.items()},

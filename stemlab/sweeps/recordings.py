@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from stemlab import audio as audio_io
 from stemlab._checks import check_seconds
 from stemlab._typing import AudioArray, StrPath
 from stemlab.audio.arrays import check_rate
+from stemlab.audio.reading import check_length
 from stemlab.errors import AudioError, ParameterError
 
 __all__ = ["References", "SweepAudio", "load_audio", "load_references", "samples_digest"]
@@ -115,10 +117,10 @@ def load_audio(
                 f"{str(audio)!r} has {info.channels} channels. Mix it down to stereo first.",
                 info.path,
             )
-        total = _count(audio)
+        total = _count(info)
         rate, name = info.sample_rate, Path(audio).name
         start, stop = _excerpt(total, rate, excerpt_seconds, excerpt_start_seconds)
-        return SweepAudio(name, _read(audio, start, stop), rate, start, total)
+        return SweepAudio(name, _read(info, start, stop), rate, start, total)
     if sample_rate is None:
         raise ParameterError("sample_rate is missing. Pass the rate of the array in Hz.")
     array: Any = audio
@@ -183,9 +185,9 @@ def _reference(name: str, reference: Any, audio: SweepAudio) -> AudioArray:
     start, stop = audio.start, audio.start + audio.mixture.shape[1]
     shown = f"the true stem of {name!r}"
     if _is_path(reference):
-        rate = audio_io.read_info(reference).sample_rate
-        total = _count(reference)
-        excerpt = _read(reference, start, min(stop, total)) if start < total else None
+        info = audio_io.read_info(reference)
+        rate, total = info.sample_rate, _count(info)
+        excerpt = _read(info, start, min(stop, total)) if start < total else None
         shown += f", {str(reference)!r},"
     else:
         whole = audio_io.as_audio(reference, name=f"references[{name!r}]")
@@ -208,14 +210,20 @@ def _is_path(thing: object) -> TypeGuard[StrPath]:
     return isinstance(thing, (str, os.PathLike))
 
 
-def _count(path: StrPath) -> int:
+def _count(info: audio_io.AudioInfo) -> int:
     """Samples of a file: of a compressed one, only decoding tells."""
-    return sum(block.shape[1] for block in audio_io.stream_file(path))
+    if info.samples is not None and info.is_exact:
+        return info.samples
+    return sum(block.shape[1] for block in audio_io.stream_file(info.path))
 
 
-def _read(path: StrPath, start: int, stop: int) -> AudioArray:
-    """Read a range; what lies before it is decoded and dropped."""
-    parts = list(_range(audio_io.stream_file(path), start, stop))
+def _read(info: audio_io.AudioInfo, start: int, stop: int) -> AudioArray:
+    """Read a range; where no jump is exact, what lies before it is decoded and dropped."""
+    check_length(info.path, stop - start, info.sample_rate, info.channels)
+    if info.is_exact and info.channels <= 2:
+        with closing(audio_io.SeekableRecording(info.path)) as recording:
+            return recording.read(start, stop)
+    parts = list(_range(audio_io.stream_file(info.path), start, stop))
     return np.concatenate(parts, axis=1)
 
 

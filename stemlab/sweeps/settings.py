@@ -186,8 +186,6 @@ def settings_of(
     """
     spec = separator.spec
     own = spec.segment_seconds
-    # A bag whose members differ in their own segments gets these by being asked for none.
-    differ = any(float(each.segment_seconds) != own for each in spec.members)
     found = {}
     for segment, overlap, shifts, padded in itertools.product(
         (own, own / 2, own / 4) if grid.segments is None else grid.segments,
@@ -198,7 +196,9 @@ def settings_of(
         pads = spec.pads and padded
         setting = SweepSetting(model, float(segment), float(overlap), int(shifts), pads)
         found[setting] = SeparationSettings(
-            segment_seconds=None if differ and segment == own else setting.segment_seconds,
+            segment_seconds=None
+            if spec.segments_differ and segment == own
+            else setting.segment_seconds,
             overlap=setting.overlap,
             shifts=setting.shifts,
             seed=grid.seed,

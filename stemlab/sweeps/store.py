@@ -296,7 +296,8 @@ class SweepStore:
         except OSError as error:
             place = str(error.filename or self.folder)
             raise OutputError(
-                f"{place!r} cannot be removed: {error.strerror or error}. Check its permissions.",
+                f"{place!r} cannot be cleared: {error.strerror or error}. Check what it is, and "
+                "its permissions.",
                 self.folder,
             ) from error
 

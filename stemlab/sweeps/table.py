@@ -80,8 +80,9 @@ _BY_SOURCE = (
 )
 _FLAGS = ("padded", "timed_alone")
 _COMMENT = "# "
-# Some 100,000 settings.
-_MOST_BYTES = 100_000_000
+_MOST_BYTES = 50_000_000
+# All settings are compared with each other.
+_MOST_ROWS = 5_000
 # A spreadsheet computes a cell that begins like this.
 _FORMULA = re.compile(r"[\s']*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
 _JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -328,6 +329,8 @@ def _check_value(name: str, value: Any) -> None:
 
 def _check_rows(results: pd.DataFrame) -> None:
     """Refuse settings and costs that no sweep has."""
+    if len(results) > _MOST_ROWS:
+        raise ValueError(f"it has {len(results)} rows, more than {_MOST_ROWS}")
     done = results["error"].isin(["", None]) | results["error"].isna()
     figures = results[["segment_seconds", "overlap", "shifts", "rtf"]].astype("float64")
     ranges = {

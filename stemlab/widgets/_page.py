@@ -13,7 +13,7 @@ from stemlab.errors import StemlabError
 __all__ = ["STATIC", "KeyKeeper", "PageWidget", "in_words"]
 
 STATIC = Path(__file__).resolve().parent / "static"
-_MOST_CHARACTERS = 1000
+_MOST_CHARACTERS = 10_000
 
 
 def in_words(error: Exception) -> str:

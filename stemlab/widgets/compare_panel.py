@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from html import escape
 from os import PathLike
 from pathlib import Path
@@ -17,7 +18,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Text
 
 from stemlab import audio
-from stemlab._typing import AudioArray, StrPath
+from stemlab._typing import StrPath
 from stemlab.errors import ParameterError, StemlabError
 from stemlab.plots import draw_comparison
 from stemlab.plots.spectrograms import band_name
@@ -122,7 +123,6 @@ class ComparePanel(WorkPanel):
         self._seams = np.asarray(seams_seconds, np.float64)
         self._asked_rate = sample_rate
         self._signals: dict[str, Any] = {}
-        self._read: dict[str, AudioArray] = {}
         self._build([] if chooser is None else [chooser])
         if not isinstance(signals, (str, PathLike)):
             self._offer(signals)
@@ -144,7 +144,8 @@ class ComparePanel(WorkPanel):
         """
         names = [self.reference, *(each for each in self.compared if each != self.reference)]
         # Another folder may be chosen while these are compared.
-        signals, read, rate = self._signals, self._read, self._sample_rate
+        signals = {name: self._signals.get(name) for name in names}
+        rate = self._sample_rate
         start, stop = self.time_range_seconds
         whole = (start, stop) == (0.0, self._seconds)
         chosen = {
@@ -154,14 +155,8 @@ class ComparePanel(WorkPanel):
             "frequency_range_hz": (self.lowest_hz, rate / 2),
         }
         difference = self.difference
-
-        def load(name: str) -> AudioArray:
-            if name not in read:
-                read[name] = _read(signals[name], rate, name)
-            return read[name]
-
         self._start(
-            lambda: self._compare(names, load, rate, chosen, difference), "Reading the recordings."
+            lambda: self._compare(signals, rate, chosen, difference), "Reading the recordings."
         )
 
     # ------------------------------------------------------------ what may be chosen
@@ -194,7 +189,7 @@ class ComparePanel(WorkPanel):
         rate, seconds = _rate_and_length(signals, self._asked_rate) if signals else (1, 0.0)
         self._show_results()
         self.error, self.comparison = "", None
-        self._signals, self._read = dict(signals), {}
+        self._signals = dict(signals)
         self._sample_rate, self._seconds = rate, seconds
         # The mixture is what stems are compared with.
         names = sorted(self._signals, key=lambda each: each != MIXTURE)
@@ -234,32 +229,33 @@ class ComparePanel(WorkPanel):
 
     def _compare(
         self,
-        names: list[str],
-        load: Callable[[str], AudioArray],
+        chosen_signals: Mapping[str, Any],
         sample_rate: int,
         chosen: Mapping[str, Any],
         difference: bool,
     ) -> SpectralComparison:
-        if len(names) < 2:
+        if len(chosen_signals) < 2:
             raise ParameterError(
                 "nothing is chosen to be compared with the reference. Choose another signal."
             )
         grid = SpectralGrid(**chosen)
-        signals = {}
-        for number, name in enumerate(names):
-            self._check_stop()
-            signals[name] = load(name)
-            self.progress = (number + 1) / (2 * len(names))
-        self.message = "Comparing."
-        comparison = compare_spectra(signals, sample_rate, grid=grid)
+        with ExitStack() as opened:
+            signals = {}
+            for number, (name, signal) in enumerate(chosen_signals.items()):
+                self._check_stop()
+                signals[name] = _open(signal, sample_rate, name)
+                opened.callback(signals[name].close)
+                self.progress = (number + 1) / (2 * len(chosen_signals))
+            self.message = "Comparing."
+            comparison = compare_spectra(signals, sample_rate, grid=grid)
         self._check_stop()
         drawn = _picture(comparison, difference, self._seams)
         self._check_stop()
-        first, second = names[:2]
+        first, second = list(chosen_signals)[:2]
         mixer = StemMixer(
-            {"sound": signals[second]},
+            {"sound": _playable(chosen_signals[second])},
             sample_rate,
-            other={"sound": signals[first]},
+            other={"sound": _playable(chosen_signals[first])},
             labels=(second, first),
         )
         self.comparison = comparison
@@ -328,10 +324,14 @@ def _named(recordings: list[Path]) -> dict[str, StrPath | npt.ArrayLike]:
     return {each.stem if count[each.stem] == 1 else each.name: each for each in recordings}
 
 
-def _read(signal: Any, sample_rate: int, name: str) -> AudioArray:
-    if isinstance(signal, (str, PathLike)):
-        return audio.read_file(panel_path(signal), sample_rate=sample_rate)[0]
-    return audio.as_audio(signal, name=f"signals[{name!r}]")
+def _open(signal: Any, sample_rate: int, name: str) -> audio.SeekableRecording:
+    if not isinstance(signal, (str, PathLike)):
+        signal = audio.as_audio(signal, name=f"signals[{name!r}]")
+    return audio.SeekableRecording(_playable(signal), sample_rate)
+
+
+def _playable(signal: Any) -> Any:
+    return panel_path(signal) if isinstance(signal, (str, PathLike)) else signal
 
 
 def _rate_and_length(signals: Mapping[str, Any], sample_rate: int | None) -> tuple[int, float]:

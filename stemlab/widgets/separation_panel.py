@@ -25,6 +25,7 @@ from stemlab.errors import (
     StemlabError,
 )
 from stemlab.files import ScratchFolder
+from stemlab.results import EarlierResultError
 from stemlab.separation import (
     AudioStemSeparator,
     SegmentDone,
@@ -270,14 +271,11 @@ class SeparationPanel(WorkPanel):
     def _save(self, result: SeparationResult, out_dir: Path, force: bool) -> SeparationResult:
         try:
             saved = save_result(result, out_dir, force=force)
-        except OutputError as error:
-            # Files without a run.json beside them are not ours to replace.
-            if force or error.path is None or not (error.path.parent / "run.json").is_file():
-                raise
+        except EarlierResultError as error:
             self._replace_button.layout.display = ""
             raise OutputError(
-                f"{str(error.path.parent)!r} holds an earlier result. Press Replace to replace "
-                "it, or save to another folder.",
+                f"an earlier result of this song is there: {str(error.path)!r}. Press Replace to "
+                "replace it, or save to another folder.",
                 error.path,
             ) from error
         self.message = f"Saved: {len(saved.stems)} stems are in {saved.manifest_path.parent}."

@@ -275,9 +275,8 @@ class SweepPanel(WorkPanel):
             self._show_table(sweep)
         try:
             self.recommendation = found = recommend(results, memory_limit=memory_limit)
-            self.message = (
-                f"Recommended: {found.setting}. {found.reason} Its command: {found.command}"
-            )
+            command = f" Its command: {found.command}" if found.command else ""
+            self.message = f"Recommended: {found.setting}. {found.reason}{command}"
         except ParameterError as error:
             self.message = f"Measured, but nothing can be recommended: {error}"
         self._colour()

@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import shutil
+import stat
 import sys
 import threading
 import unicodedata
@@ -324,8 +325,12 @@ class SongUpload(PageWidget):
         """Keep visitors of a page from filling the disk, also with many uploads at once."""
         if not is_served():
             return
-        files = (*self.folder.glob("*"), *self.folder.glob(f".stemlab-{_OWNER}-*/{_DRAFT}"))
-        taken = sum(path.lstat().st_size for path in files if path.is_file())
+        taken = 0
+        for pattern in ("*", f".stemlab-{_OWNER}-*/{_DRAFT}"):
+            for path in self.folder.glob(pattern):
+                with suppress(FileNotFoundError):  # An upload of another page has ended.
+                    facts = path.lstat()
+                    taken += facts.st_size if stat.S_ISREG(facts.st_mode) else 0
         if taken + upload.size - upload.received > _SERVED_BYTES:
             raise OutputError(
                 f"{upload.name!r} has {upload.size / 1e6:.1f} MB, and the folder has no room for "

@@ -12,6 +12,11 @@ const keep = (event) => {
   const saves = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s";
   target.toggleAttribute(KEEPS_KEYS, !saves);
 };
+// Or a click beside the controls, or on one that is disabled, would put the focus on the cell.
+const claim = ({ target }) => {
+  const panel = target.closest?.(".stemlab-panel");
+  if (panel) panel.tabIndex = -1;
+};
 const press = ({ target }) => {
   const button = target.closest?.(".stemlab-loads-mixer");
   button?.closest(".stemlab-panel")?.classList.add(AWAITS_MIXER);
@@ -21,16 +26,14 @@ const leave = ({ target }) => {
   for (const panel of document.querySelectorAll(`.${AWAITS_MIXER}`)) panel.classList.remove(AWAITS_MIXER);
 };
 
+const LISTENERS = { keydown: keep, pointerdown: claim, click: press, focusin: leave };
+
 export default {
   initialize() {
     // Before JupyterLab, which listens to the document.
-    window.addEventListener("keydown", keep, true);
-    window.addEventListener("click", press, true);
-    window.addEventListener("focusin", leave, true);
+    for (const [name, react] of Object.entries(LISTENERS)) window.addEventListener(name, react, true);
     return () => {
-      window.removeEventListener("keydown", keep, true);
-      window.removeEventListener("click", press, true);
-      window.removeEventListener("focusin", leave, true);
+      for (const [name, react] of Object.entries(LISTENERS)) window.removeEventListener(name, react, true);
     };
   },
 };
