@@ -66,7 +66,17 @@ class InstalledFile:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """A line of ``installed.json``: a file, and the digest of what it was made from."""
+    """A line of ``installed.json``: a file, and the digest of what it was made from.
+
+    Parameters
+    ----------
+    file : str
+        Its name in the model's folder.
+    bytes : int
+    sha256, source_sha256 : str, 64 hex digits
+    confirmed : bool
+        Whether the user typed the digest of its source.
+    """
 
     file: str
     bytes: int
