@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -131,7 +132,7 @@ def parse_json(content: str | bytes) -> dict[str, Any]:
 def strict_json(content: str | bytes) -> Any:
     """Parse JSON as its standard has it: without NaN and infinity, and not endlessly deep."""
     try:
-        return json.loads(content, parse_constant=_refuse_constant)
+        return json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except ValueError as error:
@@ -140,6 +141,13 @@ def strict_json(content: str | bytes) -> Any:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.40} is beyond every number")
+    return value
 
 
 def _check_regular(descriptor: int, path: object) -> os.stat_result:

@@ -247,6 +247,12 @@ class BlockStore:
         """Digest of a draft."""
         return self._folder.digest(draft)
 
+    def draft_bytes(self, draft: str) -> int:
+        """Length of a draft."""
+        facts = self._folder.stat(draft)
+        assert facts is not None
+        return facts.st_size
+
     def publish(
         self, target: Target, drafts: Mapping[str, str], manifest: Mapping[str, Any]
     ) -> None:

@@ -50,11 +50,15 @@ _NOT_WRITTEN = "Pass the run.json that `stemlab separate` wrote beside the stems
 
 @dataclass(frozen=True)
 class StemRecord:
-    """What a manifest says of a stem: its file, as seen from the manifest, and two digests."""
+    """What a manifest says of a stem: its file, as seen from the manifest, two digests, its length.
+
+    Version 0.1 recorded no length.
+    """
 
     file: str
     sha256: str
     samples_sha256: str
+    bytes: int | None
 
 
 def is_digest(value: object) -> bool:
@@ -112,10 +116,11 @@ def stem_records(fields: Mapping[str, Any]) -> dict[str, StemRecord]:
     records = {}
     for name, facts in stems.items():
         values = [facts.get(key) if isinstance(facts, dict) else None for key in _STEM_FIELDS]
-        file, *digests = values
-        if not (isinstance(file, str) and all(map(is_digest, digests))):
-            raise ValueError(f"stem {name!r:.80} lacks its file or a SHA-256")
-        records[name] = StemRecord(file, *map(str, digests))
+        file, *digests, size = values
+        known = size is None or _is_count(size, 1, 2**53)
+        if not (isinstance(file, str) and all(map(is_digest, digests)) and known):
+            raise ValueError(f"stem {name!r:.80} lacks its file or a SHA-256, or has an odd length")
+        records[name] = StemRecord(file, str(digests[0]), str(digests[1]), size)
     return records
 
 

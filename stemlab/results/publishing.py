@@ -8,6 +8,7 @@ moved or removed only if its digest is the recorded one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from typing import Any
 from stemlab.audio import FORMATS
 from stemlab.errors import OutputError
 from stemlab.files import Folder, WorkFolder, abandoned_folders, check_writable, parse_json
-from stemlab.results.manifest import MAX_BYTES, is_digest, parse_run, stem_records
+from stemlab.results.manifest import MAX_BYTES, StemRecord, is_digest, parse_run, stem_records
 from stemlab.results.names import ResultNames, file_safe
 
 __all__ = [
@@ -78,12 +79,26 @@ class Target:
 
 
 @dataclass(frozen=True)
+class _Written:
+    """What is recorded of a file: its digest, and its length, which version 0.1 did not record."""
+
+    sha256: str
+    size: int | None
+
+    def is_of(self, folder: Folder, name: str) -> bool:
+        """Tell whether a file is still the recorded one."""
+        facts = folder.stat(name)
+        right = facts is not None and self.size in (None, facts.st_size)
+        return right and folder.digest(name) == self.sha256
+
+
+@dataclass(frozen=True)
 class _Earlier:
-    """An earlier result: the recording it is of, and the digests of its files by name."""
+    """An earlier result: the recording it is of, and its files by name, the manifest first."""
 
     input_sha256: str
     schema: int
-    files: Mapping[str, str]
+    files: Mapping[str, _Written]
 
 
 def choose_target(
@@ -145,13 +160,21 @@ def find_finished(
                     return None
                 fields = parse_run(_read(out, target.manifest_name))
                 records = stem_records(fields)
-                found = {stem: _digest(out, name) for stem, name in target.stem_names.items()}
-        except (OutputError, OSError, ValueError):
+                if fields.get("fingerprint") == fingerprint and _are_whole(out, target, records):
+                    return target, fields
+        except (OSError, ValueError, KeyError):
             continue
-        recorded = {stem: record.sha256 for stem, record in records.items()}
-        if fields.get("fingerprint") == fingerprint and found == recorded:
-            return target, fields
     return None
+
+
+def _are_whole(out: Folder, target: Target, records: Mapping[str, StemRecord]) -> bool:
+    """Tell whether the stems of a target are those that were recorded."""
+    for stem, name in target.stem_names.items():
+        with _opened(out, name) as (folder, last):
+            written = _Written(records[stem].sha256, records[stem].bytes)
+            if not (folder.owns(last) and written.is_of(folder, last)):
+                return False
+    return target.stem_names.keys() == records.keys()
 
 
 def _names(template: str, song: Path, model: str, input_sha256: str) -> Iterator[ResultNames]:
@@ -177,12 +200,12 @@ def _earlier_result(out: Folder, names: ResultNames) -> _Earlier | None:
         fields = parse_run(content)
     except (OSError, ValueError):
         return None
-    files = {names.manifest: _digest(out, names.manifest)}
+    files = {names.manifest: _Written(hashlib.sha256(content).hexdigest(), len(content))}
     for stem, record in stem_records(fields).items():
         name = names.stored_as(stem, record.file)
         ext = record.file.rpartition(".")[2]
         if name is not None and ext in FORMATS:
-            files[name] = record.sha256
+            files[name] = _Written(record.sha256, record.bytes)
     return _Earlier(fields["input"]["sha256"], fields["schema"], files)
 
 
@@ -195,25 +218,23 @@ def _check_replaceable(
     force: bool,
 ) -> dict[str, str]:
     """Digests of an earlier result's files that are still what stemlab wrote; refuse the rest."""
-    replaced: dict[str, str] = {}
     listed = {} if earlier is None else earlier.files
-    for name in dict.fromkeys([*listed, *taken]):
-        if not _exists(out, name):
-            continue
+    there = [name for name in dict.fromkeys([*listed, *taken]) if _exists(out, name)]
+    for name in there:
         path = out.path / name
         with _opened(out, name) as (folder, last):
-            found = folder.digest(last) if folder.owns(last) else None
-        if found == input_sha256 or (os.path.exists(song) and os.path.samefile(path, song)):
-            reason = "is the recording itself"
-        elif name not in listed:
-            reason = "was not written by stemlab"
-        elif found is None:
-            reason = "is a link, not a regular file, or belongs to another user"
-        elif found != listed[name]:
-            reason = "was changed since stemlab wrote it"
-        else:
-            replaced[name] = found
-            continue
+            if os.path.exists(song) and os.path.samefile(path, song):
+                reason = "is the recording itself"
+            elif name not in listed:
+                reason = "was not written by stemlab"
+            elif not folder.owns(last):
+                reason = "is a link, not a regular file, or belongs to another user"
+            elif force and listed[name].sha256 == input_sha256:
+                reason = "is the recording itself"
+            elif force and not listed[name].is_of(folder, last):
+                reason = "was changed since stemlab wrote it"
+            else:
+                continue
         advice = "Move it away, or choose another output folder."
         raise OutputError(f"{str(path)!r} exists and {reason}. {advice}", path)
     if not force:
@@ -224,7 +245,7 @@ def _check_replaceable(
             "replace an earlier result, or choose another output folder.",
             out.path / taken[0],
         )
-    return replaced
+    return {name: listed[name].sha256 for name in there}
 
 
 # ---------------------------------------------------------------- moving
@@ -421,8 +442,3 @@ def _exists(out: Folder, name: str) -> bool:
 def _read(out: Folder, name: str) -> bytes:
     with _opened(out, name) as (folder, last):
         return folder.read(last, MAX_BYTES)
-
-
-def _digest(out: Folder, name: str) -> str:
-    with _opened(out, name) as (folder, last):
-        return folder.digest(last)

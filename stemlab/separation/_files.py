@@ -368,6 +368,7 @@ def _describe_stems(
     return {
         stem: {
             "file": target.seen_from_manifest(stem),
+            "bytes": store.draft_bytes(draft),
             "sha256": store.draft_sha256(draft),
             "samples_sha256": store.samples_sha256(stem),
             "peak": store.stem_peak(stem),
