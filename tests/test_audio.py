@@ -493,9 +493,11 @@ def test_playlists_open_no_other_file(tmp_path: Path, monkeypatch: pytest.Monkey
         audio.read_file(path)
 
 
-def test_block_samples_is_checked_at_the_call(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match="block_samples=0 must be 1 or more"):
-        audio.stream_file(tmp_path / "song.wav", block_samples=0)
+@pytest.mark.parametrize("size", [0, -1, 1.5, "9", None, True, np.inf, 2**26 + 1, 10**30])
+def test_block_samples_is_checked_at_the_call(tmp_path: Path, size: object) -> None:
+    message = r"block_samples=.* is not a whole number in \[1, 67108864\]; leave it out"
+    with pytest.raises(ParameterError, match=message):
+        audio.stream_file(tmp_path / "song.wav", block_samples=size)
 
 
 def test_without_pyav_the_error_names_the_extra(
@@ -984,6 +986,21 @@ def test_gain_and_clamp(tmp_path: Path) -> None:
     np.testing.assert_array_equal(signal, before)
 
 
+def test_numbers_of_numpy_are_taken(tmp_path: Path) -> None:
+    plain, other = tmp_path / "plain.wav", tmp_path / "other.wav"
+    audio.write_file(plain, [noise(9)], RATE, 2, bits=16, gain=0.5, samples=9)
+    audio.write_file(
+        other,
+        [noise(9)],
+        np.int64(RATE),
+        np.int64(2),
+        bits=np.int64(16),
+        gain=np.float16(0.5),
+        samples=np.int64(9),
+    )
+    assert other.read_bytes() == plain.read_bytes()
+
+
 @pytest.mark.parametrize("format", ["wav", "flac", "mp3"])
 def test_equal_audio_gives_equal_bytes(
     tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
@@ -1072,6 +1089,16 @@ def test_every_stated_limit_can_be_written(tmp_path: Path) -> None:
         ([noise(RATE), np.full((2, 3), np.nan, np.float32)], 2, {}, r"NaN.*at 1\.000 s"),
         ([noise(5)], 2, {"gain": float("inf")}, "gain=inf"),
         ([noise(5, 3)], 3, {}, "channels=3 must be 1 or 2"),
+        ([noise(5)], "2", {}, "channels='2' must be 1 or 2"),
+        ([noise(5)], 2, {"gain": 1e39}, r"gain=1e\+39"),
+        ([noise(5)], 2, {"gain": "1"}, "gain='1'"),
+        ([noise(5)], 2, {"samples": "5"}, "samples='5'"),
+        ([noise(5)], 2, {"samples": -1}, "samples=-1"),
+        ([noise(5)], 2, {"format": ["wav"]}, r"format=\['wav'\] is unknown"),
+        ([noise(5).astype(np.int16)], 2, {}, "one is int16, not an array of float32"),
+        ([noise(5).astype(np.complex64)], 2, {}, "one is complex64"),
+        ([noise(5).tolist()], 2, {}, "one is list, not an array"),
+        ([1e300 * noise(5).astype(np.float64)], 2, {}, "NaN or infinite after the gain"),
     ],
 )
 def test_bad_blocks_leave_no_file(

@@ -370,3 +370,11 @@ def test_a_full_disk_is_told(samples: int, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OutputError, match="does not take what was decoded: No space left.*Free"):
         SeekableRecording(path, 48_000)
     assert [each.closed for each in files] == [True]
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-5, 5), (5, 2), (float("nan"), 2)])
+def test_a_range_that_is_none_is_refused(tmp_path: Path, start: int, stop: int) -> None:
+    path = put(tmp_path / "song.wav", noise())
+    for recording in (SeekableRecording(path), SeekableRecording(noise(), RATE)):
+        with pytest.raises(ParameterError, match=r"start=.*, stop=. is not a range of samples"):
+            recording.read(start, stop)

@@ -1108,7 +1108,9 @@ def test_only_the_excerpt_of_a_long_recording_is_held(song, tmp_path, monkeypatc
     path, subtype = tmp_path / "song", {"FLAC": "PCM_16", "OGG": "VORBIS"}[container]
     soundfile.write(path, song.T, RATE, format=container, subtype=subtype)
     monkeypatch.setattr("stemlab.audio.reading._MOST_BYTES", 8 * RATE)
-    found = load_audio(path, None, excerpt_seconds=1, excerpt_start_seconds=1.5)
+    found = load_audio(
+        path, None, excerpt_seconds=np.int8(1), excerpt_start_seconds=np.float16(1.5)
+    )
     assert (found.start, found.total, found.seconds) == (1.5 * RATE, song.shape[1], 1)
     whole = soundfile.read(path, dtype="float32")[0].T
     np.testing.assert_array_equal(found.mixture, whole[:, found.start :][:, :RATE])

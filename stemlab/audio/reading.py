@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 import numpy as np
 import soundfile
 
+from stemlab._checks import is_whole
 from stemlab._typing import AudioArray, StrPath
 from stemlab.audio._headers import (
     scan_mp3,
@@ -67,6 +68,7 @@ _OWN_LAYOUTS = {
 _MP3_TRIM_SAMPLES = 2 * 4095
 # Of float32 samples: 50 minutes of stereo at 44.1 kHz. A few MB of FLAC can decode to days.
 _MOST_BYTES = 1 << 30
+_MOST_BLOCK_SAMPLES = 1 << 26
 # Files in which every sample has its place; in others a jump fails, or changes the samples that
 # follow.
 _EXACT_CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC"})
@@ -507,7 +509,7 @@ def stream_file(
     path : str or PathLike
         Anything libsndfile reads (WAV, RF64, AIFF, FLAC, Ogg Vorbis, Opus, MP3 and more), and with
         the extra "av" anything FFmpeg reads (m4a, mp4, mkv and more; the first audio stream).
-    block_samples : int, >= 1
+    block_samples : int, in [1, 67108864]
         Length of a block. Default: 65536 samples, 1.5 s at 44.1 kHz.
     downmix : bool
         Fold a recording of more than two channels down to stereo; without it, they are refused.
@@ -529,7 +531,7 @@ def stream_file(
     MissingDependencyError
         If the format needs PyAV and it is not installed.
     ParameterError
-        If `block_samples` is less than 1.
+        If `block_samples` is out of its range.
 
     Notes
     -----
@@ -541,9 +543,12 @@ def stream_file(
     .. [1] ITU-R, "Multichannel stereophonic sound system with and without accompanying picture",
        Recommendation BS.775-4, 2022. https://www.itu.int/rec/R-REC-BS.775
     """
-    if block_samples < 1:
-        raise ParameterError(f"block_samples={block_samples!r} must be 1 or more")
-    return _stream(path, block_samples, downmix)
+    if not is_whole(block_samples) or not 1 <= block_samples <= _MOST_BLOCK_SAMPLES:
+        raise ParameterError(
+            f"block_samples={block_samples!r} is not a whole number in [1, {_MOST_BLOCK_SAMPLES}]; "
+            "leave it out for 65536"
+        )
+    return _stream(path, int(block_samples), downmix)
 
 
 def _stream(path: StrPath, block_samples: int, downmix: bool) -> Generator[AudioArray, None, None]:

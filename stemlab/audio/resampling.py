@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import soxr
 
+from stemlab._checks import is_whole
 from stemlab._typing import AudioArray
 from stemlab.audio.arrays import as_audio, check_rate
 from stemlab.errors import ParameterError
@@ -12,6 +13,8 @@ from stemlab.errors import ParameterError
 __all__ = ["StreamResampler", "resample", "resampled_length"]
 
 _BLOCK_SAMPLES = 65_536
+# What soxr takes; the stems of a separation go through together.
+_MOST_CHANNELS = 65_536
 
 
 def resampled_length(samples: int, from_rate: int, to_rate: int) -> int:
@@ -49,7 +52,7 @@ class StreamResampler:
     ----------
     from_rate, to_rate : int, in Hz, in [1000, 768000]
         Equal rates pass the blocks through.
-    channels : int, >= 1
+    channels : int, in [1, 65536]
 
     Raises
     ------
@@ -77,16 +80,20 @@ class StreamResampler:
     def __init__(self, from_rate: int, to_rate: int, channels: int) -> None:
         self.from_rate = check_rate("from_rate", from_rate)
         self.to_rate = check_rate("to_rate", to_rate)
-        if channels < 1:
-            raise ParameterError(f"channels={channels!r} must be 1 or more")
-        self.channels = channels
+        if not is_whole(channels) or not 1 <= channels <= _MOST_CHANNELS:
+            raise ParameterError(
+                f"channels={channels!r} is not a whole number in [1, {_MOST_CHANNELS}]"
+            )
+        self.channels = int(channels)
         self._taken = 0
         self._given = 0
         self._finished = False
         self._soxr = (
             None
             if from_rate == to_rate
-            else soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality="HQ")
+            else soxr.ResampleStream(
+                self.from_rate, self.to_rate, self.channels, dtype="float32", quality="HQ"
+            )
         )
 
     def push(self, block: AudioArray) -> AudioArray:

@@ -97,9 +97,16 @@ class SeekableRecording:
 
         Raises
         ------
+        ParameterError
+            If `start` and `stop` are not in that order.
         AudioError
             If the file cannot be read any more, or is another one by now.
         """
+        if not 0 <= start <= stop:
+            raise ParameterError(
+                f"start={start!r}, stop={stop!r} is not a range of samples. Pass two of at least "
+                "0, the smaller first."
+            )
         # libsndfile does not go beyond the end.
         first, last = min(start, self.samples), min(stop, self.samples)
         if self._array is not None:

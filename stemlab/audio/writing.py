@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from stemlab._checks import is_number, is_whole, plain
 from stemlab._typing import AudioArray, StrPath
 from stemlab.audio.arrays import RATE_RANGE_HZ, check_rate, first_not_finite
 from stemlab.audio.reading import ForwardFile
@@ -27,6 +27,7 @@ __all__ = ["FORMATS", "OutputFormat", "check_output_format", "write_file", "writ
 _BLOCK_SAMPLES = 65_536
 # A RIFF length has 32 bits; leave room for the header's own chunks.
 _WAV_DATA_BYTES = 2**32 - 65_536
+_LARGEST = float(np.finfo(np.float32).max)
 _SUBTYPES = {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}
 
 
@@ -113,10 +114,10 @@ def check_output_format(
     >>> check_output_format("wav"), check_output_format("flac", 16), check_output_format("mp3")
     (32, 16, None)
     """
-    if format not in FORMATS:
+    if format not in tuple(FORMATS):
         raise ParameterError(f"format={format!r} is unknown; choose one of {', '.join(FORMATS)}")
     known = FORMATS[format]
-    if bits is not None and bits not in known.bits:
+    if bits is not None and (not is_number(bits) or bits not in known.bits):
         allowed = (
             f"it takes {' or '.join(map(str, sorted(known.bits)))}"
             if known.bits
@@ -131,7 +132,7 @@ def check_output_format(
                 f"sample_rate={sample_rate!r} does not go with format={format!r}, which takes "
                 f"{allowed} Hz; resample, or choose wav"
             )
-    return known.default_bits if bits is None else bits
+    return known.default_bits if bits is None else int(bits)
 
 
 def _describe_rates(rates: range) -> str:
@@ -234,11 +235,16 @@ def write_to(
     samples: int | None = None,
 ) -> int:
     """Write to an open unbuffered file what `write_file` writes; `target` names it in errors."""
+    sample_rate = check_rate("sample_rate", sample_rate)
     bits = check_output_format(format, bits, sample_rate)
-    if channels not in (1, 2):
+    if not is_number(channels) or channels not in (1, 2):
         raise ParameterError(f"channels={channels!r} must be 1 or 2")
-    if not math.isfinite(gain):
-        raise ParameterError(f"gain={gain!r} must be a finite number")
+    channels = int(channels)
+    gain = plain(gain)
+    if not is_number(gain) or not abs(gain) <= _LARGEST:
+        raise ParameterError(f"gain={gain!r} must be a finite number, as float32")
+    if samples is not None and (not is_whole(samples) or not 0 <= samples < 2**63):
+        raise ParameterError(f"samples={samples!r} is not a length; pass that of the blocks")
     container = _container(format, bits, channels, samples)
     pieces = _pieces(blocks, sample_rate, channels, gain, clamp)
     return _write(handle, target, container, bits, sample_rate, channels, pieces)
@@ -276,11 +282,16 @@ def _pieces(
     """Check the blocks, apply gain and clamp, and cut them into pieces that are safe to encode."""
     done = 0
     for block in blocks:
+        kind = getattr(block, "dtype", None)
+        if kind is None or not np.issubdtype(kind, np.floating):
+            found = kind or type(block).__name__
+            raise ParameterError(f"blocks: one is {found}, not an array of float32")
         if block.ndim != 2 or block.shape[0] != channels:
             raise ParameterError(f"blocks: one has the shape {block.shape}, not ({channels}, n)")
         for start in range(0, block.shape[1], _BLOCK_SAMPLES):
-            piece = block[:, start : start + _BLOCK_SAMPLES].astype(np.float32)
-            piece *= np.float32(gain)
+            with np.errstate(over="ignore"):  # What overflows becomes infinite.
+                piece = block[:, start : start + _BLOCK_SAMPLES].astype(np.float32)
+                piece *= np.float32(gain)
             index = first_not_finite(piece)
             if index is not None:
                 raise ParameterError(
