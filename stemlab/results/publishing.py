@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,8 @@ from stemlab.results.names import ResultNames, file_safe
 
 __all__ = [
     "EarlierResultError",
+    "ResultPlace",
     "Target",
-    "choose_target",
-    "find_finished",
     "only_publisher",
     "publish",
     "recover",
@@ -101,70 +100,113 @@ class _Earlier:
     files: Mapping[str, _Written]
 
 
-def choose_target(
-    out_dir: Path,
-    template: str,
-    *,
-    song: Path,
-    model: str,
-    stems: Sequence[str],
-    ext: str,
-    input_sha256: str,
-    force: bool,
-) -> Target:
-    """Decide the names of a run's files so that nothing is touched but its own earlier result.
+@dataclass(frozen=True)
+class ResultPlace:
+    """Where the result of a run belongs: a folder, a template, and what fills the template.
 
-    A result of another recording with the same name is left alone: this one's name then gets the
-    first digits of its digest. Raises OutputError if there is a result already and `force` is
-    false, if one of its files is not what stemlab wrote, or if a folder takes no files.
+    The names of the files begin with that of the song. Where a result of another recording has
+    them, the first digits of this one's digest follow.
     """
-    taken: list[str] = []
-    for names in _names(template, song, model, input_sha256):
-        target = _target(out_dir, names, stems, ext)
-        with _reading(out_dir) as out:
-            wanted = [*target.stem_names.values(), target.manifest_name]
-            taken = [name for name in wanted if out is not None and _exists(out, name)]
-            earlier = _earlier_result(out, names) if out is not None and taken else None
-            if earlier is not None and earlier.input_sha256 != input_sha256:
+
+    out_dir: Path
+    template: str
+    song: Path
+    model: str
+    stems: Sequence[str]
+    ext: str
+    input_sha256: str
+
+    def choose(self, *, force: bool) -> Target:
+        """Decide the names of the files so that only this song's earlier result is touched.
+
+        Raises OutputError if there is a result already and `force` is false, if one of its files
+        is not what stemlab wrote, or if a folder takes no files.
+        """
+        taken: list[str] = []
+        for names, target in self._targets():
+            with _reading(self.out_dir) as out:
+                wanted = [*target.stem_names.values(), target.manifest_name]
+                taken = [name for name in wanted if out is not None and _exists(out, name)]
+                earlier = _earlier_result(out, names) if out is not None and taken else None
+                if earlier is not None and earlier.input_sha256 != self.input_sha256:
+                    continue
+                if out is not None and taken:
+                    replaced = self._check_replaceable(out, taken, earlier, force)
+                    target = replace(target, replaced=replaced)
+            for path in (*target.stems.values(), target.manifest):
+                check_writable(path, _OTHER_FOLDER)
+            return target
+        raise OutputError(
+            f"{str(self.out_dir / taken[0])!r} belongs to another recording. Put {{song}} into the "
+            "file name template, or choose another output folder.",
+            self.out_dir / taken[0],
+        )
+
+    def find_finished(self, fingerprint: str) -> tuple[Target, dict[str, Any]] | None:
+        """Find what an earlier run has made in the same way, with its manifest, if it is whole."""
+        for _, target in self._targets():
+            try:
+                with _reading(self.out_dir) as out:
+                    if out is None:
+                        return None
+                    fields = parse_run(_read(out, target.manifest_name))
+                    records = stem_records(fields)
+                    is_same = fields.get("fingerprint") == fingerprint
+                    if is_same and _are_whole(out, target, records):
+                        return target, fields
+            except (OSError, ValueError, KeyError):
                 continue
-            if out is not None and taken:
-                replaced = _check_replaceable(out, taken, earlier, song, input_sha256, force)
-                target = Target(out_dir, target.stem_names, target.manifest_name, replaced)
-        for path in (*target.stems.values(), target.manifest):
-            check_writable(path, _OTHER_FOLDER)
-        return target
-    raise OutputError(
-        f"{str(out_dir / taken[0])!r} belongs to another recording. Put {{song}} into the file "
-        "name template, or choose another output folder.",
-        out_dir / taken[0],
-    )
+        return None
 
+    def _targets(self) -> Iterator[tuple[ResultNames, Target]]:
+        """The names that the files can have, best first."""
+        song = file_safe(self.song.stem)
+        for name in (song, f"{song}-{self.input_sha256[:8]}"):
+            names = ResultNames(self.template, name, self.model)
+            files = {stem: names.stem(stem, self.ext) for stem in self.stems}
+            if len(set(files.values())) < len(files):
+                raise OutputError(
+                    f"stems {', '.join(map(repr, files))} cannot all be files of their own: some "
+                    "of their names differ only in characters that file names do not have. Rename "
+                    "the sources."
+                )
+            yield names, Target(self.out_dir, files, names.manifest)
 
-def find_finished(
-    out_dir: Path,
-    template: str,
-    *,
-    song: Path,
-    model: str,
-    stems: Sequence[str],
-    ext: str,
-    input_sha256: str,
-    fingerprint: str,
-) -> tuple[Target, dict[str, Any]] | None:
-    """Find what an earlier run has made of the same recording in the same way, if all is whole."""
-    for names in _names(template, song, model, input_sha256):
-        target = _target(out_dir, names, stems, ext)
-        try:
-            with _reading(out_dir) as out:
-                if out is None:
-                    return None
-                fields = parse_run(_read(out, target.manifest_name))
-                records = stem_records(fields)
-                if fields.get("fingerprint") == fingerprint and _are_whole(out, target, records):
-                    return target, fields
-        except (OSError, ValueError, KeyError):
-            continue
-    return None
+    def _is_song(self, path: Path) -> bool:
+        return os.path.exists(self.song) and os.path.samefile(path, self.song)
+
+    def _check_replaceable(
+        self, out: Folder, taken: Sequence[str], earlier: _Earlier | None, force: bool
+    ) -> dict[str, str]:
+        """Digests of an earlier result's files, as they were written; refuse what was changed."""
+        listed = {} if earlier is None else earlier.files
+        there = [name for name in dict.fromkeys([*listed, *taken]) if _exists(out, name)]
+        for name in there:
+            path = out.path / name
+            with _opened(out, name) as (folder, last):
+                if os.path.exists(path) and self._is_song(path):
+                    reason = "is the recording itself"
+                elif name not in listed:
+                    reason = "was not written by stemlab"
+                elif not folder.owns(last):
+                    reason = "is a link, not a regular file, or belongs to another user"
+                elif force and listed[name].sha256 == self.input_sha256:
+                    reason = "is the recording itself"
+                elif force and not listed[name].is_of(folder, last):
+                    reason = "was changed since stemlab wrote it"
+                else:
+                    continue
+            advice = "Move it away, or choose another output folder."
+            raise OutputError(f"{str(path)!r} exists and {reason}. {advice}", path)
+        if not force:
+            older = earlier is not None and earlier.schema == 1
+            version = ", made by an earlier version of stemlab," if older else ""
+            raise EarlierResultError(
+                f"{str(out.path / taken[0])!r}{version} exists already. Pass --force (force=True) "
+                "to replace an earlier result, or choose another output folder.",
+                out.path / taken[0],
+            )
+        return {name: listed[name].sha256 for name in there}
 
 
 def _are_whole(out: Folder, target: Target, records: Mapping[str, StemRecord]) -> bool:
@@ -175,22 +217,6 @@ def _are_whole(out: Folder, target: Target, records: Mapping[str, StemRecord]) -
             if not (folder.owns(last) and written.is_of(folder, last)):
                 return False
     return target.stem_names.keys() == records.keys()
-
-
-def _names(template: str, song: Path, model: str, input_sha256: str) -> Iterator[ResultNames]:
-    """The names that a run's files can have, best first."""
-    for name in (file_safe(song.stem), f"{file_safe(song.stem)}-{input_sha256[:8]}"):
-        yield ResultNames(template, name, model)
-
-
-def _target(out_dir: Path, names: ResultNames, stems: Sequence[str], ext: str) -> Target:
-    files = {stem: names.stem(stem, ext) for stem in stems}
-    if len(set(files.values())) < len(files):
-        raise OutputError(
-            f"stems {', '.join(map(repr, files))} cannot all be files of their own: some of their "
-            "names differ only in characters that file names do not have. Rename the sources."
-        )
-    return Target(out_dir, files, names.manifest)
 
 
 def _earlier_result(out: Folder, names: ResultNames) -> _Earlier | None:
@@ -207,45 +233,6 @@ def _earlier_result(out: Folder, names: ResultNames) -> _Earlier | None:
         if name is not None and ext in FORMATS:
             files[name] = _Written(record.sha256, record.bytes)
     return _Earlier(fields["input"]["sha256"], fields["schema"], files)
-
-
-def _check_replaceable(
-    out: Folder,
-    taken: Sequence[str],
-    earlier: _Earlier | None,
-    song: Path,
-    input_sha256: str,
-    force: bool,
-) -> dict[str, str]:
-    """Digests of an earlier result's files that are still what stemlab wrote; refuse the rest."""
-    listed = {} if earlier is None else earlier.files
-    there = [name for name in dict.fromkeys([*listed, *taken]) if _exists(out, name)]
-    for name in there:
-        path = out.path / name
-        with _opened(out, name) as (folder, last):
-            if os.path.exists(song) and os.path.samefile(path, song):
-                reason = "is the recording itself"
-            elif name not in listed:
-                reason = "was not written by stemlab"
-            elif not folder.owns(last):
-                reason = "is a link, not a regular file, or belongs to another user"
-            elif force and listed[name].sha256 == input_sha256:
-                reason = "is the recording itself"
-            elif force and not listed[name].is_of(folder, last):
-                reason = "was changed since stemlab wrote it"
-            else:
-                continue
-        advice = "Move it away, or choose another output folder."
-        raise OutputError(f"{str(path)!r} exists and {reason}. {advice}", path)
-    if not force:
-        older = earlier is not None and earlier.schema == 1
-        version = ", made by an earlier version of stemlab," if older else ""
-        raise EarlierResultError(
-            f"{str(out.path / taken[0])!r}{version} exists already. Pass --force (force=True) to "
-            "replace an earlier result, or choose another output folder.",
-            out.path / taken[0],
-        )
-    return {name: listed[name].sha256 for name in there}
 
 
 # ---------------------------------------------------------------- moving

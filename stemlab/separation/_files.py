@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,10 @@ from stemlab.errors import AudioError, ParameterError
 from stemlab.results import (
     SCHEMA,
     BlockStore,
+    ResultPlace,
     Target,
     check_capacity,
-    choose_target,
     describe_plan,
-    find_finished,
     only_publisher,
     peak_memory_bytes,
     recover,
@@ -126,13 +124,9 @@ def run_to_files(
     room = (3 if resampled else 2) * 4 * recording.channels * (info.samples or 0) * len(stems)
     check_capacity(out_dir, room, path)  # Before days are spent on reading what cannot be kept.
     digest = audio_io.file_digest(path)
-    names: dict[str, Any] = {
-        "song": path,
-        "model": job.model.spec.name,
-        "stems": stems,
-        "ext": output.format,
-        "input_sha256": digest,
-    }
+    place = ResultPlace(
+        out_dir, output.filename, path, job.model.spec.name, stems, output.format, digest
+    )
     identity = identity_of(job.model, job.batch_size)
     fingerprint = _fingerprint(identity, asked, output, digest)
     if output.resume and identity["model"] is None:
@@ -147,7 +141,7 @@ def run_to_files(
     def finished() -> SeparationResult | None:
         if not output.resume:
             return None
-        done = find_finished(out_dir, output.filename, **names, fingerprint=fingerprint)
+        done = place.find_finished(fingerprint)
         if done is None or not _is_whole(done[0], done[1], path, recording, output):
             return None
         target, manifest = done
@@ -156,8 +150,7 @@ def run_to_files(
     if done := finished():
         remove_unfinished(out_dir, owner)
         return done
-    choose = partial(choose_target, out_dir, output.filename, **names, force=output.force)
-    choose()
+    place.choose(force=output.force)
     job.prepare(recording)
     with BlockStore(
         out_dir,
@@ -185,7 +178,7 @@ def run_to_files(
             # Another process may have written a result since the first time.
             if done := finished():
                 return done
-            target = choose()
+            target = place.choose(force=output.force)
             wall_seconds = time.perf_counter() - started
             manifest = {
                 "schema": SCHEMA,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from stemlab._typing import StrPath
 from stemlab.errors import AudioError
-from stemlab.results import BlockStore, choose_target, only_publisher, recover
+from stemlab.results import BlockStore, ResultPlace, only_publisher, recover
 from stemlab.separation._files import relative_path
 from stemlab.separation.events import SeparationResult
 
@@ -47,18 +46,16 @@ def save_result(
     recover(out_dir, owner)
     song = Path(os.path.normpath(folder.resolve() / manifest["input"]["path"]))
     parameters = manifest["parameters"]
-    choose = partial(
-        choose_target,
+    place = ResultPlace(
         out_dir,
         parameters["filename"],
-        song=song,
-        model=manifest["model"]["name"],
-        stems=tuple(result.stems),
-        ext=parameters["format"],
-        input_sha256=digest,
-        force=force,
+        song,
+        manifest["model"]["name"],
+        tuple(result.stems),
+        parameters["format"],
+        digest,
     )
-    choose()
+    place.choose(force=force)
     size = sum(path.stat().st_size for path in result.stems.values() if path.exists())
     with BlockStore(out_dir, (), 0, owner=owner, expected_bytes=size) as store:
         drafts = {stem: store.draft_copy(stem, path) for stem, path in result.stems.items()}
@@ -67,7 +64,7 @@ def save_result(
                 path = result.stems[stem]
                 raise AudioError(f"{str(path)!r} is not what the run wrote. Separate again.", path)
         with only_publisher(out_dir):
-            target = choose()
+            target = place.choose(force=force)
             saved = {
                 **manifest,
                 "input": {
