@@ -22,6 +22,8 @@ from stemlab.audio import read_file
 from stemlab.cli import main
 from stemlab.cli._bars import terminal_bar
 from stemlab.cli._terminal import printable_output
+from stemlab.cli.demo import _put_picture
+from stemlab.errors import OutputError
 from stemlab.metrics import si_sdr
 
 RATE = 44_100
@@ -70,6 +72,19 @@ def test_the_demo_song_is_really_separated(tmp_path):
     assert "make lab" in again.stdout
     replayed = run("replay", tmp_path / "run.json", check=0)
     assert replayed.stdout.startswith("equal")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links of Unix")
+def test_the_picture_of_the_demo_is_written_through_no_link(tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"mine")
+    (tmp_path / "spectrograms.png").symlink_to(mine)
+    with pytest.raises(OutputError, match=r"spectrograms\.png' is a link"):
+        _put_picture(tmp_path, b"picture")
+    assert mine.read_bytes() == b"mine"
+    (tmp_path / "spectrograms.png").unlink()
+    for content in (b"picture", b"another"):
+        assert _put_picture(tmp_path, content).read_bytes() == content
 
 
 # How much worse than measured by `make evaluate` the same weights may separate. Another CPU or

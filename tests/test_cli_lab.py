@@ -81,6 +81,15 @@ def test_a_broken_notebook_stays(tmp_path):
 
 
 @unix
+@unix
+def test_a_link_in_place_of_a_notebook_stays(tmp_path):
+    (tmp_path / "01_separate.ipynb").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="cannot read"):
+        command.copy_notebooks(tmp_path)
+    assert (tmp_path / "01_separate.ipynb").is_symlink()
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_planted_notebook_neither_hangs_nor_fills_memory(tmp_path):
     command.copy_notebooks(tmp_path)
     with (tmp_path / NAMES[0]).open("wb") as file:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from stemlab._assets import DEMO_SOURCES, demo_song_dir
 from stemlab.audio import read_file
 from stemlab.cli.separate import progress_bar
+from stemlab.errors import OutputError
+from stemlab.files import Folder
 from stemlab.metrics import sdr, si_sdr
 from stemlab.plots import compare_spectrograms
 from stemlab.separation import AudioStemSeparator, OutputSettings
 
 __all__ = ["run"]
+
+_PICTURE = "spectrograms.png"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,9 +50,10 @@ def run(options: argparse.Namespace) -> int:
             "stem_si_sdr_db": si_sdr(reference, stems[name]),
             "mixture_si_sdr_db": si_sdr(reference, mixture),
         }
-    picture = Path(options.out) / "spectrograms.png"
     axes = compare_spectrograms({"mixture": mixture, **stems}, sample_rate, difference=False)
-    axes[0].figure.savefig(picture, dpi=100)
+    content = BytesIO()
+    axes[0].figure.savefig(content, format="png", dpi=100)
+    picture = _put_picture(Path(options.out), content.getvalue())
     cost = result.manifest["cost"]
     if options.json:
         print(json.dumps({"figures": figures, "cost": cost, "picture": str(picture)}, indent=2))
@@ -56,6 +62,20 @@ def run(options: argparse.Namespace) -> int:
         print(f"\nStems and picture: {Path(options.out)}/ (spectrograms.png)")
         print("Next: `make lab` opens the notebooks, `stemlab separate SONG` takes your own song.")
     return 0
+
+
+def _put_picture(out_dir: Path, content: bytes) -> Path:
+    """Write the picture beside the stems, in place of an earlier one but not of a link."""
+    picture = out_dir / _PICTURE
+    with Folder(out_dir) as folder:
+        if folder.stat(_PICTURE) is not None and not folder.owns(_PICTURE):
+            raise OutputError(
+                f"{str(picture)!r} is a link, not a regular file, or belongs to another user. Move "
+                "it away, or choose another --out.",
+                picture,
+            )
+        folder.put(_PICTURE, content)
+    return picture
 
 
 def _print_table(

@@ -104,7 +104,7 @@ def copy_notebooks(folder: Path) -> tuple[list[str], list[str]]:
     for notebook in sorted(asset_dir("notebooks").glob("*.ipynb")):
         target = folder / notebook.name
         content = notebook.read_bytes()
-        if not os.path.exists(target):
+        if not os.path.lexists(target):
             write_atomically(target, content, advice=", or choose another folder")
             copied.append(notebook.name)
         elif _sources(target) != _sources(notebook):
