@@ -160,7 +160,9 @@ def _write_kernel(folder: str) -> None:
     """Describe the usual kernel, so started that it obeys nothing where its notebook lies."""
     from ipykernel.kernelspec import write_kernel_spec
 
-    start = [sys.executable, "-P", "-m", "stemlab.cli._kernel", "--IPKernelApp.ignore_cwd=True"]
+    # With frozen modules, the debugger of ipykernel warns in the notebook.
+    start = [sys.executable, "-P", "-Xfrozen_modules=off", "-m", "stemlab.cli._kernel"]
+    start.append("--IPKernelApp.ignore_cwd=True")
     write_kernel_spec(
         Path(folder, "kernels", "python3"), {"argv": [*start, "-f", "{connection_file}"]}
     )
