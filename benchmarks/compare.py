@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from stemlab import compare_spectrograms
-from stemlab.runs import peak_memory_bytes
+from stemlab.results import peak_memory_bytes
 
 RATE = 44_100
 

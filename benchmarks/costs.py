@@ -26,7 +26,7 @@ import torch
 
 from stemlab import AudioStemSeparator, SeparationSettings, plan_sweep
 from stemlab.cost import CostModel, calibrate
-from stemlab.runs import package_versions
+from stemlab.results import package_versions
 
 RATE = 44_100
 Setting = tuple[float, float, int, bool]  # segment in s, overlap, shifts, padded

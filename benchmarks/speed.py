@@ -119,7 +119,7 @@ def run_demucs(network: Any, song: Path, out: Path) -> float:
 
 def child(who: str, network: str, song: Path, out: Path) -> None:
     """One run in a process of its own; prints what it took."""
-    from stemlab.runs import peak_memory_bytes
+    from stemlab.results import peak_memory_bytes
 
     run = {"stemlab": run_stemlab, "demucs": run_demucs}[who]
     seconds = run(make_network(network), song, out)
@@ -213,7 +213,7 @@ def lengths(file: Path) -> pd.DataFrame:
 
 
 def _where() -> dict[str, str]:
-    from stemlab.runs import package_versions
+    from stemlab.results import package_versions
 
     versions = package_versions()
     cpu = platform.processor() or platform.machine()

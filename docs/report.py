@@ -35,8 +35,8 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell
 
-from stemlab._disk import write_atomically
 from stemlab.errors import StemlabError
+from stemlab.files import write_atomically
 
 VENDOR = Path(__file__).resolve().parent / "vendor"
 CELL_SECONDS = 900

@@ -247,19 +247,22 @@ class ChunkPlan:
         """How often the network runs, over all passes."""
         return sum(self._chunk_count(start) for start in self.starts)
 
-    def calls_from(self, begin: int) -> int:
+    def calls_from(self, begin: int, batch_size: int = 1) -> int:
         """How often the network runs for the samples from some position on.
 
         Parameters
         ----------
         begin : int, >= 0
+        batch_size : int, >= 1, default 1
+            See `chunks`.
 
         Returns
         -------
         calls : int
             `calls` for 0.
         """
-        return sum(1 for start in self.starts for _ in self.chunks(start, begin))
+        counts = ((start, self._chunk_count(start)) for start in self.starts)
+        return sum(count - self._first(start, begin, batch_size) for start, count in counts)
 
     @property
     def covered_samples(self) -> int:
@@ -289,7 +292,7 @@ class ChunkPlan:
         """`overlap_share` plus `padding_share`: in [0, 1), 0 if each sample is computed once."""
         return self.overlap_share + self.padding_share
 
-    def chunks(self, start: int = 0, begin: int = 0) -> Iterator[Chunk]:
+    def chunks(self, start: int = 0, begin: int = 0, batch_size: int = 1) -> Iterator[Chunk]:
         """List the chunks of the pass that begins at `start`, in order.
 
         Parameters
@@ -298,16 +301,17 @@ class ChunkPlan:
             One of `starts`.
         begin : int, >= 0, default 0
             Position before which nothing is wanted: chunks that end there are left out.
+        batch_size : int, >= 1, default 1
+            Whole batches are kept, counted from the start of the pass: the first chunk is one with
+            which a batch begins in a run from 0, too.
 
         Yields
         ------
         chunk : Chunk
         """
-        for number in range(self._chunk_count(start)):
+        for number in range(self._first(start, begin, batch_size), self._chunk_count(start)):
             position = start + number * self.hop_samples
             stop = min(position + self.segment_samples, self.samples)
-            if begin and stop <= begin:
-                continue
             missing = max((self.input_samples or 0) - (stop - position), 0)
             input_start = position - missing // 2
             yield Chunk(position, stop, input_start, input_start + missing + stop - position)
@@ -332,6 +336,13 @@ class ChunkPlan:
         if self.skip_covered_tail:  # The first chunk that reaches the end is the last.
             return 1 - (-max(length - self.segment_samples, 0) // self.hop_samples)
         return -(-length // self.hop_samples)
+
+    def _first(self, start: int, begin: int, batch_size: int) -> int:
+        """Number of the first chunk that is needed for the samples from `begin` on."""
+        if begin >= self.samples:
+            return self._chunk_count(start)
+        ended = (begin - self.segment_samples - start) // self.hop_samples + 1 if begin else 0
+        return max(ended, 0) // batch_size * batch_size
 
     def _covered(self, start: int) -> int:
         # All chunks are whole but those that reach over the end.
@@ -438,20 +449,27 @@ class _Pass:
     """One pass of one network over the recording: what it still has to do and has finished."""
 
     def __init__(
-        self, plan: ChunkPlan, member: int, start: int, shape: tuple[int, ...], begin: int
+        self,
+        plan: ChunkPlan,
+        member: int,
+        start: int,
+        shape: tuple[int, ...],
+        begin: int,
+        batch_size: int,
     ) -> None:
         self.plan = plan
         self.member = member
-        self._todo = plan.chunks(start, begin)
+        self._batch_size = batch_size
+        self._todo = plan.chunks(start, begin, batch_size)
         self.next: Chunk | None = next(self._todo, None)
         self.finished = plan.samples if self.next is None else self.next.start
         self._sum = _Timeline(shape, self.finished)
         self._weight = _Timeline((), self.finished)
 
-    def take_batch(self, size: int) -> list[Chunk]:
+    def take_batch(self) -> list[Chunk]:
         """Remove the next chunks from what is to do: as many as fit one call of the network."""
         batch: list[Chunk] = []
-        while self.next is not None and len(batch) < size:
+        while self.next is not None and len(batch) < self._batch_size:
             length = self.next.input_stop - self.next.input_start
             if batch and length != batch[0].input_stop - batch[0].input_start:
                 break
@@ -506,7 +524,8 @@ def overlap_add(
     batch_size : int, >= 1
         Chunks in one call of `estimate`.
     begin : int, in [0, samples], default 0
-        First sample that is wanted. Those from there on are equal to those of a run from 0.
+        First sample that is wanted. Those from there on are equal to those of a run from 0: each
+        call gets the same chunks.
     on_calls : callable, optional
         Called as ``on_calls(calls, samples)`` after each call of `estimate`, with the number of
         chunks it did and the position up to which everything is finished.
@@ -520,7 +539,7 @@ def overlap_add(
     """
     shape = (gains.shape[1], channels)
     passes = [
-        _Pass(plan, member, start, shape, begin)
+        _Pass(plan, member, start, shape, begin, batch_size)
         for member, plan in enumerate(plans)
         for start in plan.starts
     ]
@@ -529,7 +548,7 @@ def overlap_add(
     while waiting := [each for each in passes if each.next is not None]:
         # The pass that is furthest behind decides how much can be handed out.
         behind = min(waiting, key=lambda each: each.finished)
-        batch = behind.take_batch(batch_size)
+        batch = behind.take_batch()
         inputs = np.stack([mixture.read(each.input_start, each.input_stop) for each in batch])
         for chunk, stems in zip(batch, estimate(behind.member, inputs), strict=True):
             behind.add(chunk, stems)
@@ -539,7 +558,7 @@ def overlap_add(
         mixture.forget(_needed_from(passes))
         done = min(each.finished for each in passes)
         if on_calls is not None:
-            on_calls(len(batch), max(done, 0))
+            on_calls(len(batch), max(done, begin))
         if len(passes) > 1:
             finished *= (gains[behind.member] / np.float32(len(behind.plan.starts)))[:, None, None]
             result.add(start, finished)

@@ -23,13 +23,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from stemlab._disk import cache_dir, write_atomically
+from stemlab._models.identity import digest_of
 from stemlab._models.spec import ModelSpec
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import OutputError, ParameterError
-from stemlab.runs import package_versions
+from stemlab.files import Folder, cache_dir, parse_json, write_atomically
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
 __all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration", "fit_memory"]
@@ -41,6 +40,7 @@ _LONGEST_CALIBRATION_SECONDS = 8.0
 _MOST_CALLS, _ENOUGH_SECONDS = 6, 2.0
 # Of the file that is calibrated with, and of what a sum of two blocks holds for a moment.
 _BYTES, _COPIES = 4, 2
+_MOST_BYTES = 1_000_000  # Of the file of calibrations.
 _LONG_SECONDS = 600  # As memory does not depend on it: longer than any segment.
 
 
@@ -367,22 +367,14 @@ def _calibration(
     *,
     fresh: bool,
 ) -> tuple[float, ...]:
-    key = json.dumps(
-        [
-            separator.model_sha256,
-            separator.device,
-            separator.batch_size,
-            torch.get_num_threads(),
-            [platform.node(), platform.machine(), os.cpu_count()],
-            package_versions(),
-            lengths,
-        ]
-    )
-    known = {} if fresh else _read_calibrations()
-    taken = known.get(key)
+    identity = separator.identity
+    machine = [platform.node(), platform.machine(), os.cpu_count()]
+    key = digest_of({**identity, "machine": machine, "lengths": lengths})
+    taken = None if fresh else _read_calibrations().get(key)
     if not (isinstance(taken, list) and len(taken) == len(lengths) and all(map(_is_time, taken))):
         taken = _measure(separator, lengths)
-        _write_calibration(key, taken)
+        if identity["model"] is not None:
+            _write_calibration(key, taken)
     fixed, linear, square = call
     return tuple(
         seconds / (fixed + linear * length + square * length**2)
@@ -426,19 +418,22 @@ def _time_calls(
     return time.perf_counter() - started
 
 
-def _calibrations() -> Path:
-    return cache_dir() / "calibrations.json"
+_CALIBRATIONS = "calibrations.json"
 
 
 def _read_calibrations() -> dict[str, Any]:
     try:
-        fields = json.loads(_calibrations().read_bytes())
-    except (OSError, ValueError, RecursionError):
+        with Folder(cache_dir()) as folder:
+            return parse_json(folder.read(_CALIBRATIONS, _MOST_BYTES))
+    except (OSError, ValueError):
         return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 def _write_calibration(key: str, taken: list[float]) -> None:
-    fields = {**_read_calibrations(), key: taken}
-    with suppress(OutputError):  # It is measured again the next time.
-        write_atomically(_calibrations(), json.dumps(fields, indent=1).encode(), sync=False)
+    content = json.dumps({**_read_calibrations(), key: taken}, indent=1).encode()
+    with suppress(OSError, OutputError):  # It is measured again the next time.
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        with Folder(cache_dir()) as folder:
+            taken_by_another = folder.stat(_CALIBRATIONS) and not folder.owns(_CALIBRATIONS)
+        if not taken_by_another:
+            write_atomically(cache_dir() / _CALIBRATIONS, content, sync=False)

@@ -67,6 +67,12 @@ CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets
   .filter(cell => cell.model.type === 'code')
   .map(cell => ({count: cell.model.executionCount,
                  outputs: cell.model.sharedModel.toJSON().outputs}))"""
+# What keys that are meant for a widget must not change.
+NOTEBOOK = """() => {
+  const { content } = window.jupyterapp.shell.currentWidget;
+  return [content.activeCellIndex, ...content.widgets.map(
+    ({ model }) => [model.type, model.sharedModel.source, model.executionCount])];
+}"""
 # What a fresh kernel says when a page asks it for the widgets of an earlier one.
 RESTORING = re.compile(r"No such comm(: [0-9a-f-]+| target registered: jupyter\.widget\.control)\n")
 
@@ -79,9 +85,12 @@ class Lab:
     token: str
     folder: Path
 
-    def ask(self, path: str, method: str = "GET") -> Any:
+    def ask(self, path: str, method: str = "GET", content: object = None) -> Any:
         request = urllib.request.Request(
-            f"{self.url}/{path}", method=method, headers={"Authorization": f"token {self.token}"}
+            f"{self.url}/{path}",
+            None if content is None else json.dumps(content).encode(),
+            method=method,
+            headers={"Authorization": f"token {self.token}"},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read() or "null")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +65,16 @@ def refused(
     """Hold what was said to an attack against the table: by which way it came, and its name."""
     test = f"{request.node.path.name}: {request.node.originalname}"
     return lambda way, attack, said: attack_table.refused(way, attack, str(said), test)
+
+
+@pytest.fixture
+def v0_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what version 0.1 left on disk, with its models and its cache in use."""
+    folder = tmp_path / "v0_1"
+    shutil.copytree(Path(__file__).parent / "fixtures" / "v0_1", folder)
+    monkeypatch.setenv("STEMLAB_MODELS", str(folder / "models"))
+    monkeypatch.setenv("STEMLAB_CACHE", str(folder / "cache"))
+    return folder
 
 
 @pytest.fixture

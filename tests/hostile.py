@@ -16,7 +16,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,7 @@ __all__ = [
     "Outcome",
     "Victim",
     "cases",
+    "killed_at",
     "mounted",
     "network_can_be_left",
     "permissions_hold",
@@ -55,6 +57,41 @@ def network_can_be_left() -> bool:
         return False
     assert "Network is unreachable" in tried.stderr
     return True
+
+
+def killed_at(number: int, work: Callable[[], object]) -> bool:
+    """Run something in a fork that is killed at its nth change of a file; whether it was."""
+    changes = {"os.link", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
+    left = number
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        counts = event in changes
+        if event == "open":
+            mode, flags = arguments[1:]
+            writes = flags & (os.O_CREAT | os.O_TRUNC) if isinstance(flags, int) else 0
+            counts = bool(writes) or (mode is not None and "r" not in mode)
+        if counts:
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of threads, none of which the fork needs.
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            sys.addaudithook(count)
+            work()
+            code = 0
+        except BaseException:  # noqa: BLE001 - whatever it is, the fork ends here
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
 
 
 def cases(quick: int, long: int) -> int:
@@ -209,7 +246,7 @@ def _separate_all(model: str) -> None:
     import numpy as np
 
     from stemlab import AudioStemSeparator, OutputSettings, StemlabError
-    from stemlab.runs import peak_memory_bytes
+    from stemlab.results import peak_memory_bytes
 
     # C libraries may print; the replies go elsewhere.
     replies = os.fdopen(os.dup(1), "wb", buffering=0)

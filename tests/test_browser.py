@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browsing import (
+    NOTEBOOK,
     Visit,
     expect_status,
     find_browser,
@@ -55,10 +56,18 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
             press(page, "Save")
             expect_status(page, "Saved: 4 stems are in stems/mixture.")
 
-            page.locator(".widget-hslider", has_text="Overlap").get_by_role("slider").focus()
+            notebook = page.evaluate(NOTEBOOK)
+            page.locator(".widget-hslider", has_text="Overlap").get_by_role("slider").click()
             for _ in range(5):
                 page.keyboard.press("ArrowRight")
             page.get_by_text("7 calls of the network").wait_for()
+            page.keyboard.press("x")
+            # Beside the controls, and on one that is disabled.
+            page.locator(".widget-hslider .widget-label", has_text="Overlap").click()
+            page.keyboard.press("x")
+            page.get_by_role("button", name="Cancel", exact=True).click(force=True)
+            page.keyboard.press("x")
+            assert page.evaluate(NOTEBOOK) == notebook
 
             # Ten presses at once are one run.
             press(page, "Separate", times=10)
@@ -75,6 +84,10 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
             )
             press(page, "Pause")
             press(page, "Save")
+            page.get_by_role("alert").filter(
+                has_text="an earlier result of this song is there"
+            ).wait_for()
+            press(page, "Replace")
             expect_status(page, "They replaced an earlier result of this song.")
 
             page.locator(".stemlab-upload input[type=file]").set_input_files(song)
@@ -140,6 +153,7 @@ def test_a_closed_tab_and_a_restarted_kernel(tmp_path: Path) -> None:
             assert before.isdisjoint(scratch.glob("stemlab-*"))
             assert {each: file_digest(each) for each in stems_in(lab.folder)} == saved
             press(visit.page, "Save")
+            press(visit.page, "Replace")
             expect_status(visit.page, "They replaced an earlier result of this song.")
             assert stems_in(lab.folder) == list(saved)
             assert visit.complaints() == []
@@ -171,8 +185,21 @@ def test_chunk_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         cells = page.locator(".widget-gridbox button")
         assert cells.count() == 9
         page.get_by_role("button", name=re.compile(r"^★ \d")).wait_for()
-        cells.filter(has_not_text="★").first.click()
+        cells.filter(has_not_text="★").first.dblclick()
+        notebook = page.evaluate(NOTEBOOK)
+        page.keyboard.press("x")  # Before the mixer is there, and when it is.
         page.get_by_role("button", name=re.compile("Hear recommended: ")).wait_for()
+        page.wait_for_function("() => document.activeElement.matches('.stemlab-mixer')")
+        page.keyboard.press("x")
+        page.wait_for_function(
+            "() => document.activeElement.mixer.model.get('heard').startsWith('recommended')"
+        )
+        page.get_by_label("Cells show").click()
+        for control in ("Estimate", "small grid"):
+            press(page, control)
+            for key in ("m", "a", "ArrowDown", "d", "d", "x"):
+                page.keyboard.press(key)
+        assert page.evaluate(NOTEBOOK) == notebook
         page.get_by_label("Cells show").select_option(label="Calls of the network")
         cells.first.filter(has_text=re.compile(r"^(★ )?\d+$")).wait_for()
         press(page, "medium grid")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from browsing import (
     CELLS,
+    NOTEBOOK,
     RUN_ALL,
     Lab,
     Visit,
@@ -91,6 +93,10 @@ RECORD = """async () => {
     return encode(joined);
   };
   return { frame: blocks[0][0], spans, rows: [...rows, null].map((_, i) => join(i)) };
+}"""
+EXECUTE = """code => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  return kernel.requestExecute({ code }).done.then(reply => reply.content.status);
 }"""
 RENDER = """async () => {
   const buffer = await MIXER.renderOffline(SAMPLE, LENGTH);
@@ -326,8 +332,184 @@ def test_keyboard_alone_is_enough(visit: Visit) -> None:
     expected |= {f"{kind} {row}" for kind in ("Mute", "Solo") for row in rows}
     expected |= {f"Gain of {row} in dB" for row in rows}
     assert expected <= names
-    # The notebook took none of the keys for its own: X would cut the cell.
-    assert len(page.evaluate(CELLS)) == 1
+
+
+# Shortcuts of JupyterLab, which cut, copy, paste, undo, insert, delete, and merge cells, make them
+# another kind, or go to another one.
+SHORTCUTS = (
+    "x m r y a b c v z d d j k 1 ArrowDown ArrowUp Shift+M Shift+A Control+Backspace".split()
+)
+
+
+@pytest.mark.parametrize("control", ["button", "gain", "position", "summary", "lane"])
+def test_keys_after_a_click_are_not_the_notebook_s(visit: Visit, control: str) -> None:
+    page = visit.page
+    before = page.evaluate(NOTEBOOK)
+    {
+        "button": button(visit, "Mute drums"),
+        "gain": page.get_by_label("Gain of drums in dB"),
+        "position": page.get_by_label("Position"),
+        "summary": page.locator(".stemlab-mixer summary"),
+        "lane": page.locator(".lane").first,
+    }[control].click()
+    for key in [*SHORTCUTS, "Control+Enter", "Alt+Enter"]:
+        page.keyboard.press(key)
+        assert page.evaluate(NOTEBOOK) == before, key
+    page.keyboard.press("x")  # That was for the mixer, all the same: once above, once here.
+    until(visit, "t.get('heard') === 'model'")
+    page.keyboard.press("x")
+    until(visit, "t.get('heard') === 'truth'")
+
+
+def test_arrow_keys_move_a_clicked_slider(visit: Visit) -> None:
+    page = visit.page
+    page.get_by_label("Gain of bass in dB").click()
+    start = get(visit, "gains_db")["bass"]
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    until(visit, f"t.get('gains_db').bass === {start + 1}")
+    page.get_by_label("Position").click()
+    start = page.evaluate(f"() => {MIXER}.seconds")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    until(visit, f"Math.abs(m.seconds - {start} + 0.02) < 1e-3")
+
+
+def run(visit: Visit, code: str) -> None:
+    """Run code in the kernel."""
+    assert visit.page.evaluate(EXECUTE, code) == "ok"
+
+
+@contextmanager
+def added_mixer(visit: Visit, code: str) -> Iterator[Any]:
+    """A cell below, which shows another mixer; it is `window.added` in the page."""
+    before = len(visit.page.evaluate(NOTEBOOK))
+    visit.page.evaluate(
+        """async code => {
+          const { commands, shell } = window.jupyterapp, { content } = shell.currentWidget;
+          content.activeCellIndex = content.widgets.length - 1;
+          await commands.execute('notebook:insert-cell-below');
+          content.activeCell.model.sharedModel.setSource(code);
+          await commands.execute('notebook:run-cell');
+          while (document.querySelectorAll('.stemlab-mixer').length < 2)
+            await new Promise(resolve => setTimeout(resolve, 20));
+          window.added = [...document.querySelectorAll('.stemlab-mixer')].at(-1).mixer;
+        }""",
+        code,
+    )
+    yield visit.page.locator(".stemlab-mixer").last
+    visit.page.evaluate(
+        f"""() => {{
+          const {{ content }} = window.jupyterapp.shell.currentWidget;
+          content.activeCellIndex = content.widgets.length - 1;
+          if (content.widgets.length >= {before})
+            return window.jupyterapp.commands.execute('notebook:delete-cell');
+        }}"""
+    )
+    run(visit, "added.close()")
+
+
+ADDED = f"added = StemMixer({{'drums': noise(9)}}, {RATE})\n"
+
+
+@pytest.mark.parametrize("way", ["cleared", "deleted", "taken out", "closed"])
+def test_without_a_view_there_is_no_sound(visit: Visit, way: str) -> None:
+    show = "added.loop_seconds = (0, 1)\nimport ipywidgets\nbox = ipywidgets.VBox([added])\nbox"
+    with added_mixer(visit, ADDED + show) as added:
+        added.get_by_role("button", name="Play").click()
+        visit.page.wait_for_function("() => window.added.running && window.added.seconds > 0.1")
+        if way == "taken out":
+            run(visit, "box.children = ()")
+        elif way == "closed":
+            run(visit, "added.close()")
+        else:
+            command = {"cleared": "clear-cell-output", "deleted": "delete-cell"}[way]
+            visit.page.evaluate(
+                "name => window.jupyterapp.commands.execute(name)", f"notebook:{command}"
+            )
+        visit.page.wait_for_function("() => !window.added.running")
+        assert visit.page.evaluate(
+            "() => window.added.context.state === 'closed' || !window.added.spans.length"
+        )
+        if way == "taken out":
+            run(visit, "assert not added.playing; box.children = (added,)")
+            visit.page.wait_for_function("() => document.querySelectorAll('.stemlab-mixer')[1]")
+            assert not visit.page.evaluate("() => window.added.running")
+
+
+def test_x_in_a_mixer_with_one_result_does_nothing(visit: Visit) -> None:
+    with added_mixer(visit, ADDED + "added") as added:
+        before = visit.page.evaluate(NOTEBOOK)
+        added.get_by_role("button", name="Solo drums").click()
+        visit.page.keyboard.press("x")
+        assert visit.page.evaluate(NOTEBOOK) == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "repair", "said"),
+    [
+        (
+            "kept = open('added.wav', 'rb').read(); os.unlink('added.wav')",
+            "added._recordings[0]._status = None; open('added.wav', 'wb').write(kept); "
+            "from stemlab.audio import seeking; "
+            "added._recordings[0]._status = seeking._status(added._recordings[0]._path)",
+            "added.wav' cannot be read any more",
+        ),
+        (
+            "import sys; module = sys.modules['stemlab.widgets.mixer']; kept = module._encode; "
+            "module._encode = lambda *_: b'no sound'",
+            "module._encode = kept",
+            "This browser cannot decode the audio",
+        ),
+    ],
+    ids=["gone", "not decoded"],
+)
+def test_what_failed_is_not_asked_for_again(
+    visit: Visit, spoil: str, repair: str, said: str
+) -> None:
+    page = visit.page
+    file = (
+        "import os, soundfile\n"
+        f"soundfile.write('added.wav', noise(9).T, {RATE})\n"
+        "added = StemMixer({'drums': 'added.wav'})\nadded"
+    )
+    with added_mixer(visit, file) as added:
+        page.wait_for_function("() => window.added.pieces.known.size")
+        run(visit, spoil)
+        page.evaluate(
+            """() => {
+              const { added } = window, send = added.model.send;
+              window.asked = 0;
+              added.model.send = function (content, ...rest) {
+                window.asked += content.kind === 'piece';
+                return send.call(this, content, ...rest);
+              };
+              added.pieces.known.clear();
+              added.seek(0);
+            }"""
+        )
+        note = added.get_by_role("status")
+        note.filter(has_text=said).wait_for()
+        asked = page.evaluate("() => window.asked")
+        assert asked <= 2
+        page.evaluate(
+            """() => {
+              const now = performance.now;
+              for (let second = 0; second < 60; second++) {
+                performance.now = () => now.call(performance) + 1000 * second;
+                window.added.pump();
+              }
+              performance.now = now;
+            }"""
+        )
+        assert page.evaluate("() => window.asked") == asked
+        assert said in note.inner_text()
+        # Whoever presses Play asks again.
+        run(visit, repair)
+        added.get_by_role("button", name="Play").click()
+        page.wait_for_function("() => window.added.running && window.added.seconds > 0.1")
+        assert note.inner_text() == ""
 
 
 def test_spectrograms_come_when_asked_for(visit: Visit) -> None:
@@ -344,24 +526,17 @@ def test_spectrograms_come_when_asked_for(visit: Visit) -> None:
 
 def test_python_sets_and_sees_what_the_page_does(visit: Visit) -> None:
     page = visit.page
-    run = """code => {
-      const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-      return kernel.requestExecute({ code }).done.then(reply => reply.content.status);
-    }"""
-    assert page.evaluate(run, "mixer.position_seconds, mixer.playing = 6.0, True") == "ok"
+    run(visit, "mixer.position_seconds, mixer.playing = 6.0, True")
     until(visit, "m.running && m.seconds > 6.2")
     # The kernel works, and the music goes on: eight seconds are more than is put on the clock.
-    busy = page.evaluate(
-        f"code => {{ window.busy = ({run})(code); }}", "import time; time.sleep(4)"
-    )
-    assert busy is None
+    page.evaluate(f"code => {{ window.busy = ({EXECUTE})(code); }}", "import time; time.sleep(4)")
     before = page.evaluate(f"() => {MIXER}.seconds")
     page.wait_for_timeout(3000)
     assert page.evaluate(f"() => {MIXER}.seconds") - before == pytest.approx(3, abs=0.7)
     page.evaluate("() => window.busy")
     check = "assert mixer.playing and mixer.position_seconds > 8, mixer.position_seconds"
-    assert page.evaluate(run, check) == "ok"
-    assert page.evaluate(run, "mixer.playing = False") == "ok"
+    run(visit, check)
+    run(visit, "mixer.playing = False")
     until(visit, "!m.running")
 
 

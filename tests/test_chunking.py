@@ -292,9 +292,10 @@ def test_impossible_plans_are_refused(change, message):
     starts=st.lists(st.integers(-200, 0), min_size=1, max_size=3),
     members=st.integers(1, 2),
     place=st.floats(0, 1),
+    batch_size=st.integers(1, 4),
 )
 def test_a_run_can_begin_where_another_one_ended(
-    samples, segment, overlap, context, starts, members, place
+    samples, segment, overlap, context, starts, members, place, batch_size
 ):
     """To the last bit, though sums of single precision depend on their order."""
     if int((1 - overlap) * segment) < 1:
@@ -316,10 +317,13 @@ def test_a_run_can_begin_where_another_one_ended(
         return overlap_add(
             MixtureWindow(in_blocks(signal, 37), 2, samples),
             [plan] * members,
-            # Depends on where the chunk lies, as what a network makes does.
-            lambda member, inputs: np.cumsum(inputs, axis=-1)[:, None] + np.float32(member / 3),
+            # Depends on where the chunk lies, and on what else is in the call.
+            lambda member, inputs: (
+                (np.cumsum(inputs, axis=-1) + inputs.sum(axis=0))[:, None] + np.float32(member / 3)
+            ),
             gains=np.full((members, 1), 1 / members, np.float32),
             channels=2,
+            batch_size=batch_size,
             begin=begin,
             on_calls=lambda count, _: calls.append(count),
         )
@@ -329,13 +333,46 @@ def test_a_run_can_begin_where_another_one_ended(
     begin = blocks[int(place * (len(blocks) - 1))][0]
     rest = [*run(begin)]
     assert rest[0][0] == begin
+    assert sum(calls) == members * plan.calls_from(begin, batch_size)
     chunks = [each for start in starts for each in plan.chunks(start)]
     needed = sum(each.stop > begin for each in chunks) if begin else plan.calls
-    assert sum(calls) == members * needed == members * plan.calls_from(begin)
+    assert plan.calls_from(begin) == needed
+    assert plan.calls_from(begin, batch_size) - needed < batch_size * len(starts)
     np.testing.assert_array_equal(
         np.concatenate([each for _, each in rest], axis=-1), whole[..., begin:]
     )
     assert [*run(samples)] == []
+
+
+def test_a_resumed_run_makes_the_calls_of_one_run():
+    """With three chunks in a call, from every sample on, to the last bit."""
+    samples = 230
+    plan = ChunkPlan(samples, RATE, 0.05, 0.5, starts=(0, -17))
+    signal = np.random.default_rng(0).standard_normal((2, samples)).astype(np.float32)
+
+    def run(begin):
+        made = []
+
+        def estimate(_, inputs):
+            made.append(inputs.tobytes())
+            return (inputs + inputs.sum(axis=0))[:, None]
+
+        blocks = overlap_add(
+            MixtureWindow(in_blocks(signal, 37), 2, samples),
+            [plan],
+            estimate,
+            gains=np.ones((1, 1), np.float32),
+            channels=2,
+            batch_size=3,
+            begin=begin,
+        )
+        return np.concatenate([each for _, each in blocks], axis=-1), made
+
+    whole, calls = run(0)
+    for begin in range(samples):
+        rest, made = run(begin)
+        np.testing.assert_array_equal(rest, whole[..., begin:])
+        assert set(made) <= set(calls)
 
 
 @settings(max_examples=100, deadline=None)

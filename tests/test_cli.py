@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ import soundfile
 from stemlab._assets import asset_dir, demo_song_dir
 from stemlab.audio import read_file
 from stemlab.cli import main
+from stemlab.cli._bars import terminal_bar
+from stemlab.cli._terminal import printable_output
 from stemlab.metrics import si_sdr
 
 RATE = 44_100
@@ -154,7 +158,7 @@ def test_m4a_is_read_through_pyav(tmp_path):
         (["separate", "song.wav", "--format", "aac"], 2, "aac"),
         (["separate", "song.wav", "--bits", "8"], 2, "bits=8"),
         (["separate", "song.wav", "--clip", "tanh"], 2, "tanh"),
-        (["separate", "song.wav", "--filename", "../{source}.{ext}"], 2, "target folder"),
+        (["separate", "song.wav", "--filename", "../{source}.{ext}"], 2, "output folder"),
         (["separate", "song.wav", "--filename", "{song}.{ext}"], 2, "{source}"),
         (["separate", "song.wav", "--filename", "{source[0]}.{ext}"], 2, "filename="),
         (["separate", "song.wav", "--device", "tpu"], 2, "device='tpu'"),
@@ -379,5 +383,77 @@ def test_replay_tells_equal_from_different(tmp_path):
     different = run("replay", manifest, "--input", moved, check=1)
     assert "NOT equal" in different.stdout
     assert "bass: largest difference" in different.stdout
+    assert "Device, threads, batch size and versions are those of the run." in different.stdout
+    threads = fields["threads"]
+    fields["threads"], fields["versions"]["torch"] = threads + 1, "0.1\x1b"
+    del fields["versions"]["demucs"]
+    manifest.write_text(json.dumps(fields), "utf-8")
+    different = run("replay", manifest, "--input", moved, check=1)
+    assert f"threads: {threads + 1} in the recorded run, now {threads}\n" in different.stdout
+    assert "torch: '0.1\\x1b' in the recorded run, now '" in different.stdout
+    assert "demucs: not recorded, now" in different.stdout
     other = song(tmp_path / "other.wav", 0.4)
     assert "SHA-256 differs" in run("replay", manifest, "--input", other, check=3).stderr
+
+
+# ---------------------------------------------------------------- names that a terminal would obey
+
+# Colours, a title of the window, a line of its own, and text from right to left.
+ODD = "a\x1b[31m\x1b]0;b\x07\nstemlab: all is well\u202egnp"
+
+
+def assert_harmless(text):
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert "all is well" in text
+    assert not any(line.startswith("stemlab: all is well") for line in text.split("\n"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be made there")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "SONG", "SONG"],
+        ["analyze", "SONG"],
+        ["plan", "SONG", "--model", "tiny"],
+        ["separate", "SONG", "--model", "tiny", "--filename", "{song}-{source}.{ext}"],
+        ["separate", "SONG.missing"],
+        ["sweep", "SONG", "--model", "tiny", "--segments", "0.25", "--overlaps", "0"],
+        ["models", "show", ODD],
+        ["separate", "SONG", "--overlap", ODD],
+        [ODD],
+    ],
+    ids="compare analyze plan separate missing sweep model value command".split(),
+)
+def test_no_name_commands_the_terminal(v0_1, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(v0_1)
+    shutil.copy("song.wav", f"{ODD}.wav")
+    with suppress(SystemExit):
+        main([each.replace("SONG", f"{ODD}.wav") for each in arguments])
+    said = capsys.readouterr()
+    assert_harmless(said.out.replace("all_is_well", "all is well") + said.err)
+
+
+def test_no_name_in_a_run_json_commands_the_terminal(v0_1, capsys):
+    file = v0_1 / "result" / "song" / "run.json"
+    fields = json.loads(file.read_bytes())
+    fields["stems"][ODD] = fields["stems"].pop("vocals")
+    fields["changes"] = [ODD]
+    file.write_text(json.dumps(fields))
+    assert main(["replay", str(file)]) == 1
+    assert_harmless(capsys.readouterr().out)
+    fields["model"]["request"] = ODD
+    file.write_text(json.dumps(fields))
+    assert main(["replay", str(file)]) == 4
+    assert_harmless(capsys.readouterr().err)
+
+
+def test_no_name_in_a_progress_bar_commands_the_terminal(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    with printable_output(), terminal_bar(hidden=False, desc=ODD, total=3) as bar:
+        bar.set_description_str(f"{ODD} again")
+    written = terminal.getvalue()
+    assert "\r" in written
+    assert_harmless(written.replace("\r", ""))
+    assert "again" in written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -152,6 +153,34 @@ def test_what_does_not_work_is_said_in_a_line(folder, capsys, arguments, code, w
     assert words in error
     assert len(error.splitlines()) == 1
     assert files_in(folder) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links of Unix")
+def test_only_reports_of_stemlab_are_replaced(folder, tmp_path, capsys):
+    song, out = folder / "song.wav", tmp_path / "analysis"
+    soundfile.write(song, np.zeros((4000, 1)), 8000)
+    arguments = ["analyze", str(song), "--out", str(out), "--quiet"]
+    for _ in range(2):
+        assert main(arguments) == 0
+    report, picture = out / "song" / "report.json", out / "song" / "report.png"
+    mine = b"mine"
+    for file in (picture, report):
+        earlier = file.read_bytes()
+        file.write_bytes(mine)
+        assert main(arguments) == 6
+        assert f"{file.name}' exists, and is not what stemlab wrote" in capsys.readouterr().err
+        assert file.read_bytes() == mine
+        file.write_bytes(earlier)
+    # Killed between the two files, it leaves a report whose picture is missing.
+    picture.unlink()
+    assert main(arguments) == 0
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (out / "song").rename(tmp_path / "earlier")
+    (out / "song").symlink_to(documents)
+    assert main(arguments) == 6
+    assert "it is a link" in capsys.readouterr().err
+    assert [*documents.iterdir()] == []
 
 
 def test_a_recording_that_is_too_long_is_one_line(folder, capsys, monkeypatch):

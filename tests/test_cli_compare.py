@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -269,3 +270,51 @@ def test_seams_are_those_of_the_run(tmp_path, monkeypatch, unsaved, capsys):
         Path("changed.json").write_text(json.dumps(changed))
         assert run("song.wav", "--seams", "changed.json") == 2
         assert "incomplete or was changed" in capsys.readouterr().err
+
+
+def test_seams_of_a_run_of_version_0_1(v0_1, unsaved, capsys):
+    stem = v0_1 / "result" / "song" / "vocals.flac"
+    assert run(v0_1 / "song.wav", stem, "--seams", v0_1 / "result" / "song", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["seams_seconds"]
+    begins = range(-542, 6000, 1000)
+    expected = {edge for begin in begins for edge in (begin, begin + 2000) if 0 < edge < 6000}
+    assert found == pytest.approx([edge / 8000 for edge in sorted(expected)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "plans", "words"),
+    [
+        ({"samples": 10**13, "segment_samples": 2, "hop_samples": 1}, 1, "more than 1000000"),
+        ({"samples": 1100 * 1000}, 1000, "more than 1000000 segments"),
+        ({"samples": 10**400}, 1, "not a positive whole number"),
+        ({"starts": [-(10**13)]}, 1, "starts somewhere else"),
+        ({"starts": []}, 1, "starts somewhere else"),
+        ({"hop_samples": 0}, 1, "not a positive whole number"),
+        ({"hop_samples": True}, 1, "not a positive whole number"),
+        ({}, 1001, "not a list of plans"),
+    ],
+)
+def test_a_changed_plan_is_refused_at_once(v0_1, unsaved, capsys, changes, plans, words):
+    file = v0_1 / "result" / "song" / "run.json"
+    fields = json.loads(file.read_bytes())
+    fields["plan"] = plans * [{**fields["plan"][0], **changes}]
+    file.write_text(json.dumps(fields))
+    assert run(v0_1 / "song.wav", "--seams", file) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes in folders there")
+@pytest.mark.parametrize("kind", ["pipe", "endless", "long", "deep", "list"])
+def test_a_planted_run_json_neither_hangs_nor_fills_memory(tmp_path, pair, capsys, kind):
+    file = tmp_path / "run.json"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "endless":
+        file.symlink_to("/dev/zero")
+    elif kind == "long":
+        with file.open("wb") as handle:
+            handle.truncate(10**10)
+    else:
+        file.write_text("[" * 500_000 if kind == "deep" else "[1]")
+    assert run(*pair, "--seams", file) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import soundfile
 
 from stemlab._assets import demo_song_dir
 from stemlab.sweeps import read_sweep
@@ -25,10 +29,11 @@ def environment(tmp_path):
     return {**os.environ, "STEMLAB_CACHE": str(tmp_path / "cache")}
 
 
-def run(environment, *arguments, check=0):
+def run(environment, *arguments, check=0, cwd=None):
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)],
         env=environment,
+        cwd=cwd,
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -75,6 +80,29 @@ def test_the_whole_way(environment, tmp_path):
     shown = json.loads(run(environment, "cache", "show", "--json").stdout)
     assert (shown["results"], shown["kept"]) == (4, 0)
     assert "MB freed" in run(environment, "cache", "clear").stdout
+
+
+def test_the_command_of_a_folder_model_runs_as_printed(environment, tiny_model_folder, tmp_path):
+    """In a folder with a blank in its name, and named like a model that comes with stemlab."""
+    folder = tmp_path / "my models" / "stemlab-mini"
+    shutil.copytree(tiny_model_folder, folder)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "name": "stemlab-mini"}))
+    soundfile.write(tmp_path / "-a song.wav", np.zeros((30_000, 2)) + 0.1, 44_100)
+    arguments = ["sweep", "./-a song.wav", "--model", "./my models/stemlab-mini", "--overlaps", "0"]
+    arguments += ["--segments", "0.5123456789", "--pad", "no", "--batch-size", "2"]
+    done = run(environment, *arguments, cwd=tmp_path)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("  stemlab separate")]
+    command = line.strip().replace("stemlab", shlex.join(COMMAND), 1)
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, check=True)
+    (made,) = tmp_path.glob("stems/*/run.json")
+    fields = json.loads(made.read_bytes())
+    assert (
+        fields["model"]["sha256"]
+        == hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    )
+    assert fields["parameters"]["segment_seconds"] == 0.5123456789
+    assert fields["parameters"]["batch_size"] == 2
 
 
 def test_plan_says_what_it_costs(environment, tmp_path):

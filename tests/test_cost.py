@@ -151,6 +151,45 @@ def test_a_damaged_cache_is_measured_anew(cache, content):
     assert len(json.loads(file.read_bytes())[key]) == 2
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes in folders there")
+@pytest.mark.parametrize("kind", ["pipe", "endless", "long", "deep", "folder"])
+def test_a_planted_cache_neither_hangs_nor_fills_memory(cache, kind):
+    file = cache / "calibrations.json"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "endless":
+        file.symlink_to("/dev/zero")
+    elif kind == "long":
+        with file.open("wb") as handle:
+            handle.truncate(10**10)
+    elif kind == "deep":
+        file.write_text("[" * 500_000)
+    else:
+        file.mkdir()
+    assert calibrate(AudioStemSeparator(planted.tiny(), device="cpu")).factors
+    assert kind == "folder" or len(json.loads(file.read_bytes())) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links of Unix")
+def test_calibrations_that_are_a_link_are_neither_read_nor_replaced(cache, tmp_path_factory):
+    theirs = tmp_path_factory.mktemp("theirs") / "calibrations.json"
+    (cache / "calibrations.json").symlink_to(theirs)
+    calibrate(AudioStemSeparator(planted.tiny(), device="cpu"))
+    assert not theirs.exists()
+    assert (cache / "calibrations.json").is_symlink()
+
+
+def test_calibrations_of_another_network_or_of_unknown_code_are_not_used(cache, monkeypatch):
+    calibrate(AudioStemSeparator(planted.Planted(), device="cpu"))
+    assert not (cache / "calibrations.json").exists()
+    calibrate(AudioStemSeparator(planted.tiny(), device="cpu"))
+    other = planted.tiny()
+    other.use_train_segment = False
+    monkeypatch.setattr(cost, "_time_calls", None)  # Must not be called.
+    with pytest.raises(TypeError):
+        calibrate(AudioStemSeparator(other, device="cpu"))
+
+
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("STEMLAB_CACHE", str(tmp_path / "file"))
@@ -180,7 +219,7 @@ def test_peak_memory_is_within_what_is_stated(cache, mini, tmp_path):
     found, _ = estimate(model, mini, seconds=24, segment_seconds=2.5, pad_to_training_segment=False)
     code = (
         "import sys, stemlab\n"
-        "from stemlab.runs import peak_memory_bytes\n"
+        "from stemlab.results import peak_memory_bytes\n"
         "stemlab.AudioStemSeparator(device='cpu').separate_file(sys.argv[1], sys.argv[2],\n"
         "    segment_seconds=2.5, pad_to_training_segment=False)\n"
         "print(peak_memory_bytes())\n"
@@ -250,3 +289,11 @@ def test_what_a_limit_advises_is_accepted(mini):
     segment = float(re.search(r"--segment ([\d.]+)", str(refused.value))[1])
     advised = SeparationSettings(segment_seconds=segment, pad_to_training_segment=False)
     assert fit_memory(mini, advised, 500_000_000) == 1
+
+
+def test_calibrations_of_version_0_1_are_used_or_ignored(v0_1):
+    file = v0_1 / "cache" / "calibrations.json"
+    found = calibrate(AudioStemSeparator("tiny", device="cpu"))
+    assert all(factor > 0 for factor in found.factors)
+    assert calibrate(AudioStemSeparator("tiny", device="cpu")) == found
+    assert json.loads(file.read_bytes())

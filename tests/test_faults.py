@@ -26,9 +26,9 @@ from hostile import Nursery, cases, mounted, permissions_hold
 from model_files import package
 
 from stemlab import AudioStemSeparator, OutputSettings, audio
-from stemlab._partial import PartialFolder, ScratchFolder
 from stemlab.errors import AudioError, OutputError
-from stemlab.runs import read_run
+from stemlab.files import ScratchFolder
+from stemlab.results import read_run
 from stemlab.sweeps.store import SweepStore
 
 RATE = 44_100
@@ -156,39 +156,12 @@ def test_sweeps_that_are_killed(nursery, tiny_model_folder, song, tmp_path):
 
 
 @unix
-def test_models_that_are_killed_while_they_are_added(nursery, tiny_htdemucs, song, tmp_path):
-    content = package(tiny_htdemucs)
-    file, store = tmp_path / "mine.th", tmp_path / "store"
-    file.write_bytes(content)
-    environment = {"STEMLAB_MODELS": str(store)}
-    command = ["models", "add", "mine", "--from", file]
-    command += ["--sha256", hashlib.sha256(content).hexdigest()]
-    code, seconds, said = nursery.run(command, environment=environment)
-    assert code == 0, said
-    expected = {each.relative_to(store) for each in store.rglob("*")}
-    rng = np.random.default_rng()
-    for _ in range(cases(quick=6, long=150)):
-        shutil.rmtree(store)
-        moment = rng.uniform(0, 1.1 * seconds)
-        code, _, said = nursery.run(command, environment=environment, kill_after=moment)
-        assert code in (0, -9), said
-        # Whole or not there: what is there is used.
-        code, _, said = nursery.run(["models", "verify", "mine"], environment=environment)
-        assert code in (0, 4), said
-        code, _, said = nursery.run(command, environment=environment)
-        assert code == 0, said
-        assert {each.relative_to(store) for each in store.rglob("*")} == expected, moment
-        code, _, said = nursery.run(["models", "verify", "mine"], environment=environment)
-        assert code == 0, said
-
-
-@unix
 def test_scratch_of_a_killed_process_goes_with_the_next_start(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = (
         "import os, signal, sys, tempfile\n"
         "tempfile.tempdir = sys.argv[1]\n"
-        "from stemlab._partial import ScratchFolder\n"
+        "from stemlab.files import ScratchFolder\n"
         "folder = ScratchFolder()\n"
         "open(folder.name + '/big', 'wb').write(bytes(1000))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -559,19 +532,3 @@ def test_the_clock_is_set_back(separator, song, tmp_path, monkeypatch):
     assert not abandoned.exists()
     separator.separate_file(song, tmp_path / "out")
     whole(tmp_path / "out")
-
-
-def test_an_earlier_result_that_cannot_be_put_back_is_kept(tmp_path):
-    folder = PartialFolder(tmp_path, "song")
-    (folder.path / "earlier-0").write_bytes(b"before")
-    note = {"draft": "new", "final": str(tmp_path / "a" / "stem.wav"), "earlier": "earlier-0"}
-    (folder.path / "moves.json").write_text(json.dumps([note]), "utf-8")
-    folder.close(keep=True)
-    # The folder that it belongs to is not there: the move back fails.
-    with pytest.raises(OutputError, match=r"was cut off .* cannot be put back"):
-        PartialFolder(tmp_path, "song")
-    assert (folder.path / "earlier-0").read_bytes() == b"before"
-    (tmp_path / "a").mkdir()
-    PartialFolder(tmp_path, "song").close(keep=False)
-    assert (tmp_path / "a" / "stem.wav").read_bytes() == b"before"
-    assert [each.name for each in tmp_path.iterdir()] == ["a"]

@@ -91,10 +91,26 @@ def test_bss_eval_of_a_silent_source_is_no_number_and_spoils_no_other(rng):
     figures = bss_eval({"a": heard, "b": np.zeros((2, 16_000))}, stems, 8000)
     assert math.isnan(figures["b"].sdr_db)
     assert figures["a"].sdr_db == pytest.approx(20, abs=0.5)
-    alone = bss_eval({"a": heard}, stems, 8000)
+    alone = bss_eval({"a": heard}, {"a": stems["a"]}, 8000)
     assert figures["a"] == alone["a"]
     with pytest.raises(ParameterError, match="estimates has no 'c'"):
         bss_eval({"c": heard}, stems, 8000)
+
+
+def test_bss_eval_tells_interference_from_artefacts_only_with_all_true_sources(rng):
+    a, b, noise = rng.standard_normal((3, 2, 16_000))
+    stem = a + 0.1 * b + 0.01 * noise
+    whole = bss_eval({"a": a, "b": b}, {"a": stem, "b": b}, 8000)["a"]
+    assert whole.sir_db == pytest.approx(20, abs=1)
+    assert whole.sar_db == pytest.approx(40, abs=3)
+    assert bss_eval({"a": a}, {"a": stem}, 8000, others={"b": b})["a"] == whole
+    for some in (
+        bss_eval({"a": a}, {"a": stem}, 8000, others=None)["a"],
+        bss_eval({"a": a}, {"a": stem, "b": b}, 8000)["a"],
+    ):
+        assert (some.sdr_db, some.isr_db) == pytest.approx((whole.sdr_db, whole.isr_db))
+        assert math.isnan(some.sir_db)
+        assert math.isnan(some.sar_db)
 
 
 def test_bss_eval_takes_each_stem_for_what_it_is_called(rng):

@@ -311,6 +311,24 @@ def test_a_file_that_is_gone_is_told_the_page(
     assert sent[-1][0]["kind"] == "overview"
 
 
+def test_a_page_hears_of_failures_of_every_kind(
+    make: Make, sent: list[Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an answer it would ask again."""
+
+    def fail(*_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(mixer, "_encode", fail)
+    monkeypatch.setattr(mixer, "_spectrogram", fail)
+    made = make(song("drums"), RATE)
+    ask(made, kind="piece", piece=0)
+    ask(made, kind="spectrograms")
+    painted(made)
+    said = "This is a bug of stemlab, please report it. OSError: no room"
+    assert sent == [({"kind": "failed", "message": said}, [])] * 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -396,15 +414,98 @@ WRONG = [
 
 @pytest.mark.parametrize(("trait", "value", "said"), WRONG)
 def test_wrong_values_are_refused(trait: str, value: Any, said: str, make: Make) -> None:
-    """From Python and from the page, and what was there stays."""
+    """From Python in words, from a page without any, and what was there stays."""
     made = make(song("drums", "bass"), RATE, mixture=noise(), other=song("drums", "bass"))
     before = made.get_state([trait])
     with pytest.raises(ParameterError, match=said):
         setattr(made, trait, value)
     assert made.get_state([trait]) == before
-    with pytest.raises(ParameterError, match=said):
-        made.set_state({trait: value})
+    made.set_state({trait: value})
     assert made.get_state([trait]) == before
+
+
+PRIVATE = {
+    "_samples": 10**12,
+    "_piece_samples": 1,
+    "_sample_rate": 10**9,
+    "_rows": ["guitar"],
+    "_labels": ["C"],
+    "_tracks": [{"row": "guitar", "label": "C"}] * 1000,
+    "_answers": {"piece": []},
+    "_esm": "export default { render() { alert(1); } }",
+    "_css": "body { display: none }",
+    "_model_module": "elsewhere",
+    "_view_name": "Other",
+    "layout": "IPY_MODEL_0",
+    "tooltip": "x",
+    "_dom_classes": ["x"],
+    "comm": 1,
+    "no such trait": 1,
+}
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_a_page_cannot_set_what_is_not_its_own(name: str, make: Make) -> None:
+    made = make(song("drums"), RATE, other=song("drums"))
+    before = made.get_state()
+    state = {name: PRIVATE[name], "heard": "B"}
+    made._handle_msg({"content": {"data": {"method": "update", "state": state}}, "buffers": []})
+    assert made.heard == "B"
+    assert {**made.get_state(), "heard": "A"} == before
+
+
+NESTED: Any = "x"
+for _ in range(900):
+    NESTED = [NESTED]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(
+            {"method": "update", "state": {name: value}}
+            for name in (
+                "position_seconds",
+                "gains_db",
+                "loop_seconds",
+                "muted",
+                "heard",
+                "lanes",
+                "playing",
+                "message",
+                "_player",
+            )
+            for value in (None, 10**400, NESTED, {"drums": 10**400}, [10**400, 1], "x" * 10**6)
+            if (name, value) not in (("gains_db", None), ("loop_seconds", None))
+        ),
+        {"method": "update", "state": [1]},
+        {"method": "update"},
+        {"method": "update", "state": {}, "buffer_paths": [["a", 1], 7]},
+        {"method": "custom", "content": ["piece"]},
+        {"method": "custom", "content": {"kind": ["piece"], "piece": 0}},
+        *(
+            {"method": "custom", "content": {"kind": "piece", "piece": number}}
+            for number in (10**400, -1, "0", None, 0.0, float("nan"), [0], {}, NESTED)
+        ),
+        {"method": "custom", "content": {"kind": "piece"}},
+        {"method": "custom"},
+        {"method": 1},
+        {},
+        [],
+        None,
+    ],
+    ids=lambda data: repr(data)[:80],
+)
+def test_odd_messages_are_ignored(
+    data: Any, make: Make, sent: list[Message], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = make(song("drums"), RATE)
+    before = made.get_state()
+    made._handle_msg({"content": {"data": data}, "buffers": []})
+    assert made.get_state() == before
+    assert sent == []
+    assert "Exception" not in caplog.text
+    assert len(caplog.records) <= 1
 
 
 @pytest.mark.parametrize(

@@ -375,6 +375,16 @@ def test_mel_axis_is_librosas(signals: Any) -> None:
     np.testing.assert_allclose(heights, librosa.hz_to_mel(hz))
 
 
+def test_control_characters_of_a_name_are_not_drawn() -> None:
+    noise = np.random.default_rng(0).uniform(-1, 1, RATE)
+    odd = {"a": noise, "5$ \\frac$\x1b[31m\u202e": noise}
+    for axes in (compare_spectrograms(odd, RATE), plot_waveforms(odd, RATE)):
+        axes.ravel()[0].figure.draw_without_rendering()
+        titles = [lane.get_title(loc="left") for lane in axes.ravel()]
+        assert all(title.isprintable() for title in titles)
+        assert any("5$ \\frac$\\x1b[31m" in title for title in titles)
+
+
 def test_any_name_can_be_drawn() -> None:
     noise = np.random.default_rng(0).uniform(-1, 1, RATE)
     names = ["_hidden", "5$ and 6$ \\frac", "a" * 60 + "end"]

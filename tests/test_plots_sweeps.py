@@ -374,6 +374,18 @@ def test_pareto_names_do_not_meet() -> None:
     assert (apart > axes.texts[0].get_fontsize() * axes.figure.dpi / 72).all()
 
 
+def test_any_model_and_source_can_be_drawn(results: pd.DataFrame) -> None:
+    odd = "5$ and 6$ \\frac\x1b[31m\u202e" + 100_000 * "a"
+    results = results.replace({"mini": odd, "bass": odd})
+    for plot in PLOTS:
+        axes = np.ravel(plot(results))[0]
+        axes.figure.draw_without_rendering()
+        shown = [axes.get_title(), *(legend(axes) if axes.get_legend() else [])]
+        assert all(line.isprintable() for text in shown for line in text.split("\n"))
+        assert max(map(len, shown)) < 500
+        assert any("5$ and 6$ \\frac" in text for text in shown)
+
+
 @pytest.mark.parametrize(
     ("highlight", "marked", "name"),
     [

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from demucs.apply import BagOfModels, apply_model
 from demucs.states import load_model
+from hostile import killed_at
 from model_files import hub_file, package, publish, recorded
 
+from stemlab._models import loading
 from stemlab.audio import write_file
 from stemlab.cli import main
 from stemlab.errors import (
+    DownloadError,
+    ModelError,
     ModelNotFoundError,
     ModelRefusedError,
     OutputError,
     ParameterError,
 )
-from stemlab.provisioning import add_model, remove_model, verify_model
+from stemlab.provisioning import _download, add_model, adding, remove_model, verify_model
 from stemlab.registry import find_model, installed_file, is_installed, lookup, own_names
 from stemlab.separation import AudioStemSeparator
 
@@ -425,14 +433,27 @@ def test_a_damaged_own_model_is_told_and_mended_by_adding_it_again(
 ):
     (downloads / "one").write_bytes(pickled)
     add_model("mine", downloads / "one", sha256=digest(pickled))
-    DAMAGE[damage](store / "mine" / "mine.safetensors")
+    weights = store / "mine" / "mine.safetensors"
+    DAMAGE[damage](weights)
     assert main(["models", "verify"]) == 4
     assert "mine" in capsys.readouterr().err
     with pytest.raises(ModelNotFoundError, match="does not exist"):
         add_model("mine", downloads / "nowhere", sha256=digest(pickled))
+    kept = 0
+    if damage in ("a folder", "a link"):
+        with pytest.raises(OutputError, match="it is a link, a folder, or another user's"):
+            add_model("MINE", downloads / "one", sha256=digest(pickled))
+        assert (weights / "x").exists() or weights.readlink() == Path(__file__)
+        weights.rename(store / "elsewhere")
+    elif damage != "gone":
+        # Damaged, or made by the user: who knows.
+        kept, content = 1, weights.read_bytes()
     add_model("MINE", downloads / "one", sha256=digest(pickled))
     assert verify_model("mine")
-    assert lying_in(store) == {"registry.json", "mine/manifest.json", "mine/mine.safetensors"}
+    found = sorted(each.name for each in (store / "mine").iterdir())
+    assert found[:2] == ["manifest.json", "mine.safetensors"]
+    assert len(found) == 2 + kept
+    assert all((store / "mine" / each).read_bytes() == content for each in found[2:])
 
 
 def test_what_else_lies_in_the_models_folder_is_not_touched(
@@ -513,24 +534,29 @@ def test_models_are_removed_and_can_be_added_again(assets, downloads, store, pic
     assert verify_model("mine")
 
 
-def test_a_damaged_own_model_can_be_removed(downloads, store, pickled):
+def test_removing_leaves_what_is_not_provably_of_stemlab(
+    assets, downloads, store, pickled, hub, caplog
+):
+    """A damaged file may be one that the user put there."""
     (downloads / "one").write_bytes(pickled)
-    add_model("mine", [downloads / "one"], sha256=[digest(pickled)])
+    (downloads / "two").write_bytes(hub)
+    add_model("mine", downloads / "one", sha256=digest(pickled))
+    add_model("tiny", downloads / "two")
     (store / "mine" / "manifest.json").write_text("{", "utf-8")
+    (store / "tiny" / "notes.txt").write_text("heard it all", "utf-8")
+    # As published: stemlab itself stores no pickle.
+    (store / "tiny" / "abc-12345678.th").write_bytes(pickled)
     remove_model("mine")
     assert "mine" not in own_names()
-    assert lying_in(store) == {"registry.json"}
-
-
-def test_links_are_removed_and_not_followed(assets, store, tmp_path):
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "precious").write_text("x", "utf-8")
-    store.mkdir()
-    (store / "tiny").symlink_to(elsewhere)
     remove_model("tiny")
-    assert (elsewhere / "precious").exists()
-    assert not os.path.lexists(store / "tiny")
+    stays = {"mine/manifest.json", "mine/mine.safetensors"}
+    stays |= {"tiny/notes.txt", "tiny/abc-12345678.th"}
+    assert lying_in(store) == {"registry.json", *stays}
+    assert "'notes.txt'" in caplog.text
+    assert "'mine.safetensors'" in caplog.text
+    with pytest.raises(ModelNotFoundError, match="not installed"):
+        remove_model("tiny")
+    assert lying_in(store) == {"registry.json", *stays}
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".lock", "registry.json", "left-over", "con"])
@@ -579,24 +605,227 @@ def test_processes_that_add_at_once_all_succeed(downloads, store, pickled, hub):
     }
 
 
-def test_a_killed_process_leaves_nothing_that_the_next_one_minds(downloads, store, pickled):
+def tree(folder):
+    """All that lies in a folder, sorted; a file that was kept has a name by chance."""
+    return sorted(
+        (
+            re.sub(r"\.[0-9a-f]{8}\.kept$", ".kept", str(each.relative_to(folder))),
+            digest(each.read_bytes()) if each.is_file() else "a folder",
+        )
+        for each in folder.rglob("*")
+    )
+
+
+@pytest.fixture
+def unparsed(monkeypatch, tiny_htdemucs, hub):
+    """What is read of the files is tested elsewhere: here it would only take time."""
+    for module in (adding, loading):
+        monkeypatch.setattr(module, "parse_network", lambda *_: tiny_htdemucs)
+    monkeypatch.setattr(adding, "build_network", lambda *_: tiny_htdemucs)
+    monkeypatch.setattr(adding, "convert", lambda *_: (hub, {}))
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="signals of Unix")
+@pytest.mark.parametrize("act", ["add", "mend", "remove"])
+@pytest.mark.parametrize("name", ["mine", "tiny"])
+def test_a_kill_at_any_step_leaves_nothing_that_the_next_command_minds(
+    assets, downloads, store, tmp_path, unparsed, pickled, hub, name, act
+):
+    (downloads / "own").write_bytes(hub)
+    (downloads / "published").write_bytes(pickled)
+    part = store / ".downloads" / f"{digest(pickled)}.part"
+
+    def add(license=None):
+        if name == "mine":
+            add_model(name, downloads / "own", sha256=digest(hub), weight_license=license)
+        else:
+            add_model(name, downloads / "published")
+
+    def remove():
+        with suppress(ModelNotFoundError):
+            remove_model(name)
+
+    def start():
+        shutil.rmtree(store, ignore_errors=True)
+        shutil.copytree(tmp_path / "before", store)
+
+    part.parent.mkdir(parents=True)
+    (store / "registry.json").write_text('{\n  "models": {},\n  "schema": 2\n}\n', "utf-8")
+    (store / ".lock").touch()
+    gone = tree(store)
+    if act == "add" and name == "tiny":
+        part.write_bytes(pickled[:1000])
+    elif act != "add":
+        add("another licence" if name == "mine" else None)
+    if act == "mend":
+        weights = {"mine": "mine.safetensors", "tiny": "abc-12345678.safetensors"}[name]
+        (store / name / weights).write_bytes(b"damaged")
+        if name == "tiny":  # It would be preferred to the one that is added.
+            (store / name / "abc.safetensors").write_bytes(b"damaged")
+    shutil.copytree(store, tmp_path / "before")
+
+    command, other = (remove, add) if act == "remove" else (add, remove)
+    command()
+    after = tree(store)
+    assert (after == gone) == (act == "remove")
+    start()
+    for step in itertools.count():
+        if not killed_at(step, command):
+            break
+        shutil.copytree(store, tmp_path / "killed")
+        own_names()
+        command()
+        assert tree(store) == after, f"killed at step {step}, the same command again"
+        shutil.rmtree(store)
+        (tmp_path / "killed").rename(store)
+        other()
+        left = tree(store)
+        if act == "mend":  # What was damaged stays, under whatever name it has by then.
+            damaged = digest(b"damaged")
+            left = [(path, content) for path, content in left if content != damaged]
+            left.remove((name, "a folder"))
+        if act == "remove":
+            assert is_installed(find_model(name))
+            remove()
+            left = tree(store)
+        assert left == gone, f"killed at step {step}, another command"
+        start()
+    assert step > 3
+
+
+# --- what others may have put into the models folder
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o077])
+def test_others_may_use_what_the_umask_lets_them(
+    assets, downloads, store, unparsed, pickled, hub, mask
+):
     (downloads / "one").write_bytes(pickled)
-    add = command("add", "mine", "--from", downloads / "one", "--sha256", digest(pickled))
-    process = subprocess.Popen(add, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (store / ".lock").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    # What it may have been in the midst of.
-    (store / ".stemlab-model-abc").mkdir()
-    (store / ".stemlab-model-abc" / "mine.safetensors").write_bytes(pickled[:1000])
-    (store / "mine").mkdir(exist_ok=True)
-    (store / "mine" / "mine.safetensors").write_bytes(pickled[:1000])
-    assert "mine" not in own_names()
-    add_model("mine", [downloads / "one"], sha256=[digest(pickled)])
-    assert verify_model("mine")
-    assert lying_in(store) == {"registry.json", "mine/manifest.json", "mine/mine.safetensors"}
+    (downloads / "two").write_bytes(hub)
+    before = os.umask(mask)
+    try:
+        add_model("tiny", downloads / "one")
+        add_model("mine", downloads / "two", sha256=digest(hub))
+    finally:
+        os.umask(before)
+    found = {
+        str(each.relative_to(store)): each.stat().st_mode & 0o777 for each in [*store.rglob("*")]
+    }
+    assert {"mine", "mine/mine.safetensors", "tiny/installed.json"} <= found.keys()
+    for name, mode in found.items():
+        assert mode == (0o777 if (store / name).is_dir() else 0o666) & ~mask, name
+
+
+def link(place, precious):
+    place.symlink_to(precious)
+
+
+def dangling(place, precious):
+    place.symlink_to(precious.with_name("new"))
+
+
+def hard_link(place, precious):
+    place.hardlink_to(precious)
+
+
+def pipe(place, precious):
+    os.mkfifo(place)
+
+
+def folder_of_theirs(place, precious):
+    place.mkdir()
+    (place / "thesis.txt").write_text("years of work", "utf-8")
+
+
+def file_of_another_user(place, precious):
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a file of another user's")
+    place.write_text("{}", "utf-8")
+    os.chown(place, 12345, 12345)
+
+
+PLANTED = [link, dangling, hard_link, pipe, folder_of_theirs, file_of_another_user]
+PLACES = [
+    ".lock",
+    ".downloads",
+    ".downloads/PART",
+    "registry.json",
+    "mine",
+    "mine/manifest.json",
+    "mine/mine.safetensors",
+    "tiny",
+    "tiny/abc.safetensors",
+    "tiny/installed.json",
+    ".stemlab-model-abcdefgh.partial",
+    ".stemlab-model-abcdefgh.partial/lock",
+    "tiny/.stemlab-model-0123456789abcdef.partial",
+]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="links, pipes and users of Unix")
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_of_anybodys_is_touched(
+    assets, downloads, store, tmp_path, monkeypatch, unparsed, pickled, hub, place, plant
+):
+    """Whatever is planted, each command ends well or says in one line what is in its way."""
+    precious = tmp_path / "home" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("years of work", "utf-8")
+    (downloads / "one").write_bytes(pickled)
+    (downloads / "two").write_bytes(hub)
+    planted = store / place.replace("PART", f"{digest(hub)}.part")
+    planted.parent.mkdir(mode=0o700, parents=True)
+    plant(planted, precious)
+    facts = planted.lstat()
+
+    def receive(file, part, done, progress):
+        part.seek(done)
+        part.write(hub[done:])
+        part.flush()
+
+    monkeypatch.setattr(_download, "_receive", receive)
+    said = []
+    for act in (
+        lambda: add_model("tiny", download=True),
+        lambda: remove_model("tiny"),
+        lambda: add_model("tiny", downloads / "one"),
+        lambda: add_model("mine", downloads / "two", sha256=digest(hub)),
+        own_names,
+        lambda: is_installed(find_model("tiny")),
+        lambda: verify_model("mine"),
+        lambda: remove_model("tiny"),
+        lambda: remove_model("mine"),
+    ):
+        try:
+            act()
+        except (DownloadError, ModelError, OutputError, ParameterError) as error:
+            said.append(str(error))
+    assert not any("\n" in each for each in said)
+    assert precious.read_text("utf-8") == "years of work"
+    assert os.listdir(precious.parent) == ["precious"]
+    # It is where it was, or kept beside.
+    inodes = {each.lstat().st_ino for each in store.rglob("*")}
+    assert facts.st_ino in inodes or plant is hard_link
+    if plant is folder_of_theirs:
+        assert (planted / "thesis.txt").read_text("utf-8") == "years of work"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_processes_that_add_and_remove_at_once(downloads, store, unparsed, hub):
+    (downloads / "one").write_bytes(hub)
+
+    def work():
+        for _ in range(5):
+            assert add_model("mine", downloads / "one", sha256=digest(hub)).name == "mine"
+            with suppress(ModelNotFoundError):  # The other one was quicker.
+                remove_model("mine")
+
+    with ThreadPoolExecutor(2) as pool:
+        assert not any(pool.map(lambda _: killed_at(sys.maxsize, work), range(2)))
+    assert own_names() == []
+    assert {each.name for each in store.iterdir()} == {".lock", "registry.json"}
 
 
 def test_a_models_folder_that_cannot_be_made_is_said(tmp_path, monkeypatch, downloads, pickled):
@@ -665,3 +894,29 @@ def test_everything_that_is_recorded_is_shown(capsys):
             assert file.url in shown
     assert "scientific purposes" in shown
     assert "'vocals': 1.0" in shown
+
+
+def test_models_that_version_0_1_added_load(v0_1, monkeypatch, rng):
+    monkeypatch.setattr(lookup, "asset_dir", lambda _: v0_1 / "assets")
+    assert list(own_names()) == ["tiny", "tiny-pickle"]
+    for name in ("tiny", "tiny-pickle", "tiny-released"):
+        assert verify_model(name).parameters == 5444
+        mixture = rng.uniform(-0.1, 0.1, (2, 3000)).astype(np.float32)
+        stems = AudioStemSeparator(name, device="cpu").separate_audio(mixture, 8000)
+        assert list(stems) == ["vocals", "other"]
+
+
+def test_models_that_version_0_1_added_are_replaced_and_removed(v0_1, monkeypatch, unparsed):
+    monkeypatch.setattr(lookup, "asset_dir", lambda _: v0_1 / "assets")
+    # As it left them when it was killed.
+    (v0_1 / "models" / ".stemlab-model-abc_1def").mkdir()
+    content = (v0_1 / "models" / "tiny" / "tiny.safetensors").read_bytes()
+    (v0_1 / "models" / "tiny" / "tiny.safetensors").unlink()
+    (v0_1 / "tiny").write_bytes(content)
+    add_model("tiny", v0_1 / "tiny", sha256=digest(content))
+    assert is_installed(find_model("tiny"))
+    for name in ("tiny", "tiny-pickle", "tiny-released"):
+        remove_model(name)
+    assert own_names() == []
+    left = {each.name for each in (v0_1 / "models").iterdir()}
+    assert left == {".lock", ".stemlab-model-abc_1def", "registry.json"}

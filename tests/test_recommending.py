@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from stemlab.errors import ParameterError
+from stemlab.registry import find_model
 from stemlab.sweeps import COLUMNS, SweepSetting, pareto_front, recommend
 
 NAN = float("nan")
@@ -57,6 +58,44 @@ def test_a_slower_setting_that_gains_next_to_nothing_is_not_taken():
     assert found.command == "stemlab separate SONG --model m --segment 8 --overlap 0.1 --no-pad"
     assert "0.05 dB of SDR below the best, which takes 2.0 times as long" in found.reason
     assert found.front == (setting(1.0, 0.1), setting(8.0, 0.1), setting(8.0, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ("htdemucs", "--model htdemucs "),
+        ("stemlab-mini", ""),
+        (None, None),
+        ("./planted", None),
+        (["htdemucs"], None),
+    ],
+)
+def test_the_command_names_the_model_that_was_asked_for(request_, expected):
+    """Whatever the table calls it; a table from a file names no folder."""
+    results = table(GOOD)
+    results.attrs["manifest"] = {"models": {"m": "0" * 64}, "requests": {"m": request_}}
+    command = recommend(results).command
+    if expected is None:
+        assert command is None
+    else:
+        assert command == f"stemlab separate SONG {expected}--segment 8 --overlap 0.1 --no-pad"
+
+
+def test_a_table_of_version_0_1_names_a_registered_model_by_its_digest():
+    results = table(GOOD, model="stemlab-mini")
+    digest = find_model("stemlab-mini").sha256
+    results.attrs["manifest"] = {"models": {"stemlab-mini": digest}}
+    assert recommend(results).command.startswith("stemlab separate SONG --segment")
+    results.attrs["manifest"] = {"models": {"stemlab-mini": "0" * 64}}
+    assert recommend(results).command is None
+
+
+def test_the_command_has_the_segment_to_the_last_digit():
+    results = table((1.23456789, 0.1, 0.1, 800, 5.0, 0.0))
+    assert "--segment 1.23456789 " in recommend(results).command
+    mixed = {"models": {"m": ""}, "requests": {"m": "bag"}, "mixed_segments": {"m": 1.23456789}}
+    results.attrs["manifest"] = mixed
+    assert "--segment" not in recommend(results).command
 
 
 def test_tolerance_decides():

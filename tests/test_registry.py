@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 import pytest
 import torch
@@ -27,8 +28,8 @@ from stemlab.registry import (
     models_dir,
     own_names,
     read_manifest,
-    record_file,
-    register_model,
+    read_records,
+    read_registry,
     registered_name,
 )
 from stemlab.separation import AudioStemSeparator, SeparationSettings
@@ -67,6 +68,28 @@ def folder(tmp_path):
     copied = tmp_path / "model"
     shutil.copytree(asset_dir("models") / MINI, copied)
     return copied
+
+
+def register_model(name, sha256):
+    """List a model of the user's, as adding does."""
+    models_dir().mkdir(exist_ok=True)
+    models = {**read_registry(models_dir()), name: {"manifest_sha256": sha256}}
+    content = json.dumps({"schema": 2, "models": models})
+    (models_dir() / "registry.json").write_text(content, "utf-8")
+
+
+def record_file(folder, installed, *, confirmed):
+    """Record what a file was made from, as adding does."""
+    record = {
+        "file": installed.path.name,
+        "bytes": installed.size,
+        "sha256": installed.sha256,
+        "source_sha256": installed.source.sha256,
+        "confirmed": confirmed,
+    }
+    content = json.dumps({"schema": 2, "files": [record]})
+    (folder / "installed.json").write_text(content, "utf-8")
+    assert len(read_records(folder)) == 1
 
 
 def edit(folder, model=(), *, network=(), file=()):
@@ -368,7 +391,7 @@ def test_a_changed_manifest_of_a_registered_model_is_refused(
         ("model", {"origin": "two\nlines"}, "origin is not a text of printable"),
         ("model", {"disputes": ["\x1b[2J"]}, "disputes is not a text of printable"),
         ("model", {"disputes": "one"}, "disputes is not a list"),
-        ("model", {"more": float("nan")}, "NaN is no number"),
+        ("model", {"more": float("nan")}, "NaN is not a number"),
         ("file", {"name": "weights.ckpt"}, "neither .safetensors nor"),
         ("file", {"sha256": "8726e21a"}, "not 64 lower-case hex digits"),
         ("file", {"sha256": None}, "not 64 lower-case hex digits"),
@@ -440,12 +463,12 @@ def test_a_link_is_refused_where_the_system_cannot_refuse_to_follow_it(folder, m
 def test_what_is_no_plain_file_is_refused_and_not_waited_for(folder, name, refused):
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    with pytest.raises(ModelRefusedError, match="no plain file") as refusal:
+    with pytest.raises(ModelRefusedError, match="not a regular file") as refusal:
         load(read_manifest(folder))
     refused("models folder", f"a named pipe as {Path(name).suffix}", refusal.value)
     (folder / name).unlink()
     (folder / name).mkdir()
-    with pytest.raises(ModelRefusedError, match="no plain file|Is a directory|denied"):
+    with pytest.raises(ModelRefusedError, match="not a regular file|Is a directory|denied"):
         load(read_manifest(folder))
 
 
@@ -567,6 +590,25 @@ def test_an_unknown_home_folder_is_no_bug_of_ours(monkeypatch):
     monkeypatch.setenv("STEMLAB_MODELS", "~no-such-user/models")
     assert models_dir().is_absolute()
     assert len(list_models()) == 6
+
+
+@pytest.mark.parametrize(
+    ("model", "network"),
+    [
+        ({}, {"sources": 5}),
+        ({}, {"sources": "a" * 100_000}),
+        ({}, {"nfft": "a" * 100_000}),
+        ({}, {"wiener_iters": 10**9, "end_iters": 10**9}),
+        ({"sources": ["a" * 100_000]}, {}),
+        ({"schema": "a" * 100_000}, {}),
+        ({"sample_rate": 10**9}, {"samplerate": 10**9}),
+    ],
+)
+def test_strange_values_are_refused_in_few_words(folder, model, network):
+    arguments = json.loads((folder / "manifest.json").read_bytes())["networks"][0]["arguments"]
+    edit(folder, model, network={"arguments": {**arguments, **network}})
+    with pytest.raises(ModelRefusedError, match="^.{20,1000}$"):
+        AudioStemSeparator(str(folder)).separate_audio(np.zeros((2, 100), np.float32), 44_100)
 
 
 def test_a_manifest_that_contradicts_itself_is_refused(folder, refused):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import re
 import shutil
@@ -9,18 +11,21 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import planted
 import pytest
 import soundfile
+import torch
+from demucs.apply import BagOfModels
+from demucs.htdemucs import HTDemucs
 from hostile import mounted
 
 from stemlab import AudioStemSeparator, OutputSettings, ParameterError
-from stemlab.audio import file_digest
 from stemlab.cli.main import main
 from stemlab.errors import OutputError
-from stemlab.runs import read_run
 
 SECONDS = 12
 
@@ -130,6 +135,13 @@ def interrupted(separator, song, out, blocks, **options):
 
 
 @pytest.fixture
+def short_song(tmp_path, rng):
+    path = tmp_path / "short.wav"
+    soundfile.write(path, rng.uniform(-0.3, 0.3, (30_000, 2)), 44_100, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture
 def separator(tiny_htdemucs):
     return AudioStemSeparator(tiny_htdemucs)
 
@@ -187,6 +199,119 @@ def test_another_run_of_the_song_takes_nothing_over(separator, songs, tmp_path, 
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["plain"]
 
 
+@pytest.mark.parametrize(("extension", "samples"), [("wav", 5), ("wav", 30_000), ("flac", 5)])
+def test_a_forged_finished_run_is_not_taken_for_one(
+    separator, short_song, tmp_path, extension, samples
+):
+    """Its manifest agrees with its files: the key, and the digests of these."""
+    output = OutputSettings(resume=True, format=extension)
+    result = separator.separate_file(short_song, tmp_path, sources=["bass"], output=output)
+    again = separator.separate_file(short_song, tmp_path, sources=["bass"], output=output)
+    assert not again.repeated
+    soundfile.write(result.stems["bass"], np.zeros((samples, 2)), 44_100, subtype=None)
+    run = json.loads(result.manifest_path.read_bytes())
+    content = result.stems["bass"].read_bytes()
+    run["stems"]["bass"]["sha256"] = hashlib.sha256(content).hexdigest()
+    result.manifest_path.write_text(json.dumps(run))
+    with pytest.raises(OutputError, match="exists already"):
+        separator.separate_file(short_song, tmp_path, sources=["bass"], output=output)
+
+
+def _other_segment(network):
+    network.segment = Fraction(1, 2)
+
+
+def _other_padding(network):
+    network.use_train_segment = False
+
+
+def _other_class(network):
+    class Louder(HTDemucs):
+        def forward(self, mix):
+            return 2 * super().forward(mix)
+
+    network.__class__ = Louder
+
+
+def _other_hook(network):
+    network.register_forward_hook(lambda module, inputs, stems: 2 * stems)
+
+
+def _other_activation(network):
+    network.crosstransformer.layers[0].activation = torch.relu
+
+
+@pytest.mark.parametrize(
+    "change", [_other_segment, _other_padding, _other_class, _other_hook, _other_activation]
+)
+def test_a_network_gets_no_stems_of_another_with_its_weights(
+    tiny_htdemucs, short_song, tmp_path, change
+):
+    other = copy.deepcopy(tiny_htdemucs)
+    change(other)
+    _is_not_taken_over(tiny_htdemucs, other, short_song, tmp_path)
+
+
+def test_a_bag_gets_no_stems_of_one_with_other_gains(tiny_htdemucs, short_song, tmp_path):
+    bags = [
+        BagOfModels([tiny_htdemucs, tiny_htdemucs], weights=[gains, [1.0] * 4])
+        for gains in ([1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 1.0, 1.0])
+    ]
+    _is_not_taken_over(*bags, short_song, tmp_path)
+
+
+def _is_not_taken_over(network, other, song, out):
+    """The same network, made again, is recognised; the other one is not."""
+    resume = OutputSettings(resume=True)
+    AudioStemSeparator(network).separate_file(song, out, sources=["bass"], output=resume)
+    again = AudioStemSeparator(copy.deepcopy(network))
+    assert not again.separate_file(song, out, sources=["bass"], output=resume).repeated
+    with pytest.raises(OutputError, match="exists already"):
+        AudioStemSeparator(other).separate_file(song, out, sources=["bass"], output=resume)
+
+
+def test_a_network_of_ones_own_class_goes_on_with_a_version_alone(short_song, tmp_path, caplog):
+    output = OutputSettings(resume=True)
+
+    def run(version, shares=planted.SHARES):
+        network = planted.Planted(shares=shares)
+        separator = AudioStemSeparator(network, network_version=version)
+        return separator.separate_file(short_song, tmp_path / "out", output=output)
+
+    assert run("a").repeated
+    assert not run("a").repeated
+    assert not caplog.records
+    for version, shares in (("b", planted.SHARES), ("a", (1, 1, 1, 1)), (None, planted.SHARES)):
+        with pytest.raises(OutputError, match="exists already"):
+            run(version, shares)
+    assert "Pass network_version" in caplog.text
+
+
+def test_threads_are_recorded_and_part_of_the_key(separator, short_song, tmp_path):
+    output, threads = OutputSettings(resume=True), torch.get_num_threads()
+    result = separator.separate_file(short_song, tmp_path, sources=["bass"], output=output)
+    assert result.manifest["threads"] == threads
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.raises(OutputError, match="exists already"):
+            separator.separate_file(short_song, tmp_path, sources=["bass"], output=output)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_calls_of_several_segments_are_those_of_one_run(tiny_hdemucs, tmp_path, rng):
+    """What is computed together with a segment changes its last bits."""
+    song = tmp_path / "song.wav"
+    soundfile.write(song, rng.uniform(-0.3, 0.3, (5 * 44_100, 2)), 44_100, subtype="FLOAT")
+    separator = AudioStemSeparator(tiny_hdemucs, batch_size=3)
+    whole = separator.separate_file(song, tmp_path / "whole", sources=["bass"])
+    interrupted(separator, song, tmp_path / "out", 6, sources=["bass"])
+    output = OutputSettings(resume=True)
+    result = separator.separate_file(song, tmp_path / "out", sources=["bass"], output=output)
+    assert digests(result) == digests(whole)
+    assert any("was continued, from" in change for change in result.manifest["changes"])
+
+
 def test_a_mono_recording_goes_on_as_well(separator, songs, tmp_path):
     interrupted(separator, songs / "mono.wav", tmp_path / "out", 10)
     output = OutputSettings(resume=True)
@@ -214,60 +339,6 @@ def test_a_run_that_works_is_left_alone(separator, songs, tmp_path):
 
     with pytest.raises(OutputError, match="exists already"):
         separator.separate_file(song, out, progress=second)
-    assert [each.name for each in out.iterdir()] == ["plain"]
-
-
-KILLED_WHILE_IT_MOVES = """
-import os, signal, sys
-from stemlab.cli.main import main
-left = int(sys.argv.pop(1))
-rename = os.replace
-def counted(*places):
-    global left
-    if ".partial" not in str(places[1]) or "earlier-" in str(places[1]):
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-    rename(*places)
-os.replace = counted
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
-@pytest.mark.parametrize(
-    ("replaces", "moves"), [(False, 1), (False, 2), (True, 1), (True, 2), (True, 5)]
-)
-def test_killed_while_its_files_get_their_names(
-    separator, tiny_model_folder, songs, tmp_path, replaces, moves
-):
-    song, out = songs / "plain.wav", tmp_path / "out"
-    options = ["--sources", "drums,bass", "--overlap", "0.25"]
-    if replaces:
-        earlier = separator.separate_file(song, out)
-        options.append("--force")
-    arguments = command(song, tiny_model_folder, out, *options)[3:]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_WHILE_IT_MOVES, str(moves), *arguments],
-        check=False,
-        capture_output=True,
-    )
-    assert killed.returncode == -signal.SIGKILL
-    if replaces:
-        # Without leave to replace it, the next run finds the earlier result whole.
-        with pytest.raises(OutputError, match="exists already"):
-            separator.separate_file(song, out)
-        assert {name: file_digest(each) for name, each in earlier.stems.items()} == {
-            name: each["sha256"] for name, each in read_run(earlier.manifest_path)["stems"].items()
-        }
-    assert main([*arguments, "--resume"]) == 0
-    run, _ = samples(out)
-    assert sorted(run["stems"]) == ["bass", "drums"]
-    assert {each.name for each in (out / "plain").iterdir()} == {
-        "bass.wav",
-        "drums.wav",
-        "run.json",
-    }
     assert [each.name for each in out.iterdir()] == ["plain"]
 
 

@@ -24,6 +24,7 @@ from stemlab._models.devices import is_out_of_memory
 from stemlab.errors import (
     AudioError,
     AudioNotFoundError,
+    ModelNotFoundError,
     ModelRefusedError,
     OutOfMemoryError,
     OutputError,
@@ -594,6 +595,33 @@ def test_replay_of_a_ready_network_is_refused(tiny_htdemucs, tmp_path, rng):
         replay(song)
 
 
+def test_a_relative_model_folder_survives_a_change_of_folder(
+    tiny_model_folder, tmp_path, rng, monkeypatch
+):
+    song = write(tmp_path / "song.wav", noise(rng, 5000))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(Path(tiny_model_folder).parent)
+    separator = AudioStemSeparator("./tiny", device="cpu")
+    from_path = AudioStemSeparator(Path("tiny"), device="cpu")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = separator.separate_file(song, tmp_path / "out")
+    assert from_path.separate_audio(noise(rng, 100), RATE)
+    # It is recorded as it was typed, and replayed where that leads to it.
+    assert result.manifest["model"]["request"] == separator.request == "./tiny"
+    assert AudioStemSeparator(separator.resolved_request).model_sha256 == separator.model_sha256
+    with pytest.raises(ModelNotFoundError, match="Change to the folder in which the run was"):
+        replay(result.manifest_path)
+    monkeypatch.chdir(Path(tiny_model_folder).parent)
+    assert replay(result.manifest_path).equal
+
+
+@pytest.mark.parametrize("result", ["result", "two-stems"])
+def test_a_run_of_version_0_1_can_be_repeated(v0_1, result):
+    report = replay(v0_1 / result / "song" / "run.json")
+    # The last bits depend on the processor and on the versions of the libraries.
+    assert all(difference < 1e-4 for difference in report.largest_difference.values())
+
+
 # ---------------------------------------------------------------- memory does not grow
 
 
@@ -629,3 +657,32 @@ def test_peak_memory_does_not_grow_with_the_song(tmp_path, rng):
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
     assert peaks[1] < 1.02 * peaks[0]
+
+
+def test_a_file_in_the_temporary_folder_stops_no_separation(tmp_path):
+    """Of the name that PyTorch's compiler would give to the folder of its cache."""
+    (tmp_path / "torchinductor_somebody").touch()
+    code = (
+        "import os, stemlab\n"
+        "stemlab.AudioStemSeparator(device='cpu').separate_file(os.environ['SONG'], 'stems',\n"
+        "    segment_seconds=1, overlap=0, pad_to_training_segment=False)\n"
+        "print(os.environ.get('TORCHINDUCTOR_CACHE_DIR'))\n"
+    )
+    soundfile.write(tmp_path / "song.wav", np.zeros((4410, 2)), 44_100)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={
+            **{name: value for name, value in os.environ.items() if "INDUCTOR" not in name},
+            "SONG": str(tmp_path / "song.wav"),
+            "TMPDIR": str(tmp_path),
+            "LOGNAME": "somebody",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
+    # What the compiler was given instead is gone.
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {"song.wav", "stems", "torchinductor_somebody"}

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import json
 import math
 import multiprocessing
 import os
+import re
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -20,24 +27,26 @@ import pandas as pd
 import planted
 import pytest
 import soundfile
+import torch
 from demucs.apply import BagOfModels
 
 from stemlab._assets import demo_song_dir
-from stemlab._models.loading import known_code_digest
-from stemlab._partial import PartialFolder
+from stemlab._models.identity import code_is_known, network_digest
 from stemlab.errors import AudioError, ModelRefusedError, OutputError, ParameterError
+from stemlab.files import WorkFolder
 from stemlab.metrics import sdr
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps import (
     COLUMNS,
     SETTING_COLUMNS,
     SweepStore,
+    grading,
     plan_sweep,
     read_sweep,
     sweep,
     write_sweep,
 )
-from stemlab.sweeps.recordings import load_audio
+from stemlab.sweeps.recordings import SweepAudio, load_audio
 
 RATE = 44_100
 SOURCES = planted.SOURCES
@@ -199,6 +208,29 @@ def test_a_silent_reference_is_no_number_and_no_crash(song):
     assert results.loc["bass", ["sdr_db", "si_sdr_db", "sdr_gain_db", "bss_sdr_db"]].isna().all()
     assert results.loc["drums", ["sdr_db", "si_sdr_db", "bss_sdr_db"]].notna().all()
     assert results.loc["vocals", ["sdr_db", "bss_sdr_db"]].isna().all()
+
+
+def test_interference_is_measured_with_all_true_stems_or_not_at_all(song, monkeypatch):
+    """Also where one stem is made: the true stems of the others are there. See `test_metrics`."""
+    seen = []
+
+    def bss_eval(references, estimates, _, *, others):
+        seen.append((set(references), set(estimates), None if others is None else set(others)))
+        return {}
+
+    monkeypatch.setattr(grading, "bss_eval", bss_eval)
+    audio = SweepAudio("song", song, RATE, 0, song.shape[1], dict.fromkeys(SOURCES, song))
+    plans = AudioStemSeparator(planted.Planted()).plan(song.shape[1])
+    options = {"long_run": {}, "offered": SOURCES, "bsseval": True}
+    grading.grade(audio, {"bass": song}, plans, **options)
+    del audio.references["vocals"]
+    grading.grade(audio, {"bass": song}, plans, **options)
+    grading.grade(audio, {"bass": song, "vocals": song}, plans, **options)
+    assert seen == [
+        ({"bass"}, {"bass"}, {"drums", "other", "vocals"}),
+        ({"bass"}, {"bass"}, None),
+        ({"bass"}, {"bass", "vocals"}, None),
+    ]
 
 
 # ---------------------------------------------------------------- the truth about parameters
@@ -453,17 +485,26 @@ def test_what_figures_depend_on_is_part_of_their_key(song, store, change):
 def test_what_a_network_computes_has_one_digest(tiny_hdemucs):
     """The same in another object, which has other places in memory; another with other settings."""
     for network in (tiny_hdemucs, planted.tiny(), BagOfModels([planted.tiny(), planted.tiny()])):
-        digest = known_code_digest(network)
-        assert digest == known_code_digest(copy.deepcopy(network))
+        digest = network_digest(network)
+        assert code_is_known(network)
+        assert digest == network_digest(copy.deepcopy(network))
         other = copy.deepcopy(network)
         next(each for each in other.modules() if hasattr(each, "kernel_size")).stride = 3
-        assert known_code_digest(other) not in (None, digest)
+        assert network_digest(other) != digest
     weighted = BagOfModels([planted.tiny(), planted.tiny()], weights=[[1, 0, 0, 0], [0, 1, 1, 1]])
-    assert known_code_digest(weighted) != digest
+    assert network_digest(weighted) != digest
     patched = planted.tiny()
     patched.forward = lambda mix: mix
-    assert known_code_digest(patched) is None
-    assert known_code_digest(planted.Planted()) is None
+    assert not code_is_known(patched)
+    hooked = planted.tiny()
+    hooked.register_forward_hook(lambda *_: None)
+    assert not code_is_known(hooked)
+    bent = planted.tiny()
+    bent.crosstransformer.layers[0].activation = torch.relu
+    assert network_digest(bent) != network_digest(planted.tiny())
+    bent.crosstransformer.layers[0].activation = lambda value: value
+    assert not code_is_known(bent)
+    assert not code_is_known(planted.Planted())
 
 
 def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, store, caplog):
@@ -480,23 +521,283 @@ def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, st
 
 def test_drafts_go_unless_their_process_works(store):
     store.folder.mkdir(parents=True)
-    working = PartialFolder(store.folder, "sweep", inherits=False)
+    working = WorkFolder(store.folder, "sweep")
     abandoned = store.folder / ".stemlab-sweep-1.partial"
-    (abandoned / "stems").mkdir(parents=True)
+    abandoned.mkdir(0o700)
+    for name in ("lock", "bass.wav"):
+        (abandoned / name).touch()
     store.check_writable()
     assert (working.path.exists(), abandoned.exists()) == (True, False)
-    working.close(keep=False)
+    working.close()
+    store.clear()
     assert [*store.folder.iterdir()] == []
 
 
-def test_a_damaged_record_is_measured_again(tiny_htdemucs, song, store):
-    options = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.0], "store": store}
-    sweep(song, tiny_htdemucs, **options)
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A store with one measured setting, its stems and those of its long-context run."""
+    store = SweepStore(tmp_path_factory.mktemp("measured"))
+    song = np.random.default_rng(1).uniform(-0.1, 0.1, (2, RATE // 2)).astype(np.float32)
+    options = {
+        "sample_rate": RATE,
+        "segments": [1.0],
+        "overlaps": [0.0],
+        "references": {"bass": song},
+        "network_version": "1",
+        "keep_audio": True,
+    }
+    expected = sweep(song, planted.Planted(), **options, store=store)
+    return store, song, options, expected
+
+
+@pytest.fixture
+def copied(measured, tmp_path):
+    """The same in a store of its own, with the record and the folder of the setting's stems."""
+    original, song, options, expected = measured
+    shutil.copytree(original.folder, tmp_path / "store")
+    store = SweepStore(tmp_path / "store")
     (record,) = store.folder.glob("results/*/*.json")
-    whole = json.loads(record.read_bytes())
-    record.write_bytes(record.read_bytes()[:100])
-    assert len(sweep(song, tiny_htdemucs, **options)) == 4
-    assert json.loads(record.read_bytes())["key"] == whole["key"]
+    return store, record, store.folder / "audio" / record.stem, song, options, expected
+
+
+def _plan(song, store, options):
+    return plan_sweep(song, planted.Planted(), **options, store=store)
+
+
+def _set(record, *path_and_value):
+    *path, value = path_and_value
+    fields = json.loads(record.read_bytes())
+    table = fields
+    for name in path[:-1]:
+        table = table[name]
+    if value is None:
+        del table[path[-1]]
+    else:
+        table[path[-1]] = value
+    record.write_text(json.dumps(fields))
+
+
+IMPOSSIBLE = [
+    ("wall_seconds", None),
+    ("wall_seconds", []),
+    ("wall_seconds", [0.0]),
+    ("wall_seconds", ["1"]),
+    ("wall_seconds", [True]),
+    ("wall_seconds", [1e300]),
+    ("wall_seconds", [math.nan]),
+    ("wall_seconds", [1.0, 1.0]),
+    ("sources", None),
+    ("sources", []),
+    ("sources", "bass", None),
+    ("sources", "\x1b[31m", {}),
+    ("sources", "bass", "sdr_db", None),
+    ("sources", "bass", "sdr_db", "=1+1"),
+    ("sources", "bass", "sdr_db", 1e9),
+    ("sources", "drums", "sdr_db", 1.0),
+    ("sources", "bass", "worst_seams", [[1.0]]),
+    ("sources", "bass", "worst_seams", [[9.0, 1.0]]),
+    ("sources", "bass", "worst_seams", {}),
+    ("seams", -1),
+    ("seams", 1.5),
+    ("seconds", 0),
+    ("device", "cuda:7"),
+    ("timed_alone", 1),
+    ("peak_memory_bytes", 5),
+    ("settings", [1]),
+    ("model", 1),
+    ("surplus", 1),
+    ("key", "0" * 64),
+    ("consistency_db", {"a": 1}),
+]
+
+
+def test_a_record_that_cannot_be_one_is_measured_again(copied):
+    store, record, _, song, options, _ = copied
+    planned, content = _plan(song, store, options), record.read_bytes()
+    assert planned.estimate().stored == 1
+    for change in IMPOSSIBLE:
+        record.write_bytes(content)
+        _set(record, *change)
+        planned._records.clear()
+        planned._find_stored()
+        assert not planned._records, change
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff", b"[" * 100_000, b" " * 2_000_000])
+def test_a_damaged_record_is_measured_again(copied, content):
+    store, record, _, song, options, expected = copied
+    record.write_bytes(content)
+    results = _plan(song, store, options).run()
+    quality = ["source", "sdr_db", "agreement_db", "seam_db"]
+    pd.testing.assert_frame_equal(results[quality], expected[quality])
+    assert _plan(song, store, options).estimate().stored == 1
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def _forge(path):
+    soundfile.write(path, np.full((5, 2), 0.5), RATE, subtype="FLOAT")
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[-2000] ^= 1
+    path.write_bytes(content)
+
+
+def _other_rate(path):
+    samples, _ = soundfile.read(path, dtype="float32")
+    soundfile.write(path, samples, 48_000, subtype="FLOAT")
+
+
+def _mono(path):
+    samples, _ = soundfile.read(path, dtype="float32")
+    soundfile.write(path, samples.reshape(-1, 1), RATE, subtype="FLOAT")
+
+
+def _not_finite(path):
+    samples, _ = soundfile.read(path, dtype="float32")
+    samples[0, 0] = np.nan
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+
+
+def _pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGE = [Path.unlink, _cut, _forge, _flip, _other_rate, _mono, _not_finite]
+DAMAGE += [] if sys.platform == "win32" else [_pipe]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_kept_long_run_that_was_changed_is_made_again(copied, damage):
+    store, record, own, song, options, expected = copied
+    (folder,) = (each for each in (store.folder / "audio").iterdir() if each != own)
+    record.unlink()
+    damage(folder / "bass.wav")
+    if damage is _pipe:  # Something that stemlab did not make: it stays, and nothing waits for it.
+        results = _plan(song, store, options).run()
+        assert stat.S_ISFIFO((folder / "bass.wav").stat().st_mode)
+    else:
+        results = _plan(song, store, options).run()
+        again = _plan(song, store, options)
+        assert again._kept_long_run("Planted")
+    quality = ["source", "sdr_db", "agreement_db", "seam_db"]
+    pd.testing.assert_frame_equal(results[quality], expected[quality])
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_kept_stems_that_were_changed_are_measured_again(copied, damage):
+    store, _, folder, song, options, _ = copied
+    setting = _plan(song, store, options).settings[0]
+    assert _plan(song, store, options).kept_stems(setting)
+    damage(folder / "vocals.wav")
+    planned = _plan(song, store, options)
+    assert not planned.kept_stems(setting)
+    assert planned.estimate().stored == 0
+    assert _plan(song, store, {**options, "keep_audio": False}).estimate().stored == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of Unix")
+def test_clear_removes_only_what_is_of_the_store(copied, tmp_path):
+    store, record, folder, *_ = copied
+    theirs = tmp_path / "theirs"
+    (theirs / ("ab" * 32)).mkdir(parents=True)
+    kept = [theirs / "song.wav", theirs / ("ab" * 32) / "bass.wav", theirs / f"{'ab' * 32}.json"]
+    for path in kept:
+        path.write_bytes(b"theirs")
+    foreign = [folder / "notes.txt", record.with_name("notes.json"), store.folder / "mine.wav"]
+    foreign += [record.parent.parent / "zz" / f"{'ab' * 32}.json", store.folder / "audio" / "x.wav"]
+    foreign[3].parent.mkdir()
+    for path in foreign:
+        path.write_bytes(b"foreign")
+    linked = [folder / "drums.wav", folder / "linked.wav", record.with_name(f"{'cd' * 32}.json")]
+    linked[0].unlink()
+    linked[0].symlink_to(theirs / "song.wav")
+    os.link(theirs / "song.wav", linked[1])
+    linked[2].symlink_to(kept[2])
+    (store.folder / "audio" / ("ef" * 32)).symlink_to(theirs / ("ab" * 32))
+    (store.folder / "results" / "ab").symlink_to(theirs)
+    os.mkfifo(folder / "pipe.wav")
+    assert store.usage().results == 1
+    store.clear()
+    assert all(path.read_bytes() == b"theirs" for path in kept)
+    assert all(path.read_bytes() == b"foreign" for path in foreign)
+    assert linked[0].is_symlink()
+    assert linked[1].exists()
+    assert not record.exists()
+    assert not (folder / "bass.wav").exists()
+    assert (store.usage().results, store.usage().result_bytes) == (0, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links of Unix")
+@pytest.mark.parametrize("name", ["", "sweeps", "sweeps/results", "sweeps/audio"])
+def test_a_linked_folder_of_the_cache_is_not_written_to(song, tmp_path, monkeypatch, name):
+    """But the cache itself, which the user names, may be a link."""
+    cache, theirs = tmp_path / "cache", tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "song.wav").write_bytes(b"theirs")
+    (cache / name).parent.mkdir(parents=True, exist_ok=True)
+    (cache / name).symlink_to(theirs)
+    monkeypatch.setenv("STEMLAB_CACHE", str(cache))
+    planned = plan_sweep(song, planted.Failing(), sample_rate=RATE, network_version="1")
+    if name:
+        with pytest.raises(OutputError, match="it is a link, or not a folder"):
+            planned._store.check_writable()
+        with nullcontext() if "/" in name else pytest.raises(OutputError, match="it is a link"):
+            planned._store.clear()
+        assert [path.name for path in theirs.iterdir()] == ["song.wav"]
+    else:
+        planned._store.check_writable()
+        planned._store.clear()
+        assert sorted(path.name for path in theirs.iterdir()) == ["song.wav", "sweeps"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links of Unix")
+def test_what_is_planted_in_the_cache_of_sweeps_is_not_obeyed(copied, tmp_path):
+    """A journal of moves as version 0.1 had it, a linked working folder, taken names."""
+    store, record, folder, song, options, expected = copied
+    victim, docs = tmp_path / "victim", tmp_path / "docs"
+    victim.write_text("mine")
+    docs.mkdir()
+    (docs / "lock").touch()
+    (docs / "letter.wav").write_text("mine")
+    planted_folder = store.folder / ".stemlab-sweep-x.partial"
+    planted_folder.mkdir(mode=0o700)
+    (planted_folder / "lock").touch()
+    (planted_folder / "evil.wav").write_text("evil")
+    moves = [{"draft": "evil.wav", "final": str(victim), "earlier": None}]
+    moves += [{"draft": "gone", "final": str(docs / "letter.wav"), "earlier": None}]
+    (planted_folder / "moves.json").write_text(json.dumps(moves))
+    (store.folder / ".stemlab-sweep.partial").symlink_to(docs)
+    record.unlink()
+    record.symlink_to(victim)
+    (folder / "bass.wav").unlink()
+    (folder / "bass.wav").symlink_to(victim)
+    results = _plan(song, store, options).run()
+    quality = ["source", "sdr_db", "agreement_db", "seam_db"]
+    pd.testing.assert_frame_equal(results[quality], expected[quality])
+    store.clear()
+    assert victim.read_text() == "mine"
+    assert (docs / "letter.wav").read_text() == "mine"
+    assert sorted(path.name for path in docs.iterdir()) == ["letter.wav", "lock"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives files away")
+def test_files_of_another_user_stay(copied):
+    store, record, folder, *_ = copied
+    theirs = [folder / "bass.wav", record]
+    for path in theirs:
+        os.chown(path, 12_345, 12_345)
+    store.clear()
+    assert all(path.exists() for path in theirs)
+    assert not (folder / "drums.wav").exists()
+    os.chown(store.folder / "results", 12_345, 12_345)
+    with pytest.raises(OutputError, match="belongs to another user"):
+        store.check_writable()
 
 
 def test_cancelling_keeps_what_is_done(tiny_htdemucs, song, store):
@@ -618,7 +919,7 @@ def test_peak_memory_is_that_of_each_setting_in_a_fresh_process(tmp_path):
     assert peaks[7.8] > 1.3 * peaks[0.25]
     code = (
         "import sys, stemlab\n"
-        "from stemlab.runs import peak_memory_bytes\n"
+        "from stemlab.results import peak_memory_bytes\n"
         "separator = stemlab.AudioStemSeparator(device='cpu')\n"
         "separator.separate_file(sys.argv[1], sys.argv[2], segment_seconds=7.8, overlap=0,\n"
         "    pad_to_training_segment=False)\n"
@@ -632,6 +933,21 @@ def test_peak_memory_is_that_of_each_setting_in_a_fresh_process(tmp_path):
     )
     assert peaks[7.8] == pytest.approx(int(done.stdout), rel=0.1)
     assert peaks[7.8] < ballast.nbytes
+
+
+def test_a_fresh_process_imports_nothing_planted(tmp_path, song, monkeypatch):
+    """But the caller's own factory, which may lie in the current folder as well."""
+    for name in ("stemlab", "torch", "json"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('planted')")
+    shutil.copy(planted.__file__, tmp_path / "networks_here.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep + str(tmp_path))
+    factory = import_module("networks_here").tiny
+    options = {**FREE, "segments": [1.0], "device": "cpu", "store": False}
+    results = sweep(song, factory, sample_rate=RATE, memory=True, **options)
+    assert not results["error"].any(), results["error"].iloc[0]
 
 
 def test_figures_do_not_depend_on_where_a_setting_runs(song):
@@ -875,15 +1191,13 @@ def test_a_table_is_read_as_it_was_written(tmp_path, song, name):
     )
     write_sweep(results, tmp_path / name)
     again = read_sweep(tmp_path / name)
-    expected = results
-    if name.endswith(".csv"):
-        expected = results.replace({"model": {"a#b, c": "ano.b, c"}})
-    pd.testing.assert_frame_equal(again, expected)
+    pd.testing.assert_frame_equal(again, results)
     assert again.attrs["manifest"] == results.attrs["manifest"]
     if name.endswith(".csv"):
         plain = pd.read_csv(tmp_path / name, comment="#")
         assert list(plain.columns) == list(COLUMNS)
         assert len(plain) == len(results)
+        assert set(plain["model"]) == {"a#b, c", "d"}
     else:
         text = (tmp_path / name).read_text("utf-8")
         json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -899,6 +1213,107 @@ def test_what_is_no_table_is_refused(tmp_path):
         read_sweep(tmp_path / "missing.json")
 
 
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "'=1",
+    "''=1",
+    " =1",
+    "'quoted'",
+    "2024",
+]
+
+
+def test_no_cell_of_a_table_is_a_formula(tmp_path, v0_1):
+    results = pd.concat([read_sweep(v0_1 / "sweep.csv").iloc[:1]] * len(FORMULAS))
+    results = results.reset_index(drop=True)
+    results["model"] = pd.Series(FORMULAS, dtype=object)
+    results["note"] = pd.Series([f"{text}, {text}" for text in FORMULAS], dtype=object)
+    manifest = {"song": "a,=cmd|' /C calc'!A0;+b", "models": {"=1": "-2"}, "depth": -1}
+    results.attrs["manifest"] = manifest
+    write_sweep(results, tmp_path / "results.csv")
+    again = read_sweep(tmp_path / "results.csv")
+    pd.testing.assert_frame_equal(again, results)
+    assert again.attrs["manifest"] == manifest
+    first, table = (tmp_path / "results.csv").read_text("utf-8").split("\n", 1)
+    cells = [cell for row in csv.reader(io.StringIO(table, newline="")) for cell in row]
+    cells += re.split("[,;]", first)
+    texts = [cell.strip() for cell in cells if not re.fullmatch(r"\s*[-+.e\d]+", cell)]
+    assert not [cell for cell in texts if cell.startswith(tuple("=+-@"))]
+
+
+def odd_tables(content):
+    """Tables with one thing wrong, and the word that the error has for it."""
+    first, header, row, *_ = content.splitlines()
+    cells = row.split(",")
+
+    def with_cell(index, value):
+        return "\n".join([first, header, ",".join([*cells[:index], value, *cells[index + 1 :]])])
+
+    yield "wide", "\n".join([first, ",".join(map(str, range(300_000)))]), "columns are others"
+    yield "none", "", "not JSON"
+    yield "deep", "# " + "[" * 200_000, "nested too deeply"
+    yield "list", "\n".join(["# [1]", header, row]), "not a JSON object"
+    yield "nan", "\n".join(['# {"a": NaN}', header, row]), "NaN is not a number"
+    yield "rows", "\n".join([first, header, *(5_001 * [row])]), "5001 rows, more than 5000"
+    yield "longer", "\n".join([first, header, row + ",1"]), "is not the table"
+    yield "segment", with_cell(1, "-1"), "'segment_seconds' holds '-1.0'"
+    yield "overlap", with_cell(2, "inf"), "'overlap' holds 'inf'"
+    yield "shifts", with_cell(3, "1e400"), "is not the table"
+    yield "flag", with_cell(4, "maybe"), "is not the table"
+    yield "text", with_cell(6, "many"), "is not the table"
+    yield "rtf", with_cell(13, ""), "'rtf' holds 'nan'"
+    yield "model", with_cell(0, ""), "'model' holds"
+
+
+def test_an_odd_table_is_one_clear_error(tmp_path, v0_1):
+    content = (v0_1 / "sweep.csv").read_text("utf-8")
+    for name, text, words in odd_tables(content):
+        (tmp_path / f"{name}.csv").write_text(text, "utf-8")
+        with pytest.raises(ParameterError, match=words):
+            read_sweep(tmp_path / f"{name}.csv")
+    write_sweep(read_sweep(v0_1 / "sweep.csv"), tmp_path / "results.json")
+    fields = json.loads((tmp_path / "results.json").read_bytes())
+    for name, value in (("model", 3), ("padded", "no"), ("calls", [1]), ("shifts", 10**400)):
+        changed = {**fields, "rows": [{**fields["rows"][0], name: value}]}
+        (tmp_path / "odd.json").write_text(json.dumps(changed))
+        with pytest.raises(ParameterError, match="is not the table of a sweep"):
+            read_sweep(tmp_path / "odd.json")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes in folders there")
+def test_a_table_that_is_a_pipe_or_endless_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "endless.json").symlink_to("/dev/zero")
+    with (tmp_path / "long.csv").open("wb") as file:
+        file.truncate(10**10)
+    for name in ("pipe.csv", "endless.json", "long.csv"):
+        with pytest.raises(ParameterError, match="not a regular file|longer than"):
+            read_sweep(tmp_path / name)
+
+
 def test_every_column_is_explained():
     assert all(COLUMNS.values())
     assert set(SETTING_COLUMNS) <= set(COLUMNS)
+
+
+def test_a_sweep_store_of_version_0_1_is_used_or_ignored(v0_1):
+    usage = SweepStore().usage()
+    assert (usage.results, usage.kept) == (1, 2)
+    results = sweep(
+        v0_1 / "song.wav",
+        "tiny",
+        segments=[0.125],
+        overlaps=[0.25],
+        padded=[False],
+        excerpt_seconds=0.375,
+        device="cpu",
+    )
+    before = read_sweep(v0_1 / "sweep.csv")
+    assert (results["error"] == "").all()
+    assert list(results["source"]) == list(before["source"])
+    assert list(results["agreement_db"]) == pytest.approx(list(before["agreement_db"]), abs=0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections import namedtuple
@@ -17,8 +18,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from stemlab import audio
+from stemlab._isolation import SERVED_FOLDER
 from stemlab.errors import AudioError, OutputError, ParameterError
-from stemlab.widgets.upload import SongUpload, _safe_name
+from stemlab.widgets import upload as module
+from stemlab.widgets.upload import SongUpload, _audio_name, _safe_name
 
 PIECE = 10_000
 
@@ -150,6 +154,61 @@ def test_folders_in_the_way_are_stepped_over(
     assert upload.wait(0) == folder / "hum (2).wav"
 
 
+# --- what is left in the folder
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("stemlab.py", "stemlab.py.wav"),
+        ("hum", "hum.wav"),
+        ("hum.ipynb", "hum.ipynb.wav"),
+        ("hum.flac.exe", "hum.flac.exe.wav"),
+        ("hum.WAV", "hum.WAV"),
+        ("hum.mp3", "hum.mp3"),
+    ],
+)
+def test_every_song_is_named_like_a_recording(
+    upload: SongUpload, browser: Browser, folder: Path, song: bytes, name: str, stored: str
+) -> None:
+    browser.send_file(name, song)
+    assert names(folder) == [stored]
+    assert upload.wait(0).read_bytes() == song
+
+
+def test_endings_are_those_of_the_format(rng: np.random.Generator, tmp_path: Path) -> None:
+    for container, suffix in (
+        ("FLAC", ".flac"),
+        ("OGG", ".ogg"),
+        ("WAVEX", ".wav"),
+        ("VOC", ".voc"),
+    ):
+        soundfile.write(tmp_path / "x", rng.uniform(-0.5, 0.5, 9000), 44100, format=container)
+        assert _audio_name("x.py", audio.read_info(tmp_path / "x")) == f"x.py{suffix}"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL")
+def test_what_a_killed_upload_left_is_removed_by_the_next(
+    upload: SongUpload, browser: Browser, folder: Path, song: bytes
+) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from stemlab.widgets import SongUpload\n"
+        "upload = SongUpload(sys.argv[1])\n"
+        "for content, buffers in (\n"
+        "    ({'kind': 'start', 'id': 'a', 'name': 'hum.wav', 'size': 9}, []),\n"
+        "    ({'kind': 'piece', 'id': 'a', 'offset': 0}, [memoryview(b'RIFF')]),\n"
+        "):\n"
+        "    upload._handle_custom_msg(content, buffers)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, folder], check=False)
+    (left_behind,) = names(folder)
+    assert (folder / left_behind / "song.upload").read_bytes() == b"RIFF"
+    browser.send_file("hum.wav", song)
+    assert names(folder) == ["hum.wav"]
+
+
 # --- messages that do not fit
 
 
@@ -212,7 +271,15 @@ def test_malformed_messages_are_ignored(
     assert upload.wait(0).read_bytes() == song
 
 
-@pytest.mark.parametrize("size", [-1, 0])
+def test_a_page_sets_no_trait(upload: SongUpload) -> None:
+    before = upload.get_state()
+    state = {"state": "done", "path": "x.wav", "message": "x", "_upload_id": "x", "_esm": "x"}
+    upload._handle_msg({"content": {"data": {"method": "update", "state": state}}})
+    assert upload.get_state() == before
+    assert upload.path == ""
+
+
+@pytest.mark.parametrize("size", [-1, 0, -(10**400)])
 def test_empty_files_are_refused(
     upload: SongUpload, browser: Browser, folder: Path, size: int
 ) -> None:
@@ -418,6 +485,11 @@ def test_a_file_that_was_there_is_not_removed(
     assert names(folder) == ["notes.txt"]
 
 
+def test_a_size_beyond_all_numbers_is_refused(upload: SongUpload, browser: Browser) -> None:
+    browser.start("song.wav", 10**400)
+    assert "MB are taken here" in upload.error
+
+
 def test_too_large_files_are_refused_at_once(folder: Path) -> None:
     upload = SongUpload(folder, max_bytes=1_000_000)
     answer = Browser(upload).start("hum.wav", 1_000_001)
@@ -426,6 +498,37 @@ def test_too_large_files_are_refused_at_once(folder: Path) -> None:
     assert answer == {"kind": "end", "id": "a", "state": "failed"}
     assert names(folder) == []
     upload.close()
+
+
+def test_visitors_cannot_fill_the_disk(
+    folder: Path, song: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SERVED_FOLDER, str(folder))
+    monkeypatch.setattr(module, "_SERVED_BYTES", 2 * len(song))
+    first, second, third = (SongUpload(folder) for _ in range(3))
+    browsers = [Browser(upload) for upload in (first, second, third)]
+    browsers[0].send_file("hum.wav", song)
+    # There is room for one more, not for two at once.
+    for browser in browsers[1:]:
+        assert browser.start("other.wav", len(song))["kind"] == "ack"
+    for browser in browsers[1:]:
+        browser.piece(0, song[:PIECE])
+    assert third.state == "failed"
+    with pytest.raises(OutputError, match="the folder has no room for it: at most"):
+        third.wait(0)
+    browsers[1].piece(PIECE, song[PIECE:])
+    assert second.state == "done"
+    for upload in (first, second, third):
+        upload.close()
+
+
+def test_visitors_upload_into_the_folder_that_is_served_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SERVED_FOLDER, str(tmp_path / "served"))
+    SongUpload(tmp_path / "served" / "songs").close()
+    with pytest.raises(ParameterError, match="is outside the folder that is served here"):
+        SongUpload(tmp_path / "elsewhere")
 
 
 def test_too_little_space_is_told_at_once(
@@ -487,10 +590,11 @@ def test_a_file_that_cannot_be_renamed_leaves_nothing(
     song: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "replace", refuse)
+    for name in ("link", "rename", "replace"):
+        monkeypatch.setattr(os, name, refuse)
     browser.send_file("hum.wav", song)
     with pytest.raises(OutputError, match="Permission denied"):
         upload.wait(0)
@@ -551,7 +655,7 @@ def test_names_are_made_safe(name: str, safe: str) -> None:
     assert len(os.fsencode(safe)) < 200
 
 
-@pytest.mark.parametrize("name", ["../../x.wav", "C:\\x.wav", "\x00", "CON.wav", "\u202e.wav"])
+@pytest.mark.parametrize("name", ["../../x.wav", "C:\\x.wav", "\x00.wav", "CON.wav", "\u202e.wav"])
 def test_no_name_leaves_the_folder(
     upload: SongUpload, browser: Browser, tmp_path: Path, folder: Path, song: bytes, name: str
 ) -> None:

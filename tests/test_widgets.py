@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -30,9 +31,9 @@ from stemlab.errors import (
     SeparationError,
 )
 from stemlab.registry import list_models
-from stemlab.runs import read_run
+from stemlab.results import read_run
 from stemlab.separation import AudioStemSeparator, SeparationSettings, replay
-from stemlab.widgets import SeparationPanel, SongUpload, separation_panel
+from stemlab.widgets import SeparationPanel, SongUpload, StemMixer, separation_panel
 
 RATE = 44100
 SECONDS = 120
@@ -231,9 +232,41 @@ def test_saving_puts_the_files_where_a_command_would(
     assert (folder / manifest["input"]["path"]).resolve() == song.resolve()
     assert replay(folder).equal
 
-    panel.save()
+
+def test_an_earlier_result_is_replaced_only_at_a_second_press(
+    panel: SeparationPanel, tmp_path: Path
+) -> None:
+    save = find(panel, ipywidgets.Button, "Save")
+    force = find(panel, ipywidgets.Button, "Replace")
+    panel.separate()
     panel.wait(SECONDS)
+    save.click()
+    first = panel.wait(SECONDS)
+    assert force.layout.display == "none"
+    panel.overlap = 0.5
+    panel.separate()
+    panel.wait(SECONDS)
+    before = {path: path.read_bytes() for path in first.stems.values()}
+    save.click()
+    with pytest.raises(
+        OutputError, match="an earlier result of this song is there: .* Press Replace"
+    ):
+        panel.wait(SECONDS)
+    assert {path: path.read_bytes() for path in first.stems.values()} == before
+    assert force.layout.display == ""
+    assert "an earlier result of this song is there" in shown(panel)
+    # Not in a folder that nobody was asked about.
+    panel.out_dir = str(tmp_path / "elsewhere")
+    assert force.layout.display == "none"
+    panel.out_dir = str(tmp_path / "stems")
+    save.click()
+    with pytest.raises(OutputError, match="Press Replace"):
+        panel.wait(SECONDS)
+    force.click()
+    saved = panel.wait(SECONDS)
+    assert read_run(saved.manifest_path)["parameters"]["overlap"] == 0.5
     assert "They replaced an earlier result of this song." in shown(panel)
+    assert force.layout.display == "none"
 
 
 def test_files_of_others_are_not_replaced(panel: SeparationPanel, tmp_path: Path) -> None:
@@ -248,6 +281,7 @@ def test_files_of_others_are_not_replaced(panel: SeparationPanel, tmp_path: Path
     assert panel.state == "failed"
     assert "was not written by stemlab" in panel.error
     assert foreign.read_text() == "mine"
+    assert find(panel, ipywidgets.Button, "Replace").layout.display == "none"
     assert files_below(tmp_path / "stems") == ["hum", "hum/vocals.wav"]
     # The stems are still there to be saved elsewhere.
     panel.out_dir = str(tmp_path / "elsewhere")
@@ -291,6 +325,58 @@ def test_other_settings_play_beside_the_run_before(panel: SeparationPanel, scrat
     assert not any(each.exists() for each in first.stems.values())
     assert all(each.is_file() for each in third.stems.values())
     assert len(list(scratch.glob("stemlab-*"))) == 2
+
+
+@pytest.mark.parametrize("second", ["the same settings", "another song"])
+def test_the_mixer_plays_what_is_still_there(
+    panel: SeparationPanel, song: Path, second: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run before the last goes, and no mixer may need it."""
+    other = shutil.copy(song, song.with_name("other.wav"))
+    with other.open("ab") as file:
+        file.write(b"x")  # Another recording, of the same sound.
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(StemMixer, "send", lambda _, content, buffers=None: sent.append(content))
+    runs = [(song, 0.25), (other if second == "another song" else song, 0.5), (song, 0.5)]
+    for path, overlap in runs:
+        panel.song, panel.overlap = str(path), overlap
+        panel.separate()
+        panel.wait(SECONDS)
+    assert panel.mixer is not None
+    panel.mixer._handle_custom_msg({"kind": "piece", "piece": 0}, [])
+    assert sent == [{"kind": "piece", "piece": 0}]
+
+
+def test_stems_that_no_mixer_plays_can_be_saved(
+    panel: SeparationPanel, song: Path, tmp_path: Path
+) -> None:
+    panel.separate()
+    panel.wait(SECONDS)
+    fast = song.with_name("fast.wav")
+    audio.write_file(fast, [np.full((1, RATE), 0.1, np.float32)], 768_000, 1)
+    panel.song = str(fast)
+    panel.separate()
+    result = panel.wait(SECONDS)
+    assert (panel.state, panel.error, panel.mixer) == ("done", "", None)
+    assert "there is no mixer to hear them here: sample_rate=768000" in shown(panel)
+    find(panel, ipywidgets.Button, "Save").click()
+    saved = panel.wait(SECONDS)
+    assert saved.stems.keys() == result.stems.keys()
+    assert saved.manifest_path == tmp_path / "stems" / "fast" / "run.json"
+
+
+def test_a_full_temporary_folder_costs_only_the_mixer(
+    panel: SeparationPanel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(separation_panel, "StemMixer", fail)
+    panel.separate()
+    panel.wait(SECONDS)
+    assert "No space left on device" in shown(panel)
+    panel.save()
+    assert len(panel.wait(SECONDS).stems) == 4
 
 
 def test_the_demo_song_plays_beside_its_true_stems(

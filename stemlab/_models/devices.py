@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -10,6 +12,7 @@ from stemlab.errors import ParameterError
 
 __all__ = [
     "Device",
+    "arithmetic_of",
     "available_devices",
     "free_cache",
     "is_out_of_memory",
@@ -98,6 +101,25 @@ def resolve_device(request: str) -> Device:
             f"device={request!r} is not available here. Choose one of auto, {', '.join(names)}."
         )
     return Device(torch.device(wanted), "asked for")
+
+
+def arithmetic_of(device: torch.device) -> dict[str, Any]:
+    """What decides how a device rounds, besides the version of PyTorch and the threads."""
+    backends: Any = torch.backends
+    facts = {"deterministic": torch.are_deterministic_algorithms_enabled()}
+    if device.type == "cuda":
+        return {
+            **facts,
+            "hardware": torch.cuda.get_device_name(device),
+            "precision": [backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision],
+            "cudnn": [backends.cudnn.enabled, backends.cudnn.benchmark, torch.version.cuda],
+        }
+    return {
+        **facts,
+        "hardware": f"{platform.machine()} {backends.cpu.get_cpu_capability()}",
+        "precision": [backends.mkldnn.matmul.fp32_precision, backends.mkldnn.conv.fp32_precision],
+        "mkldnn": backends.mkldnn.enabled,
+    }
 
 
 def is_out_of_memory(error: BaseException) -> bool:

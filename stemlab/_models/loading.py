@@ -6,11 +6,12 @@ the very same buffer was right. Nothing in a file can name a class or run code.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
+import os
+import sys
 import warnings
 from collections.abc import Callable
-from fractions import Fraction
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch import nn
 from stemlab._models.devices import is_out_of_memory
 from stemlab._models.spec import MemberSpec, ModelSpec
 from stemlab.errors import MissingDependencyError, ModelRefusedError
+from stemlab.files import ScratchFolder
 from stemlab.registry import (
     InstalledFile,
     ModelManifest,
@@ -38,17 +40,17 @@ from stemlab.registry import (
 __all__ = [
     "ARCHITECTURES",
     "build_network",
-    "known_code_digest",
     "load_network",
     "parse_network",
     "spec_of_network",
-    "state_digest",
 ]
 
-_PLAIN = (bool, int, float, str, Fraction, type(None))
+# Of the cache of PyTorch's compiler, which stemlab does not use.
+_COMPILER_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
-# Building a network takes time by these, even where no weight is made.
+# Building a network takes time by these, even where no weight is made; the last two, running it.
 _MOST = {"depth": 12, "t_layers": 64, "dconv_depth": 16, "sources": 64, "multi_freqs": 16}
+_MOST |= {"wiener_iters": 16, "end_iters": 16}
 
 
 def _torchaudio_hdemucs() -> type[nn.Module]:
@@ -162,60 +164,6 @@ def _member(network: HTDemucs | HDemucs, gains: tuple[float, ...]) -> MemberSpec
     )
 
 
-def state_digest(network: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and values of a network's state.
-
-    Parameters
-    ----------
-    network : nn.Module
-
-    Returns
-    -------
-    digest : str, 64 hex digits
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def known_code_digest(network: nn.Module) -> str | None:
-    """SHA-256 that stands for all that a ready network computes, if its code is known.
-
-    Parameters
-    ----------
-    network : nn.Module
-
-    Returns
-    -------
-    digest : str, 64 hex digits, or None
-        Over `state_digest`, the classes of its modules and their plain settings. None if a class
-        is not one of PyTorch or Demucs, or a module was patched: then its state does not tell
-        what it computes.
-    """
-    digest = hashlib.sha256(state_digest(network).encode())
-    for name, module in network.named_modules():
-        kind = type(module)
-        hooks = (module._forward_hooks, module._forward_pre_hooks)
-        patched = any(callable(getattr(kind, each, None)) for each in vars(module))
-        if kind.__module__.partition(".")[0] not in ("torch", "demucs") or patched or any(hooks):
-            return None
-        plain = {key: each for key, each in vars(module).items() if _is_plain(each)}
-        digest.update(
-            f"{name} {kind.__module__}.{kind.__qualname__} {sorted(plain.items())}\n".encode()
-        )
-        digest.update(repr(getattr(module, "_init_args_kwargs", "")).encode())
-    return digest.hexdigest()
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return isinstance(value, _PLAIN)
-
-
 def parse_network(network: NetworkEntry, content: bytes, label: str) -> nn.Module:
     """Make a network of the bytes of a safetensors file, if they are what it takes.
 
@@ -284,6 +232,7 @@ def build_network(network: NetworkEntry, label: str) -> nn.Module:
             f"allowed are {', '.join(sorted(ARCHITECTURES))}",
         )
     architecture: Any = ARCHITECTURES[network.architecture]()
+    _load_compiler()
     arguments = dict(network.arguments)
     unknown = set(arguments) - set(inspect.signature(architecture).parameters)
     if unknown:
@@ -312,6 +261,22 @@ def build_network(network: NetworkEntry, label: str) -> nn.Module:
             label, f"comes with arguments that {network.architecture} does not take ({said})"
         ) from error
     return module
+
+
+def _load_compiler() -> None:
+    """Import the compiler of PyTorch, which the meta device needs, with a private cache folder.
+
+    It makes that folder at once. In the temporary folder, its name is known beforehand, so that a
+    file of that name, of anybody's, would stop every separation.
+    """
+    if "torch._dynamo" in sys.modules or _COMPILER_VARIABLE in os.environ:
+        return
+    with ScratchFolder() as folder:
+        os.environ[_COMPILER_VARIABLE] = folder
+        try:
+            import_module("torch._dynamo")
+        finally:
+            del os.environ[_COMPILER_VARIABLE]
 
 
 def _check_state(

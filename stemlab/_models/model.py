@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from torch import nn
 
 from stemlab._models.devices import Device, is_out_of_memory
 from stemlab._models.forward import NetworkRunner
-from stemlab._models.loading import load_network, spec_of_network, state_digest
+from stemlab._models.identity import code_is_known, digest_of, network_digest
+from stemlab._models.loading import load_network, spec_of_network
 from stemlab._models.spec import check_channels, spec_of_manifest
 from stemlab._typing import StrPath
-from stemlab.errors import OutOfMemoryError
-from stemlab.registry import asked_for, find_model, installed_file, is_folder
+from stemlab.errors import ModelNotFoundError, OutOfMemoryError
+from stemlab.registry import asked_for, find_model, installed_file
 
 __all__ = ["Model"]
 
@@ -25,13 +25,17 @@ class Model:
     ----------
     model : str, path or nn.Module
     device : Device
+    network_version : str, optional
+        Vouches for the code of a ready network; see `identity`.
 
     Attributes
     ----------
     spec : ModelSpec
     device : Device
     request : str or None
-        What was asked for; None for a ready network, which has no name to ask for it again.
+        What was asked for, as it was typed; None for a ready network, which has no name.
+    resolved_request : str or None
+        What asks for the same model from any folder: `request`, or the absolute path of a folder.
 
     Raises
     ------
@@ -39,35 +43,66 @@ class Model:
         If there is no such model, or it failed a check.
     """
 
-    def __init__(self, model: StrPath | nn.Module, device: Device) -> None:
+    def __init__(
+        self, model: StrPath | nn.Module, device: Device, network_version: str | None = None
+    ) -> None:
         self.device = device
+        self._network_version = network_version
         self.request: str | None = None
+        self.resolved_request: str | None = None
         self._ready: list[nn.Module] = []
         self._runners: dict[int, NetworkRunner] = {}
         self._weights_sha256: dict[int, str] = {}
-        self._state_sha256: str | None = None
+        self._network_sha256: str | None = None
         if isinstance(model, nn.Module):
             self.spec, self._ready = spec_of_network(model)
             self._network = model
         else:
-            name = asked_for(model)
-            self._manifest = find_model(name)
-            # A folder is found again from anywhere, a registered name is not a place.
-            self.request = os.path.abspath(name) if is_folder(name) else self._manifest.name
+            self.request = asked_for(model)
+            self._manifest = find_model(self.request)
+            self.resolved_request = (
+                str(self._manifest.folder) if self._manifest.kind == "folder" else self.request
+            )
             self.spec = spec_of_manifest(self._manifest)
         check_channels(self.spec)
 
     @property
     def sha256(self) -> str:
-        """Digest that stands for the weights in a run manifest.
+        """Digest that stands for the model in a run manifest.
 
-        Of the manifest, which pins its files; of a ready network its state at its first use.
+        Of the manifest of its files; of a ready network, its weights and settings at its first use.
         """
         if self.request is not None:
             return self._manifest.sha256
-        if self._state_sha256 is None:
-            self._state_sha256 = state_digest(self._network)
-        return self._state_sha256
+        if self._network_sha256 is None:
+            facts = {"spec": repr(self.spec), "network": network_digest(self._network)}
+            self._network_sha256 = digest_of(facts)
+        return self._network_sha256
+
+    @property
+    def identity(self) -> str | None:
+        """Digest of all that decides what the model computes: part of every key.
+
+        None for a ready network whose code is unknown and that nobody vouches for with
+        `network_version`. Nothing may be taken over from an earlier run of such a network.
+        """
+        if self.request is not None:
+            weights = [self._file_sha256(member) for member in range(len(self.spec.members))]
+            return digest_of({"manifest": self.sha256, "weights": weights})
+        if code_is_known(self._network):
+            return self.sha256
+        if self._network_version is None:
+            return None
+        return digest_of({"network": self.sha256, "version": self._network_version})
+
+    def _file_sha256(self, member: int) -> str | None:
+        """Digest of the file of one network; None if it is not installed."""
+        if member not in self._weights_sha256:
+            try:
+                return installed_file(self._manifest, self._manifest.networks[member]).sha256
+            except ModelNotFoundError:
+                return None
+        return self._weights_sha256[member]
 
     @property
     def weights_sha256(self) -> list[str]:
@@ -115,7 +150,7 @@ class Model:
         """
         if member not in self._runners:
             if self._ready:
-                self._state_sha256 = self.sha256  # Of what the runner uses.
+                self._network_sha256 = self.sha256  # Of what the runner uses.
             try:
                 # No reference to what is loaded is kept: the runner copies the weights it uses.
                 network = self._ready[member] if self._ready else self._load(member)

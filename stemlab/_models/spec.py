@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from stemlab.errors import ModelRefusedError
-from stemlab.registry import ModelManifest, NetworkEntry, exact_seconds
+from stemlab.registry import ModelManifest, NetworkEntry, exact_seconds, printable
 
 __all__ = ["MemberSpec", "ModelSpec", "check_channels", "spec_of_manifest"]
 
@@ -76,6 +76,11 @@ class ModelSpec:
         return max(float(each.segment_seconds) for each in self.members)
 
     @property
+    def segments_differ(self) -> bool:
+        """Whether its networks have segments of their own: they get these if none is asked for."""
+        return len({float(each.segment_seconds) for each in self.members}) > 1
+
+    @property
     def min_segment_seconds(self) -> float:
         """The shortest segment that all its networks accept."""
         return max(each.min_segment_samples for each in self.members) / self.sample_rate
@@ -132,8 +137,9 @@ def check_channels(spec: ModelSpec) -> None:
 
 def _member(manifest: ModelManifest, entry: NetworkEntry) -> MemberSpec:
     arguments: Mapping[str, Any] = entry.arguments
+    sources = arguments.get("sources", ())
     stated = {
-        "sources": tuple(arguments.get("sources", ())),
+        "sources": tuple(sources) if isinstance(sources, list) else sources,
         "audio_channels": arguments.get("audio_channels", 2),
     }
     expected = {"sources": manifest.sources, "audio_channels": manifest.channels}
@@ -145,8 +151,8 @@ def _member(manifest: ModelManifest, entry: NetworkEntry) -> MemberSpec:
         expected |= {"samplerate": manifest.sample_rate, "segment": manifest.segment_seconds}
     if stated != expected:
         raise ModelRefusedError(
-            f"the manifest of {manifest.name!r} contradicts itself: its network has {stated}, the "
-            f"model {expected}. Correct the manifest.",
+            f"the manifest of {manifest.name!r} contradicts itself: its network has "
+            f"{printable(repr(stated))}, the model {expected}. Correct the manifest.",
             path=manifest.folder,
             expected=expected,
             actual=stated,
@@ -154,8 +160,8 @@ def _member(manifest: ModelManifest, entry: NetworkEntry) -> MemberSpec:
     stft = arguments.get("nfft", _DEFAULT_STFT_SAMPLES)
     if type(stft) is not int or not 4 <= stft <= _MOST_STFT_SAMPLES:
         raise ModelRefusedError(
-            f"the manifest of {manifest.name!r} has nfft={stft!r} for its network: expected a "
-            f"whole number in [4, {_MOST_STFT_SAMPLES}]. Correct the manifest.",
+            f"the manifest of {manifest.name!r} has nfft={printable(repr(stft))} for its network: "
+            f"expected a whole number in [4, {_MOST_STFT_SAMPLES}]. Correct the manifest.",
             path=manifest.folder,
         )
     segment = exact_seconds(manifest.segment_seconds)

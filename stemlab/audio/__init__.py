@@ -7,7 +7,7 @@ transposed and converted here and nowhere else.
 from __future__ import annotations
 
 from stemlab.audio.arrays import as_audio
-from stemlab.audio.finding import find_recordings
+from stemlab.audio.finding import RECORDING_SUFFIXES, find_recordings
 from stemlab.audio.reading import (
     AudioInfo,
     file_digest,
@@ -22,6 +22,7 @@ from stemlab.audio.writing import FORMATS, OutputFormat, check_output_format, wr
 
 __all__ = [
     "FORMATS",
+    "RECORDING_SUFFIXES",
     "AudioInfo",
     "OutputFormat",
     "SeekableRecording",

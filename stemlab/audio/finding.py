@@ -8,13 +8,13 @@ from pathlib import Path
 from stemlab._typing import StrPath
 from stemlab.errors import AudioError
 
-__all__ = ["find_recordings"]
+__all__ = ["RECORDING_SUFFIXES", "find_recordings"]
 
-# What a folder is searched for; a file that is named is tried whatever it is called.
-_SUFFIXES = frozenset(
+RECORDING_SUFFIXES = frozenset(
     ".wav .wave .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .caf .rf64 .w64 .au "
     ".m4a .aac .mp4 .m4v .mov .mkv .webm .wma".split()
 )
+"""What a folder is searched for; a file that is named is tried whatever it is called."""
 
 
 def find_recordings(folder: StrPath) -> list[Path]:
@@ -45,6 +45,6 @@ def find_recordings(folder: StrPath) -> list[Path]:
     named = [
         each
         for each in entries
-        if each.suffix.lower() in _SUFFIXES and not each.name.startswith(".")
+        if each.suffix.lower() in RECORDING_SUFFIXES and not each.name.startswith(".")
     ]
     return sorted(each for each in named if os.path.isfile(each))

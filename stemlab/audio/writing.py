@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from stemlab._typing import AudioArray, StrPath
 from stemlab.audio.arrays import RATE_RANGE_HZ, check_rate, first_not_finite
 from stemlab.audio.reading import ForwardFile
 from stemlab.errors import OutputError, ParameterError
+from stemlab.files import atomic_file
 
-__all__ = ["FORMATS", "OutputFormat", "check_output_format", "write_file"]
+__all__ = ["FORMATS", "OutputFormat", "check_output_format", "write_file", "write_to"]
 
 # libvorbis overflows the stack when it is handed a very long block.
 _BLOCK_SAMPLES = 65_536
@@ -199,6 +199,42 @@ def write_file(
     -----
     Integer samples are rounded to the nearest value, without dither.
     """
+    target = Path(path)
+    _check_target(target)
+    try:
+        with atomic_file(target) as handle:
+            return write_to(
+                handle,
+                target,
+                blocks,
+                sample_rate,
+                channels,
+                format=format,
+                bits=bits,
+                gain=gain,
+                clamp=clamp,
+                samples=samples,
+            )
+    except OutputError:
+        raise
+    except OSError as error:
+        raise _output_error(target, error.strerror) from error
+
+
+def write_to(
+    handle: BinaryIO,
+    target: Path,
+    blocks: Iterable[AudioArray],
+    sample_rate: int,
+    channels: int,
+    *,
+    format: str = "wav",
+    bits: int | None = None,
+    gain: float = 1.0,
+    clamp: bool = False,
+    samples: int | None = None,
+) -> int:
+    """Write to an open unbuffered file what `write_file` writes; `target` names it in errors."""
     sample_rate = check_rate("sample_rate", sample_rate)
     bits = check_output_format(format, bits, sample_rate)
     if not is_number(channels) or channels not in (1, 2):
@@ -209,25 +245,9 @@ def write_file(
         raise ParameterError(f"gain={gain!r} must be a finite number, as float32")
     if samples is not None and (not is_whole(samples) or not 0 <= samples < 2**63):
         raise ParameterError(f"samples={samples!r} is not a length; pass that of the blocks")
-    target = Path(path)
-    _check_target(target)
     container = _container(format, bits, channels, samples)
-    partial = target.parent / f".stemlab-{secrets.token_hex(8)}.part"
-    try:
-        handle = partial.open("x+b", buffering=0)
-    except OSError as error:
-        raise _output_error(target, error.strerror) from error
-    try:
-        with handle:
-            pieces = _pieces(blocks, sample_rate, channels, gain, clamp)
-            written = _write(handle, target, container, bits, sample_rate, channels, pieces)
-        try:
-            os.replace(partial, target)
-        except OSError as error:
-            raise _output_error(target, error.strerror) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return written
+    pieces = _pieces(blocks, sample_rate, channels, gain, clamp)
+    return _write(handle, target, container, bits, sample_rate, channels, pieces)
 
 
 def _output_error(target: Path, reason: str | None) -> OutputError:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
-from stemlab._disk import check_writable, write_atomically
+from stemlab._text import printable
 from stemlab.analysis import SignalLevels, SongReport, analyze
 from stemlab.audio import read_file
 from stemlab.cli.parser import make_parser
 from stemlab.cli.separate import progress_bar, settings_of
-from stemlab.errors import ParameterError
+from stemlab.errors import OutputError, ParameterError
+from stemlab.files import Folder, check_writable, parse_json
 from stemlab.plots import plot_report
-from stemlab.runs import file_safe
+from stemlab.results import file_safe
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
 __all__ = ["run"]
 
+_REPORT, _PICTURE = "report.json", "report.png"
+_MOST_BYTES = 16_000_000
+_ADVICE = "Choose another --out."
 _CONTAINS = (
     "Figures of the recording and of its stems, and the file name of the recording. No audio, no "
     "folders. The picture beside it shows levels and spectra."
@@ -61,27 +69,81 @@ def run(options: argparse.Namespace) -> int:
     song = Path(options.song)
     if not options.song:
         raise ParameterError("SONG is empty. Name an audio file.")
-    folder = Path(options.out) / file_safe(song.stem)
-    files = {"report": folder / "report.json", "picture": folder / "report.png"}
-    for each in files.values():
-        check_writable(each, "Choose another --out.")
+    out, name = Path(options.out), file_safe(song.stem)
+    folder = out / name
+    files = {"report": folder / _REPORT, "picture": folder / _PICTURE}
+    for path in files.values():
+        check_writable(path, _ADVICE)
+    with _report_folder(out, name) as earlier:
+        _refuse_foreign(earlier)
     audio, sample_rate = read_file(song, downmix=options.downmix)
     with progress_bar(song.name, hidden=options.quiet or options.json) as bar:
         report = analyze(audio, sample_rate, separator=separator, settings=settings, progress=bar)
-    facts = {"contains": _CONTAINS, "song": song.name, **report.as_dict()}
     picture = BytesIO()
     plot_report(report)[0, 0].figure.savefig(picture, format="png", dpi=110)
-    advice = ", or choose another --out"
-    write_atomically(files["picture"], picture.getvalue(), advice=advice)
-    content = json.dumps(facts, indent=2) + "\n"
-    write_atomically(files["report"], content.encode("utf-8"), advice=advice)
+    facts = {
+        "contains": _CONTAINS,
+        "song": song.name,
+        "picture_sha256": hashlib.sha256(picture.getvalue()).hexdigest(),
+        **report.as_dict(),
+    }
+    with _report_folder(out, name, make=True) as place:
+        assert place is not None
+        _refuse_foreign(place)
+        # At any moment, the report accounts for the picture that is there.
+        with suppress(FileNotFoundError):
+            place.remove(_PICTURE)
+        place.put(_REPORT, (json.dumps(facts, indent=2) + "\n").encode())
+        place.put(_PICTURE, picture.getvalue())
     if options.json:
         written = {name: str(path) for name, path in files.items()}
         print(json.dumps({**facts, "files": written}, indent=2))
     elif not options.quiet:
-        print("\n".join(_lines(song.name, report)))
+        print("\n".join(_lines(printable(song.name), report)))
         print(f"{folder}{os.sep}{{report.json,report.png}}")
     return 0
+
+
+@contextmanager
+def _report_folder(out: Path, name: str, *, make: bool = False) -> Iterator[Folder | None]:
+    """Open the folder of a song's report, which is no link; None if it is not there."""
+    try:
+        if make:
+            out.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            folder = None
+            with suppress(FileNotFoundError):
+                inside = stack.enter_context(Folder(out))
+                folder = stack.enter_context(inside.subfolder(name, make=make))
+            yield folder
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"a report cannot be written to {str(out / name)!r}: {error.strerror or error}. "
+            f"{_ADVICE}",
+            out / name,
+        ) from error
+
+
+def _refuse_foreign(folder: Folder | None) -> None:
+    """Refuse to replace files that an earlier report does not account for."""
+    if folder is None:
+        return
+    facts: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        facts = parse_json(folder.read(_REPORT, _MOST_BYTES))
+    ours = {
+        _REPORT: folder.owns(_REPORT) and facts.get("contains") == _CONTAINS,
+        _PICTURE: folder.owns(_PICTURE) and folder.digest(_PICTURE) == facts.get("picture_sha256"),
+    }
+    for name, is_ours in ours.items():
+        if folder.stat(name) is not None and not is_ours:
+            raise OutputError(
+                f"{str(folder.path / name)!r} exists, and is not what stemlab wrote there. Move it "
+                f"away. {_ADVICE}",
+                folder.path / name,
+            )
 
 
 def _separator(

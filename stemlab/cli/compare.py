@@ -12,7 +12,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 
-from stemlab._disk import write_atomically
+from stemlab._text import printable
 from stemlab.audio import SeekableRecording, read_info
-from stemlab.chunking import ChunkPlan
 from stemlab.errors import AudioError, ParameterError
+from stemlab.files import write_atomically
 from stemlab.plots import draw_comparison
 from stemlab.plots.spectrograms import band_name
-from stemlab.runs import read_run
+from stemlab.results import read_run, run_plans
 from stemlab.spectra import SpectralComparison, SpectralGrid, compare_spectra
 
 if TYPE_CHECKING:
@@ -163,25 +162,13 @@ def _seams_seconds(run_json: str) -> list[float]:
     """Where segments begin and end in the run of a ``run.json``, of all its networks."""
     manifest = read_run(run_json)
     try:
-        rate, overlap = manifest["model"]["sample_rate"], manifest["parameters"]["overlap"]
-        seconds = set()
-        for each in manifest["plan"]:
-            plan = ChunkPlan(
-                samples=each["samples"],
-                sample_rate=rate,
-                segment_seconds=Fraction(each["segment_samples"], rate),
-                overlap=overlap,
-                starts=tuple(each["starts"]),
-            )
-            if plan.hop_samples != each["hop_samples"]:
-                raise ValueError("the hop is not that of the segment and the overlap")
-            seconds |= {float(edge) / rate for edge in plan.boundaries}
-    except (KeyError, TypeError, ValueError, ArithmeticError, AssertionError) as error:
+        plans = run_plans(manifest)
+    except ValueError as error:
         raise ParameterError(
-            f"{run_json!r} is incomplete or was changed: {error!r}. Pass the run.json that "
-            "`stemlab separate` wrote."
+            f"{run_json!r} was changed: {error}. Pass the run.json that `stemlab separate` wrote."
         ) from error
-    return sorted(seconds)
+    rate = manifest["model"]["sample_rate"]
+    return sorted({float(edge) / rate for plan in plans for edge in plan.boundaries})
 
 
 def _picture(figure: Figure, kind: str) -> bytes:
@@ -223,12 +210,13 @@ def _facts(comparison: SpectralComparison, files: dict[str, str]) -> dict[str, A
 
 def _table(comparison: SpectralComparison) -> Iterable[str]:
     reference = comparison.reference
-    width = max(9, *map(len, comparison.powers))
+    width = max(9, *(len(printable(name)) for name in comparison.powers))
 
     def row(name: str, distance: str, cells: Iterable[str]) -> str:
-        return f"{name:{width}}{distance:>10}" + "".join(f"{each:>7}" for each in cells)
+        return f"{printable(name):{width}}{distance:>10}" + "".join(f"{each:>7}" for each in cells)
 
-    yield f"In dB. Octave bands in Hz: the level of {reference}, and what the others have more."
+    shown = printable(reference)
+    yield f"In dB. Octave bands in Hz: the level of {shown}, and what the others have more."
     yield ""
     yield row("", "distance", map(band_name, comparison.band_hz))
     yield row(reference, "", map(_number, comparison.band_levels_db[reference]))

@@ -10,10 +10,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stemlab._disk import write_atomically
 from stemlab.errors import ParameterError
+from stemlab.files import write_atomically
 from stemlab.plots import plot_sdr_against_rtf, plot_sweep_heatmaps, plot_sweep_pareto
-from stemlab.runs import file_safe
+from stemlab.results import file_safe
 from stemlab.sweeps import SweepSetting, read_sweep, recommend
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import torch
 from stemlab._models.devices import available_devices
 from stemlab.cli.models import describe_models
 from stemlab.errors import ModelError
-from stemlab.runs import package_versions
+from stemlab.results import package_versions
 
 __all__ = ["run"]
 

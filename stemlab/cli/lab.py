@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -12,9 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from stemlab._assets import asset_dir
-from stemlab._disk import write_atomically
+from stemlab._isolation import SERVED_FOLDER, child
 from stemlab._version import __version__
 from stemlab.errors import MissingDependencyError, OutputError, ParameterError
+from stemlab.files import ScratchFolder, parse_json, read_bounded, write_atomically
 
 __all__ = ["copy_notebooks", "run"]
 
@@ -25,7 +27,8 @@ __all__ = ["copy_notebooks", "run"]
 _ASSETS = Path(__file__).resolve().parent.parent / "assets"
 _SETTINGS = _ASSETS / "lab"
 # Holds a template of Voilà's that fetches nothing from elsewhere.
-_TEMPLATES = _ASSETS / "jupyter"
+_JUPYTER = _ASSETS / "jupyter"
+_MOST_BYTES = 16_000_000
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     module, title, extra = (
         ("voila", "Voilà", "teach") if options.voila else ("jupyterlab", "JupyterLab", "lab")
     )
-    if find_spec(module) is None:
+    if find_spec(module) is None or find_spec("ipykernel") is None:
         raise MissingDependencyError(
             f"{title} is not installed. Install it with `pip install 'stemlab[{extra}]'`."
         )
@@ -63,12 +66,14 @@ def run(options: argparse.Namespace) -> int:
             print(line, flush=True)
         stop = "Ctrl+C here" if options.voila else "Ctrl+C here, twice"
         print(f"Opening {title}. To stop it, press {stop}.", flush=True)
-    command = _voila_command(folder) if options.voila else _lab_command(folder, options)
+    arguments = _voila_arguments(folder) if options.voila else _lab_arguments(folder, options)
     if options.no_browser:
-        command.append("--no-browser")
+        arguments.append("--no-browser")
     if options.port is not None:
-        command.append(f"--port={options.port}")
-    return _serve(command)
+        arguments.append(f"--port={options.port}")
+    # The panels of pages stay in the folder.
+    served = {SERVED_FOLDER: os.path.realpath(folder)} if options.voila else {}
+    return _serve(arguments, served)
 
 
 def copy_notebooks(folder: Path) -> tuple[list[str], list[str]]:
@@ -108,11 +113,13 @@ def copy_notebooks(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _sources(notebook: Path) -> list[str] | None:
-    """Text and code; None where the file is no notebook any more."""
+    """Text and code; None where the file is not a notebook, or one with long outputs."""
     try:
-        cells = json.loads(notebook.read_bytes())["cells"]
-        return ["".join(each["source"]) for each in cells]
+        cells = parse_json(read_bounded(notebook, _MOST_BYTES))["cells"]
+        return ["".join(cell["source"]) for cell in cells]
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            return None
         raise OutputError(f"cannot read '{notebook}': {error.strerror}.", notebook) from error
     except (ValueError, TypeError, KeyError):
         return None
@@ -130,9 +137,9 @@ def _told(folder: Path, copied: list[str], kept: list[str]) -> list[str]:
     return lines
 
 
-def _lab_command(folder: Path, options: argparse.Namespace) -> list[str]:
+def _lab_arguments(folder: Path, options: argparse.Namespace) -> list[str]:
     return [
-        *(sys.executable, "-m", "jupyterlab", str(folder.resolve())),
+        *("-m", "jupyterlab", str(folder.resolve())),
         f"--LabApp.app_settings_dir={_SETTINGS}",
         "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
@@ -141,19 +148,37 @@ def _lab_command(folder: Path, options: argparse.Namespace) -> list[str]:
     ]
 
 
-def _voila_command(folder: Path) -> list[str]:
-    return [*(sys.executable, "-m", "voila", str(folder.resolve())), "--template=stemlab"]
+def _voila_arguments(folder: Path) -> list[str]:
+    # A token that is passed here could be read by every user of the machine.
+    return [
+        *("-m", "stemlab.cli._voila", str(folder.resolve())),
+        *("--template=stemlab", "--Voila.auto_token=True"),
+    ]
 
 
-def _serve(command: list[str]) -> int:
-    paths = os.pathsep.join([str(_TEMPLATES), *filter(None, [os.environ.get("JUPYTER_PATH")])])
-    # Not the descriptor 2, which is silenced; the address to open is told there.
-    with subprocess.Popen(
-        command, stderr=sys.stderr, env={**os.environ, "JUPYTER_PATH": paths}
-    ) as server:
-        try:
-            # Both get a Ctrl+C of the terminal; it is the server that asks what was meant.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            return server.wait()
-        finally:
-            server.terminate()
+def _write_kernel(folder: str) -> None:
+    """Describe the usual kernel, so started that it obeys nothing where its notebook lies."""
+    from ipykernel.kernelspec import write_kernel_spec
+
+    start = [sys.executable, "-P", "-m", "stemlab.cli._kernel", "--IPKernelApp.ignore_cwd=True"]
+    write_kernel_spec(
+        Path(folder, "kernels", "python3"), {"argv": [*start, "-f", "{connection_file}"]}
+    )
+
+
+def _serve(arguments: list[str], environment: dict[str, str]) -> int:
+    with ScratchFolder() as kernels:
+        _write_kernel(kernels)
+        users = os.environ.get("JUPYTER_PATH")
+        paths = os.pathsep.join(filter(None, [kernels, str(_JUPYTER), users]))
+        environment = {**os.environ, **environment, "JUPYTER_PATH": paths}
+        # Not the descriptor 2, which is silenced; the address to open is told there.
+        with subprocess.Popen(
+            **child(*arguments, environment=environment), stderr=sys.stderr
+        ) as server:
+            try:
+                # Both get a Ctrl+C of the terminal; it is the server that asks what was meant.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                return server.wait()
+            finally:
+                server.terminate()

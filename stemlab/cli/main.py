@@ -11,7 +11,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import FrameType
+from typing import TextIO, cast
 
+from stemlab._isolation import ignore_settings_here
+from stemlab.cli._terminal import PrintableStream, printable_output
 from stemlab.cli.parser import make_parser
 from stemlab.errors import (
     AudioError,
@@ -55,6 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refused, 5 out of memory, 6 cannot write, 130 interrupted.
     """
     own_process = arguments is None
+    if own_process:
+        _open_streams()
+    with printable_output():
+        return _run(arguments, own_process=own_process)
+
+
+def _run(arguments: Sequence[str] | None, *, own_process: bool) -> int:
     debug = False
     code = BUG
     options = None
@@ -150,23 +160,28 @@ def _limit_bytes() -> float:
     return math.inf if most_bytes == resource.RLIM_INFINITY else most_bytes
 
 
-def _prepare_process() -> None:
-    """Make signals end a run cleanly, and odd names printable wherever output goes."""
-    for name, handler in (("SIGINT", _interrupt), ("SIGTERM", _terminate), ("SIGHUP", _terminate)):
-        number = getattr(signal, name, None)
-        # Who starts us with a signal ignored (nohup, a background job) wants it ignored.
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)
+def _open_streams() -> None:
+    """Make every name printable wherever output goes, or to nowhere."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # Closed by the caller.
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _prepare_process() -> None:
+    """Make signals end a run cleanly."""
+    for name, handler in (("SIGINT", _interrupt), ("SIGTERM", _terminate), ("SIGHUP", _terminate)):
+        number = getattr(signal, name, None)
+        # Who starts us with a signal ignored (nohup, a background job) wants it ignored.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
     try:
         os.getcwd()
     except FileNotFoundError as error:
         raise OutputError("the current folder does not exist any more. Change to one.") from error
+    ignore_settings_here()
     _warn_of_little_memory()
 
 
@@ -191,7 +206,8 @@ def _silence_libraries() -> None:
     except OSError:  # Closed by the caller: there is nothing to keep clean.
         return
     encoding = sys.stderr.encoding
-    sys.stderr = os.fdopen(own, "w", buffering=1, encoding=encoding, errors="backslashreplace")
+    stream = os.fdopen(own, "w", buffering=1, encoding=encoding, errors="backslashreplace")
+    sys.stderr = cast(TextIO, PrintableStream(stream))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 

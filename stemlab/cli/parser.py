@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from stemlab._version import __version__
 
@@ -20,6 +20,10 @@ _EXIT_CODES = (
 
 class _Parser(argparse.ArgumentParser):
     """An argument parser that complains in one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.color = False  # From Python 3.14 on, help would hold control characters.
 
     def error(self, message: str) -> NoReturn:
         print(f"stemlab: {message}. See `{self.prog} --help`.", file=sys.stderr)

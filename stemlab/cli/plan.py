@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from stemlab._text import printable
 from stemlab.audio import read_length, resampled_length
 from stemlab.chunking import ChunkPlan
 from stemlab.cli.separate import settings_of
@@ -66,9 +67,8 @@ def _describe(plan: ChunkPlan) -> dict[str, Any]:
 
 def _lines(facts: dict[str, Any]) -> list[str]:
     settings, cost = facts["settings"], facts["estimate"]
-    lines = [
-        f"{facts['song']}: {facts['seconds']:.1f} s with {facts['model']} on {facts['device']}"
-    ]
+    song = printable(facts["song"])
+    lines = [f"{song}: {facts['seconds']:.1f} s with {facts['model']} on {facts['device']}"]
     for each in facts["networks"]:
         title = f" of {each['name']}" if each["name"] else ""
         lines += [

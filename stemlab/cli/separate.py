@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from stemlab._text import printable
 from stemlab.audio import find_recordings
 from stemlab.cli._bars import terminal_bar
 from stemlab.cli.main import describe, exit_code
@@ -171,11 +172,11 @@ def _separate(
 
 def _tell(result: SeparationResult, *, silent: bool) -> None:
     for change in result.manifest["changes"]:
-        print(f"stemlab: note: {change}", file=sys.stderr)
+        print(f"stemlab: note: {printable(change)}", file=sys.stderr)
     if silent:
         return
     cost = result.manifest["cost"]
-    names = _together([*result.stems.values()])
+    names = printable(_together([*result.stems.values()]))
     if not result.repeated:
         print(f"{names}  finished already")
         return

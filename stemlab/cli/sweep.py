@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from stemlab._text import printable
 from stemlab.cli._bars import terminal_bar
 from stemlab.cli.figures import draw
 from stemlab.cost import duration
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
         sweep = _plan(options, executor)
         estimate = sweep.estimate()
         if not (options.quiet or options.json):
-            print(f"{Path(options.song).name}: {estimate.in_words(sweep.device)}")
+            print(f"{printable(Path(options.song).name)}: {estimate.in_words(sweep.device)}")
         _confirm(estimate, options)
         try:
             with _bar(hidden=options.quiet or options.json) as progress:
@@ -174,7 +175,7 @@ def _report(results: pd.DataFrame, options: argparse.Namespace, limits: dict[str
     for row in failed.to_dict(orient="records"):
         print(
             f"stemlab: segment {row['segment_seconds']:g}, overlap {row['overlap']:g}, shifts "
-            f"{row['shifts']} of {row['model']}: {row['error']}",
+            f"{row['shifts']} of {printable(row['model'])}: {printable(row['error'])}",
             file=sys.stderr,
         )
     answer, refusal = None, None
@@ -185,8 +186,9 @@ def _report(results: pd.DataFrame, options: argparse.Namespace, limits: dict[str
     if not (options.json or options.quiet):
         print(_table(results, answer))
         if answer is not None:
-            print(f"\nRecommended: {answer.setting}.\n{answer.reason}")
-            print(f"  {_command(answer, options)}")
+            print(f"\nRecommended: {printable(str(answer.setting))}.\n{answer.reason}")
+            command = _command(answer, options)
+            print(f"  {printable(command)}" if command else "No command can name this model.")
     written = _write(results, answer, options)
     if options.json:
         print(json.dumps(_facts(results, answer, options, written), indent=2))
@@ -243,12 +245,17 @@ def _facts(
     }
 
 
-def _command(answer: Recommendation, options: argparse.Namespace) -> str:
+def _command(answer: Recommendation, options: argparse.Namespace) -> str | None:
     """What to type, with what was typed here and matters there too."""
+    if answer.command is None:
+        return None
     more = ["--seed", str(options.seed)] if answer.setting.shifts and options.seed else []
     more += ["--sources", options.sources] if options.sources is not None else []
     more += ["--device", options.device] if options.device != "auto" else []
-    command = answer.command.replace("SONG", shlex.quote(options.song), 1)
+    more += ["--batch-size", str(options.batch_size)] if options.batch_size != 1 else []
+    # A name that begins with a hyphen would be taken for an option.
+    song = os.path.join(os.curdir, options.song) if options.song[:1] == "-" else options.song
+    command = answer.command.replace("SONG", shlex.quote(song), 1)
     return " ".join([command, *map(shlex.quote, more)])
 
 
@@ -267,7 +274,7 @@ def _table(results: pd.DataFrame, answer: Recommendation | None) -> str:
         first = rows.iloc[0].to_dict()
         setting = SweepSetting.of_row(first)
         line = [
-            *([setting.model] if several else []),
+            *([printable(setting.model)] if several else []),
             f"{setting.segment_seconds:g} s",
             f"{setting.overlap:g}",
             f"{setting.shifts}",

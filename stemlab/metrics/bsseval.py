@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,8 @@ class BssEval:
     ----------
     sdr_db, isr_db, sir_db, sar_db : float, in dB
         Distortion as a whole, and its parts: wrong place between the loudspeakers, other
-        sources, artefacts. ``nan`` where the source is silent throughout.
+        sources, artefacts. ``nan`` where the source is silent throughout; `sir_db` and `sar_db`
+        also where a true source of the mixture is not known.
     """
 
     sdr_db: float
@@ -40,6 +41,8 @@ def bss_eval(
     references: Mapping[str, npt.ArrayLike],
     estimates: Mapping[str, npt.ArrayLike],
     sample_rate: int,
+    *,
+    others: Mapping[str, npt.ArrayLike] | None = MappingProxyType({}),
 ) -> dict[str, BssEval]:
     """Compare stems with the true sources by BSSEval v4. Takes seconds per second of audio.
 
@@ -52,6 +55,11 @@ def bss_eval(
         The stems, of the same sources at least.
     sample_rate : int, > 0, in Hz
         Frames are one second long and do not overlap.
+    others : mapping of str to array, or None, optional
+        The other true sources of the mixture, whose stems are not judged; None if one of them is
+        not known. Without all true sources, interference cannot be told from artefacts: `sir_db`
+        and `sar_db` are then ``nan``, as they are if `estimates` has a source that `references`
+        lacks.
 
     Returns
     -------
@@ -80,15 +88,21 @@ def bss_eval(
     missing = [each for each in references if each not in estimates]
     if missing:
         raise ParameterError(f"estimates has no {missing[0]!r}; pass a stem for each reference.")
-    heard = {name: _samples_first(each) for name, each in references.items() if np.any(each)}
-    found = {name: _samples_first(estimates[name]) for name in heard}
-    shapes = {each.shape for each in (*heard.values(), *found.values())}
+    all_known = others is not None and {*estimates} <= {*references, *others}
+    true = {**references, **(others or {})}
+    heard = {name: _samples_first(signal) for name, signal in true.items() if np.any(signal)}
+    # What stands for a stem that is not judged does not matter, as long as it is not silent.
+    found = {
+        name: _samples_first(estimates[name]) if name in references else signal
+        for name, signal in heard.items()
+    }
+    shapes = {signal.shape for signal in (*heard.values(), *found.values())}
     if len(shapes) > 1:
         raise ParameterError(
             f"references and estimates have the shapes {sorted(shapes)}: pass one."
         )
     figures = {name: BssEval(*4 * [float("nan")]) for name in references}
-    if heard:
+    if any(name in heard for name in references):
         with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
             # Of frames without sound, and of all of them.
             warnings.simplefilter("ignore")
@@ -100,8 +114,11 @@ def bss_eval(
                 compute_permutation=False,
             )
             medians = np.nanmedian(frames, axis=2)
+        if not all_known:
+            medians[2:] = np.nan
         for position, name in enumerate(heard):
-            figures[name] = BssEval(*map(float, medians[:, position]))
+            if name in references:
+                figures[name] = BssEval(*map(float, medians[:, position]))
     return figures
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from stemlab._text import printable
 from stemlab.errors import ParameterError
 
-__all__ = ["COLORS", "panels", "share_time"]
+__all__ = ["COLORS", "panels", "share_time", "short", "show_plainly"]
 
 # Okabe and Ito's colours without the yellow, which is too pale for a line on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
+# Far more than fits: longer ones only take time.
+_LONGEST_LINE = 80
 
 
 def panels(
@@ -74,3 +80,19 @@ def share_time(lanes: npt.NDArray[np.object_], start_seconds: float, stop_second
     for lane in lanes:
         lane.set_xlim(start_seconds, stop_seconds)
     lanes[-1].set_xlabel("Time (s)")
+
+
+def short(name: str, longest: int) -> str:
+    """Leave out the middle of a long name."""
+    if len(name) <= longest:
+        return name
+    half = (longest - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
+
+
+def show_plainly(texts: Iterable[Text]) -> None:
+    """Show names of any kind: formulas and control characters as they are, long ones cut."""
+    for text in texts:
+        lines = [printable(short(line, _LONGEST_LINE)) for line in text.get_text().split("\n")]
+        text.set_parse_math(False)
+        text.set_text("\n".join(lines))

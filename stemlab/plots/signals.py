@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from stemlab._typing import AudioArray
 from stemlab.audio.arrays import as_signals, check_rate
-from stemlab.plots._panels import panels, share_time
+from stemlab.plots._panels import panels, share_time, show_plainly
 
 __all__ = ["plot_waveforms"]
 
@@ -70,7 +70,7 @@ def plot_waveforms(
         lane.fill_between(starts / sample_rate, low, high, linewidth=0.6, edgecolor="C0")
         lane.set_ylim(-1.05 * peak, 1.05 * peak)
         lane.set_ylabel("Amplitude")
-        lane.set_title(name, loc="left")
+        show_plainly([lane.set_title(name, loc="left")])
     share_time(lanes, 0, max(each.shape[1] for each in recordings.values()) / sample_rate)
     return lanes
 

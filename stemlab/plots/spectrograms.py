@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import AutoLocator, EngFormatter, FixedLocator, NullFormatter, NullLocator
 
 from stemlab.errors import ParameterError
-from stemlab.plots._panels import COLORS, panels, share_time
+from stemlab.plots._panels import COLORS, panels, share_time, short, show_plainly
 from stemlab.spectra import SpectralComparison, SpectralGrid, compare_spectra
 
 __all__ = ["band_name", "compare_spectrograms", "draw_comparison"]
@@ -175,7 +175,7 @@ def draw_comparison(
         mesh = _draw_lane(lane, comparison, levels[name], (-max_db_range, 0), "magma")
         _mark(lane, seams)
         lane.set_ylabel("Frequency (Hz)")
-        lane.set_title(_short(name), loc="left", parse_math=False)
+        show_plainly([lane.set_title(short(name, _LONGEST_NAME), loc="left")])
     share_time(places[:, 0], start, stop)
     figure = places[0, 0].figure
     label = "Level (dB, loudest = 0)"
@@ -191,12 +191,12 @@ def draw_comparison(
         mesh = _draw_lane(lane, comparison, minus, limits, "RdBu_r")
         _mark(lane, seams)
         distance = comparison.log_spectral_distance_db[name]
-        lane.set_title(
-            f"minus {_short(comparison.reference)}: log-spectral distance "
+        title = lane.set_title(
+            f"minus {short(comparison.reference, _LONGEST_NAME)}: log-spectral distance "
             + ("–" if np.isnan(distance) else f"{distance:.1f} dB"),
             loc="left",
-            parse_math=False,
         )
+        show_plainly([title])
     share_time(lanes, start, stop)
     # Inside the margin that the legend above or below needs anyway.
     bar = lanes[0].inset_axes((1.02, 0, 0.02, 1))
@@ -360,20 +360,19 @@ def _draw_bands(panel: Axes, comparison: SpectralComparison, others: Sequence[st
     panel.grid(axis="y", alpha=0.3)
     panel.set_xlabel("Octave band (Hz)")
     panel.set_ylabel("Difference (dB)")
-    panel.set_title(
-        f"octave bands, minus {_short(comparison.reference)}", loc="left", parse_math=False
+    title = panel.set_title(
+        f"octave bands, minus {short(comparison.reference, _LONGEST_NAME)}", loc="left"
     )
     legend = panel.legend(
         drawn,
-        [_short(each, 20) for each in others],
+        [short(each, 20) for each in others],
         # Beside the panel, where it hides no line.
         loc="upper left",
         bbox_to_anchor=(1.0, 1.05),
         fontsize="small",
         frameon=False,
     )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    show_plainly([title, *legend.get_texts()])
 
 
 def _link(levels: npt.NDArray[np.object_], differences: npt.NDArray[np.object_]) -> None:
@@ -387,11 +386,3 @@ def _link(levels: npt.NDArray[np.object_], differences: npt.NDArray[np.object_])
             lane.tick_params(labelbottom=False)
     for lane in differences:
         lane.tick_params(labelleft=False)
-
-
-def _short(name: str, longest: int = _LONGEST_NAME) -> str:
-    """Leave out the middle of a long name."""
-    if len(name) <= longest:
-        return name
-    half = (longest - 1) // 2
-    return f"{name[:half]}…{name[-half:]}"

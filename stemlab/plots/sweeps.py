@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from stemlab.errors import ParameterError
-from stemlab.plots._panels import COLORS
+from stemlab.plots._panels import COLORS, show_plainly
 
 __all__ = ["plot_sdr_against_rtf", "plot_sweep_heatmap", "plot_sweep_heatmaps", "plot_sweep_pareto"]
 
@@ -152,7 +152,7 @@ def plot_sweep_heatmap(
     axes.set_xlabel("Overlap")
     axes.set_ylabel("Segment (s)")
     whose = f"{source or 'mean of the sources'}\n" if style.by_source else ""
-    axes.set_title(whose + _selection_name(rows), fontsize="medium")
+    show_plainly([axes.set_title(whose + _selection_name(rows), fontsize="medium")])
     axes.figure.colorbar(image, ax=axes).set_label(style.label, fontsize="small")
     return axes
 
@@ -294,7 +294,8 @@ def plot_sweep_pareto(
             color="black",
             label="recommended: " + ", ".join(names[each] for each in np.flatnonzero(marked)),
         )
-    axes.legend(loc="lower center", ncols=3, fontsize="small")
+    legend = axes.legend(loc="lower center", ncols=3, fontsize="small")
+    show_plainly(legend.get_texts())
     return axes
 
 
@@ -357,7 +358,8 @@ def plot_sdr_against_rtf(
         )
     # Room for the legend, which hides points otherwise.
     axes.margins(y=0.12)
-    axes.legend(loc="lower center", ncols=6, handlelength=3.5, fontsize="small")
+    legend = axes.legend(loc="lower center", ncols=6, handlelength=3.5, fontsize="small")
+    show_plainly(legend.get_texts())
     return axes
 
 

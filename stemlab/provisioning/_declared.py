@@ -13,7 +13,8 @@ from typing import Any
 
 from stemlab._models.loading import ARCHITECTURES
 from stemlab.errors import ModelRefusedError
-from stemlab.registry import NetworkEntry, check_sources, exact_seconds, strict_json
+from stemlab.files import strict_json
+from stemlab.registry import NetworkEntry, check_sources, exact_seconds
 
 __all__ = ["Declaration", "declaration_of_package", "declaration_of_safetensors"]
 

@@ -6,15 +6,14 @@ redirect or of an error, and what it says is shown without what a terminal would
 
 from __future__ import annotations
 
-import errno
+import os
 import ssl
-import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from urllib.parse import urljoin
 
 import requests
@@ -22,10 +21,10 @@ from urllib3.exceptions import HTTPError
 
 from stemlab._version import __version__
 from stemlab.errors import DownloadError, ModelRefusedError, OutputError
-from stemlab.provisioning._store import remove_tree
-from stemlab.registry import WeightFile, printable, read_verified
+from stemlab.files import Folder
+from stemlab.registry import WeightFile, printable, refuse_digest
 
-__all__ = ["FileProgress", "ProgressCallback", "fetch", "part_path"]
+__all__ = ["FileProgress", "ProgressCallback", "fetch", "part_name"]
 
 # To connect, and between two pieces.
 TIMEOUT_SECONDS = (10.0, 30.0)
@@ -66,14 +65,14 @@ class _Interrupted(Exception):
     """The connection failed in a way that another try may mend."""
 
 
-def fetch(file: WeightFile, folder: Path, progress: ProgressCallback | None = None) -> bytes:
+def fetch(file: WeightFile, folder: Folder, progress: ProgressCallback | None = None) -> bytes:
     """Download a file, or the rest of it, and verify it.
 
     Parameters
     ----------
     file : WeightFile
         With a URL.
-    folder : Path
+    folder : Folder
         Keeps ``<digest>.part``, for a later call if this one is cut off.
     progress : callable, optional
 
@@ -89,91 +88,114 @@ def fetch(file: WeightFile, folder: Path, progress: ProgressCallback | None = No
     OutputError
         If what arrives cannot be stored.
     """
-    part = part_path(file, folder)
-    failures = connections = 0
-    reason = ""
+    path = folder.path / part_name(file)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if _size(part) > file.size:
-            part.unlink()
-        while (before := _size(part)) != file.size:
-            if failures == MOST_FAILURES or connections == MOST_CONNECTIONS:
-                raise DownloadError(
-                    f"{file.url} cannot be downloaded: {reason}. {before} of {file.size} bytes "
-                    "are there; the same command goes on from there. Or get the file another "
-                    "way and name it with --from."
-                )
-            if failures:
-                time.sleep(PAUSE_SECONDS)
+        with _part(folder, path.name) as part:
+            _receive_all(file, part, progress)
+            part.seek(0)
+            content = part.read(file.size + 1)
             try:
-                _receive(file, part, before, progress)
-                reason = "the connection was closed too early"
-            except _Interrupted as error:
-                reason = str(error)
-            connections += 1
-            failures = 0 if _size(part) - before >= LEAST_BYTES else failures + 1
+                refuse_digest(path, content, file.sha256)
+            except ModelRefusedError as error:
+                part.truncate(0)
+                raise DownloadError(
+                    f"what came from {file.url} is not the recorded file: expected SHA-256 "
+                    f"{error.expected}, got {error.actual}. It was deleted. Run the command "
+                    "again; if this comes again, do not use that file."
+                ) from error
     except DownloadError:
         raise
     except OSError as error:
         raise OutputError(
-            f"{str(part)!r} cannot be written: {error.strerror or error}. Check the permissions "
-            "and the free space of its folder, or set STEMLAB_MODELS to another one.",
-            part,
+            f"{str(path)!r} cannot be written: {error.strerror or error}. Check what it is, the "
+            "permissions and the free space of its folder, or set STEMLAB_MODELS to another one.",
+            path,
         ) from error
-    try:
-        return read_verified(part, size=file.size, sha256=file.sha256)
-    except ModelRefusedError as error:
-        remove_tree(part)
-        raise DownloadError(
-            f"what came from {file.url} is not the recorded file: expected SHA-256 "
-            f"{error.expected}, got {error.actual}. It was deleted. Run the command again; if this "
-            "comes again, do not use that file."
-        ) from error
+    return content
 
 
-def part_path(file: WeightFile, folder: Path) -> Path:
-    """Where the beginning of a download is kept; named by its digest, it can be no other file's.
+def part_name(file: WeightFile) -> str:
+    """Name the beginning of a download; named by its digest, it can be no other file's.
 
     Parameters
     ----------
     file : WeightFile
-    folder : Path
 
     Returns
     -------
-    path : Path
+    name : str
     """
-    return folder / f"{file.sha256}.part"
+    return f"{file.sha256}.part"
 
 
-def _receive(file: WeightFile, part: Path, done: int, progress: ProgressCallback | None) -> None:
+@contextmanager
+def _part(folder: Folder, name: str) -> Iterator[BinaryIO]:
+    """Open what came so far, which nobody else may have put there under a second name."""
+    part = folder.open_own(name, make=True)
+    try:
+        with part:
+            yield part
+    finally:
+        facts = folder.stat(name)
+        if facts is not None and facts.st_size == 0:
+            folder.remove(name)
+
+
+def _receive_all(file: WeightFile, part: BinaryIO, progress: ProgressCallback | None) -> None:
+    failures = connections = 0
+    reason = ""
+    if _size(part) > file.size:
+        part.truncate(0)
+    while (before := _size(part)) != file.size:
+        if failures == MOST_FAILURES or connections == MOST_CONNECTIONS:
+            raise DownloadError(
+                f"{file.url} cannot be downloaded: {reason}. {before} of {file.size} bytes "
+                "are there; the same command goes on from there. Or get the file another "
+                "way and name it with --from."
+            )
+        if failures:
+            time.sleep(PAUSE_SECONDS)
+        try:
+            _receive(file, part, before, progress)
+            reason = "the connection was closed too early"
+        except _Interrupted as error:
+            reason = str(error)
+        connections += 1
+        failures = 0 if _size(part) - before >= LEAST_BYTES else failures + 1
+
+
+def _receive(
+    file: WeightFile, part: BinaryIO, done: int, progress: ProgressCallback | None
+) -> None:
     with _request(str(file.url), done) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            part.unlink(missing_ok=True)
+            part.truncate(0)
             raise _Interrupted("the server has no such rest of the file")
         if response.status_code == requests.codes.partial_content:
             offered = response.headers.get("Content-Range", "")
             if offered != f"bytes {done}-{file.size - 1}/{file.size}":
-                part.unlink(missing_ok=True)
+                part.truncate(0)
                 raise _Interrupted(f"the server sent another part of the file ({_plain(offered)})")
         elif response.status_code == requests.codes.ok:
             done = 0
         else:
             raise _refused(file, response)
         _check_offer(file, response, file.size - done)
-        with part.open("ab" if done else "wb") as target:
-            due, until = done + LEAST_BYTES, time.monotonic() + PATIENCE_SECONDS
-            while piece := _piece(response, file.size - done):
-                target.write(piece)
-                done += len(piece)
-                if progress is not None:
-                    progress(FileProgress("download", file.name, done, file.size))
-                if time.monotonic() > until:
-                    if done < due:
-                        raise _Interrupted(
-                            f"fewer than {LEAST_BYTES} bytes came in {PATIENCE_SECONDS:g} s"
-                        )
-                    due, until = done + LEAST_BYTES, time.monotonic() + PATIENCE_SECONDS
+        part.truncate(done)
+        part.seek(done)
+        due, until = done + LEAST_BYTES, time.monotonic() + PATIENCE_SECONDS
+        while piece := _piece(response, file.size - done):
+            part.write(piece)
+            part.flush()
+            done += len(piece)
+            if progress is not None:
+                progress(FileProgress("download", file.name, done, file.size))
+            if time.monotonic() > until:
+                if done < due:
+                    raise _Interrupted(
+                        f"fewer than {LEAST_BYTES} bytes came in {PATIENCE_SECONDS:g} s"
+                    )
+                due, until = done + LEAST_BYTES, time.monotonic() + PATIENCE_SECONDS
 
 
 def _piece(response: requests.Response, wanted: int) -> bytes:
@@ -264,14 +286,8 @@ def _check_offer(file: WeightFile, response: requests.Response, expected: int) -
     )
 
 
-def _size(path: Path) -> int:
-    try:
-        facts = path.lstat()
-    except FileNotFoundError:
-        return 0
-    if not stat.S_ISREG(facts.st_mode):
-        raise FileExistsError(errno.EEXIST, "it is no plain file", str(path))
-    return facts.st_size
+def _size(part: BinaryIO) -> int:
+    return os.fstat(part.fileno()).st_size
 
 
 def _innermost(error: Exception) -> Exception:

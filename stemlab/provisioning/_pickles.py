@@ -6,10 +6,10 @@ import json
 import os
 import struct
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from stemlab._isolation import child
 from stemlab.errors import ModelRefusedError
 from stemlab.provisioning import _unpickle
 from stemlab.registry import printable
@@ -58,14 +58,13 @@ def convert(content: bytes, label: str) -> tuple[bytes, dict[str, Any]]:
         If it holds anything but tensors and plain arguments, or the process came to its limits.
     """
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     try:
         process = subprocess.run(
-            # -P keeps the folders of script and caller from the places it imports from.
-            [sys.executable, "-P", str(Path(_unpickle.__file__))],
+            **child(str(Path(_unpickle.__file__)), environment=environment),
             input=content,
             capture_output=True,
             timeout=TIMEOUT_SECONDS,
-            env={**environment, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
             check=False,
         )
     except subprocess.TimeoutExpired as error:

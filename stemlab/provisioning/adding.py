@@ -7,8 +7,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,26 +20,41 @@ from stemlab.errors import (
     ModelError,
     ModelNotFoundError,
     ModelRefusedError,
-    OutputError,
     ParameterError,
 )
+from stemlab.files import Folder
 from stemlab.provisioning._declared import (
     Declaration,
     declaration_of_package,
     declaration_of_safetensors,
 )
-from stemlab.provisioning._download import FileProgress, ProgressCallback, fetch, part_path
+from stemlab.provisioning._download import FileProgress, ProgressCallback, fetch
 from stemlab.provisioning._pickles import convert
-from stemlab.provisioning._store import DOWNLOADS, locked_store, remove_tree, staging_folder
+from stemlab.provisioning._store import (
+    DOWNLOADS,
+    discard_parts,
+    draft_records,
+    drafts_in,
+    locked_store,
+    make_way,
+    publish,
+    recorded_files,
+    refuse_foreign,
+    register_model,
+    subfolder,
+    weights_name,
+    writing_to,
+)
 from stemlab.registry import (
     MANIFEST_NAME,
     MAX_WEIGHTS_BYTES,
     PICKLE_SUFFIXES,
+    RECORDS_NAME,
     REGISTRY_NAME,
     SCHEMA,
-    InstalledFile,
     ModelManifest,
     NetworkEntry,
+    SourceRecord,
     WeightFile,
     asked_for,
     builtin_names,
@@ -50,12 +65,8 @@ from stemlab.registry import (
     parse_manifest,
     read_bounded,
     read_verified,
-    record_file,
     refuse_digest,
-    refuse_link,
-    register_model,
     registered_name,
-    write_atomically,
 )
 
 __all__ = ["add_model"]
@@ -190,7 +201,8 @@ def _add_released(
     for network in manifest.networks:
         # Whether this machine can run it at all is known before anything is fetched.
         build_network(network, manifest.name)
-    with locked_store() as store:
+    with ExitStack() as held:
+        store = held.enter_context(locked_store())
         missing = [each for each in manifest.networks if not _is_whole(manifest, each)]
         # All are found before the first is added; only then is a bag not left half there.
         if paths:
@@ -199,8 +211,20 @@ def _add_released(
             finds = [_Find(each.files[0], None) for each in missing]
         for find in finds:
             _check_confirmed(manifest.name, find.file, typed)
+        downloads = subfolder(store, DOWNLOADS, make=bool(missing) and not paths)
+        if downloads is not None:
+            held.enter_context(downloads)
         for network, find in zip(missing, finds, strict=True):
-            _install(manifest, network, find, store, progress)
+            if find.path is None:
+                assert downloads is not None
+                content = fetch(find.file, downloads, progress)
+            else:
+                content = read_verified(
+                    find.path, size=find.file.size, sha256=find.file.sha256, follow_links=True
+                )
+            _install(manifest, network, find, content, store, progress)
+        if downloads is not None:
+            discard_parts(downloads, manifest)
     return manifest
 
 
@@ -307,32 +331,32 @@ def _install(
     manifest: ModelManifest,
     network: NetworkEntry,
     find: _Find,
-    store: Path,
+    content: bytes,
+    store: Folder,
     progress: ProgressCallback | None,
 ) -> None:
-    file, downloads = find.file, store / DOWNLOADS
-    if find.path is None:
-        content = fetch(file, downloads, progress)
-    else:
-        content = read_verified(find.path, size=file.size, sha256=file.sha256, follow_links=True)
+    file = find.file
     label = str(find.path or file.name)
     weights, declaration = _safetensors(content, file.name, label, progress)
     if declaration is not None:
         declaration.check(network, label)
     parse_network(network, weights, label)
-    target = manifest.folder / f"{Path(file.name).stem}.safetensors"
-    refuse_link(manifest.folder)
-    if not os.path.isfile(target):
-        remove_tree(target)  # Whatever else has its name.
-    write_atomically(target, weights)
-    if file.is_pickle or file.unconfirmed:
-        made = InstalledFile(target, len(weights), hashlib.sha256(weights).hexdigest(), file)
-        record_file(manifest.folder, made, confirmed=file.unconfirmed)
-    # A damaged one of the same network would be preferred to what was added instead of it.
-    for other in network.files:
-        if other.name != target.name and not other.is_pickle:
-            remove_tree(manifest.folder / other.name)
-    remove_tree(part_path(file, downloads))
+    recorded, target = recorded_files(manifest), weights_name(file)
+    folder = subfolder(store, manifest.name, make=True)
+    assert folder is not None
+    with folder, drafts_in(store) as drafts, writing_to(folder.path):
+        drafts.write(target, weights)
+        # Before the file itself, which could otherwise not be proved to be stemlab's.
+        if file.is_pickle or file.unconfirmed:
+            digest = hashlib.sha256(weights).hexdigest()
+            record = SourceRecord(target, len(weights), digest, file.sha256, file.unconfirmed)
+            draft_records(drafts, manifest, record)
+            publish(drafts, RECORDS_NAME, folder, recorded.get(RECORDS_NAME, ()))
+        publish(drafts, target, folder, recorded.get(target, ()))
+        # A damaged one of the same network would be preferred to what was added instead of it.
+        for other in network.files:
+            if other.name != target and not other.is_pickle:
+                make_way(folder, other.name, recorded[other.name])
 
 
 def _safetensors(
@@ -376,11 +400,12 @@ def _add_own(
     _check_exists(path)
     with locked_store() as store:
         taken = registered_name(name)
+        recorded: dict[str, set[str]] | None = None
         if taken is not None:
-            manifest = _same_again(taken, typed[0])
-            if all(_is_whole(manifest, each) for each in manifest.networks):
+            manifest, name = _same_again(taken, typed[0]), taken
+            if manifest and all(_is_whole(manifest, each) for each in manifest.networks):
                 return manifest
-            name = taken
+            recorded = recorded_files(manifest) if manifest else {}
         content = read_bounded(path, MAX_WEIGHTS_BYTES, follow_links=True)
         refuse_digest(
             path, content, typed[0], advice="Compare it with what was typed; do not use this file."
@@ -399,12 +424,9 @@ def _add_own(
         fields = _manifest_fields(name, declaration, files, weight_license, path.name)
         manifest_content = (json.dumps(fields, indent=2, allow_nan=False) + "\n").encode()
         _check_own(manifest_content, weights, path)
-        with staging_folder(store) as folder:
-            write_atomically(folder / files[0]["name"], weights)
-            write_atomically(folder / MANIFEST_NAME, manifest_content)
-            _put(folder, store / name)
-        register_model(name, hashlib.sha256(manifest_content).hexdigest())
-    return find_model(name)
+        contents = {MANIFEST_NAME: manifest_content, files[0]["name"]: weights}
+        _put(store, name, contents, recorded)
+        return find_model(name)
 
 
 def _own_file(name: str, paths: Sequence[Path]) -> Path:
@@ -429,11 +451,13 @@ def _own_file(name: str, paths: Sequence[Path]) -> Path:
     return paths[0]
 
 
-def _same_again(name: str, digest: str) -> ModelManifest:
-    """The model that has the name already, if it was made of the same file."""
+def _same_again(name: str, digest: str) -> ModelManifest | None:
+    """The model that has the name, if it was made of the same file; None if it has no manifest."""
     remove = f"Choose another name, or remove that one first: `stemlab models remove {name}`."
     try:
         manifest = find_model(name)
+    except ModelNotFoundError:
+        return None
     except ModelError as error:
         raise ParameterError(
             f"name={name!r} is taken by a model of yours that is damaged. {remove}"
@@ -494,18 +518,41 @@ def _check_own(manifest_content: bytes, weights: bytes, path: Path) -> None:
     parse_network(manifest.networks[0], weights, str(path))
 
 
-def _put(folder: Path, target: Path) -> None:
-    """Move a model to its place, where at most the same model may be, or what was left of it."""
-    ours = {each.name for each in folder.iterdir()}
-    try:
-        there = {each.name for each in target.iterdir()} if os.path.lexists(target) else set()
-        if not there <= ours:
-            raise FileExistsError(errno.EEXIST, "something else of that name is there")
-        remove_tree(target)
-        os.replace(folder, target)
-    except OSError as error:
-        raise OutputError(
-            f"{str(target)!r} cannot be written: {error.strerror or error}. Choose another name, "
-            "or look at what is there.",
-            target,
-        ) from error
+def _put(
+    store: Folder, name: str, contents: Mapping[str, bytes], recorded: Mapping[str, set[str]] | None
+) -> None:
+    """Move a model to its place; `recorded` is of the damaged one there, None for a new name."""
+    manifest_sha256 = hashlib.sha256(contents[MANIFEST_NAME]).hexdigest()
+    path, advice = store.path / name, "choose another name, or look at what is there"
+    with drafts_in(store) as drafts, writing_to(path, advice):
+        for file, content in contents.items():
+            drafts.write(file, content)
+        earlier = subfolder(store, name)
+        if earlier is not None:
+            with earlier:
+                _make_room(earlier, contents, recorded)
+        # From here on, a killed process leaves a model that is listed and can be added or removed.
+        register_model(store, name, manifest_sha256)
+        folder = subfolder(store, name, make=True)
+        assert folder is not None
+        with folder:
+            for file in contents:
+                publish(drafts, file, folder, (recorded or {}).get(file, ()))
+
+
+def _make_room(
+    folder: Folder, contents: Mapping[str, bytes], recorded: Mapping[str, set[str]] | None
+) -> None:
+    """Refuse what stemlab may not replace; take away a manifest that will not be the listed one."""
+    for name in contents:
+        refuse_foreign(folder, name)
+    if recorded is not None:
+        manifests = recorded.get(MANIFEST_NAME, set())
+        if hashlib.sha256(contents[MANIFEST_NAME]).hexdigest() not in manifests:
+            make_way(folder, MANIFEST_NAME, manifests)
+        return
+    # Version 0.1, if it was killed, may have left the same model there.
+    for name in folder.names():
+        if name not in contents or folder.read(name, MAX_WEIGHTS_BYTES) != contents[name]:
+            reason = "something else of that name is there"
+            raise FileExistsError(errno.EEXIST, reason, str(folder.path))

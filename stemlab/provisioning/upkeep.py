@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from stemlab._models.loading import load_network
 from stemlab._typing import StrPath
-from stemlab.errors import ModelNotFoundError, ModelRefusedError, OutputError, ParameterError
-from stemlab.provisioning._download import part_path
-from stemlab.provisioning._store import DOWNLOADS, locked_store, remove_tree, staging_folder
+from stemlab.errors import ModelError, ModelNotFoundError, ModelRefusedError, ParameterError
+from stemlab.files import Folder
+from stemlab.provisioning._store import (
+    DOWNLOADS,
+    discard,
+    discard_parts,
+    forget_model,
+    locked_store,
+    recorded_files,
+    subfolder,
+)
 from stemlab.registry import (
     InstalledFile,
+    ModelManifest,
     asked_for,
     find_model,
-    forget_model,
     is_folder,
     models_dir,
     registered_name,
@@ -89,6 +97,8 @@ def verify_model(name: StrPath) -> VerifiedModel:
 def remove_model(name: str) -> None:
     """Take a model's files out of the models folder, and an own model out of the registry.
 
+    Only what stemlab wrote there is removed; a warning names what stays in the model's folder.
+
     Parameters
     ----------
     name : str
@@ -102,6 +112,8 @@ def remove_model(name: str) -> None:
         If it is not installed.
     OutputError
         If a file cannot be removed.
+    ModelRefusedError
+        If the model's folder is a link, or the registry is damaged.
     """
     name = asked_for(name)
     if is_folder(name):
@@ -109,36 +121,34 @@ def remove_model(name: str) -> None:
     missing = ModelNotFoundError(
         f"model {name!r} is not installed. `stemlab models list` shows what is."
     )
-    known = registered_name(name)
-    if known is None:
-        raise missing
-    own, files = registered_name(known, own=False) is None, []
-    if not own:
-        manifest = find_model(known)
-        if manifest.kind == "bundled":
-            raise ParameterError(f"{known!r} comes with stemlab and cannot be removed.")
-        files = [file for each in manifest.networks for file in each.files]
-    begun = [part_path(each, models_dir() / DOWNLOADS) for each in files]
-    if not own and not any(map(os.path.lexists, [models_dir() / known, *begun])):
+    known = registered_name(name, own=False)
+    released = None if known is None else find_model(known)
+    if released is not None and released.kind == "bundled":
+        raise ParameterError(f"{known!r} comes with stemlab and cannot be removed.")
+    if not os.path.isdir(models_dir()):
         raise missing
     with locked_store() as store:
-        if own:
-            forget_model(known)
-        _remove_at_once(store / known, store)
-        for part in begun:
-            remove_tree(part)
+        removed = _remove_own(store, name) if released is None else _remove(store, released)
+    if not removed:
+        raise missing
 
 
-def _remove_at_once(folder: Path, store: Path) -> None:
-    """Out of its place in one step, so that nobody finds half of it."""
-    if not os.path.lexists(folder):
-        return
-    with staging_folder(store) as aside:
-        try:
-            os.replace(folder, aside / folder.name)
-        except OSError as error:
-            raise OutputError(
-                f"{str(folder)!r} cannot be removed: {error.strerror or error}. Check its "
-                "permissions.",
-                folder,
-            ) from error
+def _remove(store: Folder, manifest: ModelManifest) -> bool:
+    removed = discard(store, manifest.name, recorded_files(manifest))
+    downloads = subfolder(store, DOWNLOADS)
+    if downloads is not None:
+        with downloads:
+            removed |= discard_parts(downloads, manifest)
+    return removed
+
+
+def _remove_own(store: Folder, name: str) -> bool:
+    known = registered_name(name)
+    if known is None:
+        return False
+    recorded = {}
+    with suppress(ModelError):  # Of a damaged one, nothing is known to be stemlab's.
+        recorded = recorded_files(find_model(known))
+    discard(store, known, recorded)
+    forget_model(store, known)
+    return True

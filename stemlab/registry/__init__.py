@@ -8,16 +8,13 @@ the same checks from there on. Nothing here parses weights: that is for `stemlab
 gets bytes that were already checked.
 
 `lookup` finds a model by name, `manifests` reads what is recorded of it, `store` knows the models
-folder, `files` reads and writes.
+folder, `files` reads. Nothing here writes: that is for `stemlab.provisioning`.
 """
 
 from stemlab.registry.files import (
-    DRAFT_PREFIX,
     read_bounded,
     read_verified,
     refuse_digest,
-    strict_json,
-    write_atomically,
 )
 from stemlab.registry.lookup import (
     asked_for,
@@ -46,27 +43,29 @@ from stemlab.registry.manifests import (
     read_manifest,
 )
 from stemlab.registry.store import (
+    RECORDS_NAME,
     REGISTRY_NAME,
     InstalledFile,
-    forget_model,
+    SourceRecord,
     installed_file,
     is_installed,
     models_dir,
-    record_file,
+    read_records,
+    read_registry,
     refuse_link,
-    register_model,
 )
 
 __all__ = [
-    "DRAFT_PREFIX",
     "MANIFEST_NAME",
     "MAX_WEIGHTS_BYTES",
     "PICKLE_SUFFIXES",
+    "RECORDS_NAME",
     "REGISTRY_NAME",
     "SCHEMA",
     "InstalledFile",
     "ModelManifest",
     "NetworkEntry",
+    "SourceRecord",
     "WeightFile",
     "asked_for",
     "builtin_names",
@@ -76,7 +75,6 @@ __all__ = [
     "check_text",
     "exact_seconds",
     "find_model",
-    "forget_model",
     "installed_file",
     "is_folder",
     "is_installed",
@@ -87,12 +85,10 @@ __all__ = [
     "printable",
     "read_bounded",
     "read_manifest",
+    "read_records",
+    "read_registry",
     "read_verified",
-    "record_file",
     "refuse_digest",
     "refuse_link",
-    "register_model",
     "registered_name",
-    "strict_json",
-    "write_atomically",
 ]

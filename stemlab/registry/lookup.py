@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from stemlab._assets import asset_dir
@@ -138,7 +139,8 @@ def find_model(name: StrPath) -> ModelManifest:
     """
     name = asked_for(name)
     if is_folder(name) and os.path.isdir(name):
-        return read_manifest(name)
+        # Weights are loaded later, perhaps after the process has changed to another folder.
+        return read_manifest(Path(name).absolute())
     builtin = _builtin()
     found = _same_name(name, builtin)
     if found is not None:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from stemlab._typing import StrPath
 from stemlab.errors import ModelError, ModelRefusedError
-from stemlab.registry.files import parse_json, read_bounded, refuse_digest
+from stemlab.files import parse_json
+from stemlab.registry.files import read_bounded, refuse_digest
 
 __all__ = [
     "MANIFEST_NAME",
@@ -47,6 +48,8 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 # mistake, and is refused before it is read.
 MAX_TABLE_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 4 << 30
+# A recording is resampled to it: a thousand times the usual would fill the disk.
+_MOST_HZ = 768_000
 # Windows opens devices by these names, whatever their suffix.
 _RESERVED = {
     "CON",
@@ -259,10 +262,17 @@ def invalid(path: Path, what: str, advice: str) -> Iterator[None]:
         yield
     except ModelError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (
+        AttributeError,
+        KeyError,
+        OverflowError,
+        RecursionError,  # Of showing a value that is nested as deeply as can be read.
+        TypeError,
+        ValueError,
+    ) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ModelRefusedError(
-            f"{str(path)!r} is not a valid {what}: {reason}. {advice}", path=path
+            f"{str(path)!r} is not a valid {what}: {printable(reason)}. {advice}", path=path
         ) from error
 
 
@@ -302,8 +312,8 @@ def check_sources(sources: Sequence[str]) -> None:
     plain = all(_is_word(each) for each in sources)
     if not sources or not plain or len({each.lower() for each in sources}) < len(sources):
         raise ModelRefusedError(
-            f"sources={list(sources)!r} cannot name files: expected different words of letters, "
-            "digits, '-' and '_'. Correct the model."
+            f"sources={printable(repr(list(sources)))} cannot name files: expected different words "
+            "of letters, digits, '-' and '_'. Correct the model."
         )
 
 
@@ -400,13 +410,15 @@ def _manifest(
     )
     segment_seconds = float(fields["segment_seconds"])
     _expect(0 < segment_seconds < 3600, "segment_seconds is not in (0, 3600)")
+    sample_rate = _positive(fields, "sample_rate")
+    _expect(sample_rate <= _MOST_HZ, f"sample_rate is above {_MOST_HZ} Hz")
     return ModelManifest(
         name=_text(fields, "name"),
         title=_text(fields, "title"),
         kind=kind,
         folder=folder,
         sources=sources,
-        sample_rate=_positive(fields, "sample_rate"),
+        sample_rate=sample_rate,
         channels=_positive(fields, "channels"),
         segment_seconds=segment_seconds,
         segment_policy=fields["segment_policy"],

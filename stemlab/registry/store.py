@@ -6,16 +6,16 @@ It holds one folder a model and ``registry.json``. What was added to a model is 
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
 from stemlab.errors import ModelNotFoundError, ModelRefusedError
-from stemlab.registry.files import parse_json, read_bounded, write_atomically
+from stemlab.files import parse_json
+from stemlab.registry.files import read_bounded
 from stemlab.registry.manifests import (
     MAX_TABLE_BYTES,
     SCHEMA,
@@ -25,19 +25,20 @@ from stemlab.registry.manifests import (
     check_digest,
     check_file_name,
     invalid,
+    printable,
 )
 
 __all__ = [
+    "RECORDS_NAME",
     "REGISTRY_NAME",
     "InstalledFile",
-    "forget_model",
+    "SourceRecord",
     "installed_file",
     "is_installed",
     "models_dir",
+    "read_records",
     "read_registry",
-    "record_file",
     "refuse_link",
-    "register_model",
 ]
 
 REGISTRY_NAME = "registry.json"
@@ -64,8 +65,18 @@ class InstalledFile:
 
 
 @dataclass(frozen=True)
-class _Record:
-    """A line of ``installed.json``: a file, and the digest of what it was made from."""
+class SourceRecord:
+    """A line of ``installed.json``: a file, and the digest of what it was made from.
+
+    Parameters
+    ----------
+    file : str
+        Its name in the model's folder.
+    bytes : int
+    sha256, source_sha256 : str, 64 hex digits
+    confirmed : bool
+        Whether the user typed the digest of its source.
+    """
 
     file: str
     bytes: int
@@ -117,7 +128,7 @@ def installed_file(manifest: ModelManifest, network: NetworkEntry) -> InstalledF
         if not (source.is_pickle or source.unconfirmed) and os.path.lexists(path):
             return InstalledFile(path, source.size, source.sha256, source)
     # Only of these is the digest of what is loaded not pinned by the manifest.
-    records = _read_records(folder) if manifest.kind == "released" else []
+    records = read_records(folder) if manifest.kind == "released" else []
     for record in records:
         for source in network.files:
             path = folder / record.file
@@ -179,43 +190,29 @@ def is_installed(manifest: ModelManifest) -> bool:
     return True
 
 
-def record_file(folder: Path, installed: InstalledFile, *, confirmed: bool) -> None:
-    """Record what a file was made from.
+def read_records(folder: Path) -> list[SourceRecord]:
+    """Read what the files of a released model were made from; none without ``installed.json``.
 
     Parameters
     ----------
     folder : Path
         Of the model.
-    installed : InstalledFile
-        In that folder.
-    confirmed : bool
-        Whether the user typed the digest of its source.
+
+    Returns
+    -------
+    records : list of SourceRecord
 
     Raises
     ------
     ModelRefusedError
         If the record is damaged.
-    OutputError
-        If it cannot be written.
     """
-    record = _Record(
-        file=installed.path.name,
-        bytes=installed.size,
-        sha256=installed.sha256,
-        source_sha256=installed.source.sha256,
-        confirmed=confirmed,
-    )
-    kept = [each for each in _read_records(folder) if each.source_sha256 != record.source_sha256]
-    _write(folder / RECORDS_NAME, {"files": [asdict(each) for each in [*kept, record]]})
-
-
-def _read_records(folder: Path) -> list[_Record]:
     path = folder / RECORDS_NAME
     if not os.path.lexists(path):
         return []
-    with invalid(path, "record of installed files", "Remove the model and add it again."):
+    with invalid(path, "record of installed files", "Move it away, and add the model again."):
         fields = _read(path)
-        records = [_Record(**each) for each in fields["files"]]
+        records = [SourceRecord(**each) for each in fields["files"]]
         for each in records:
             check_file_name(each.file)
             check_digest(each.sha256)
@@ -263,59 +260,15 @@ def read_registry(folder: Path, *, required: bool = False) -> dict[str, dict[str
     return models
 
 
-def register_model(name: str, manifest_sha256: str) -> None:
-    """Enter a model of the user's in the registry of the models folder.
-
-    Parameters
-    ----------
-    name : str
-        Also of its folder.
-    manifest_sha256 : str, 64 hex digits
-
-    Raises
-    ------
-    ModelRefusedError
-        If the registry is damaged.
-    OutputError
-        If it cannot be written.
-    """
-    models = read_registry(models_dir())
-    models[name] = {"manifest_sha256": manifest_sha256}
-    _write(models_dir() / REGISTRY_NAME, {"models": models})
-
-
-def forget_model(name: str) -> None:
-    """Take a model of the user's out of the registry; its files are not touched.
-
-    Parameters
-    ----------
-    name : str
-
-    Raises
-    ------
-    ModelRefusedError
-        If the registry is damaged.
-    OutputError
-        If it cannot be written.
-    """
-    models = read_registry(models_dir())
-    if models.pop(name, None) is not None:
-        _write(models_dir() / REGISTRY_NAME, {"models": models})
-
-
 def _read(path: Path) -> dict[str, Any]:
     fields = parse_json(read_bounded(path, MAX_TABLE_BYTES))
     if fields.get("schema") != SCHEMA:
+        found = printable(repr(fields.get("schema")), at_most=80)
         raise ModelRefusedError(
-            f"{str(path)!r} has schema {fields.get('schema')!r}, expected {SCHEMA}. It belongs to "
+            f"{str(path)!r} has schema {found}, expected {SCHEMA}. It belongs to "
             "another version of stemlab.",
             path=path,
             expected=SCHEMA,
             actual=fields.get("schema"),
         )
     return fields
-
-
-def _write(path: Path, fields: dict[str, Any]) -> None:
-    content = json.dumps({"schema": SCHEMA, **fields}, indent=2, sort_keys=True) + "\n"
-    write_atomically(path, content.encode())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import math
 import os
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -15,27 +16,39 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stemlab import audio as audio_io
 from stemlab._models.devices import peak_device_bytes
-from stemlab._partial import remove_unfinished, undo_unfinished
+from stemlab._models.identity import digest_of
 from stemlab._typing import AudioArray, StrPath
-from stemlab.chunking import ChunkPlan, MixtureWindow
+from stemlab.audio.writing import write_to
+from stemlab.chunking import MixtureWindow
 from stemlab.errors import AudioError, ParameterError
-from stemlab.runs import (
+from stemlab.results import (
     SCHEMA,
     BlockStore,
     Target,
     check_capacity,
     choose_target,
+    describe_plan,
     find_finished,
-    package_versions,
+    only_publisher,
     peak_memory_bytes,
+    recover,
+    remove_unfinished,
 )
+from stemlab.separation._identity import identity_of
 from stemlab.separation._job import Job, Recording, exactly, recording_of_file
 from stemlab.separation.events import SeparationResult
 from stemlab.separation.settings import OutputSettings, SeparationSettings
 
 __all__ = ["job_settings", "relative_path", "run_to_files"]
+
+_log = logging.getLogger(__name__)
+
+# By so much a lossy codec may change the length of a recording.
+_CODEC_SAMPLES = 8192
 
 _CONTAINS = (
     "What was asked for, what was done, with which versions, how long it took; digests of the "
@@ -120,15 +133,22 @@ def run_to_files(
         "ext": output.format,
         "input_sha256": digest,
     }
-    fingerprint = _fingerprint(job, asked, output, digest)
+    identity = identity_of(job.model, job.batch_size)
+    fingerprint = _fingerprint(identity, asked, output, digest)
+    if output.resume and identity["model"] is None:
+        _log.warning(
+            "no earlier run of %s is continued: its class is not one of Demucs, and its weights "
+            "do not tell what it computes. Pass network_version to vouch for its code.",
+            job.model.spec.name,
+        )
     owner = digest[:16]
-    undo_unfinished(out_dir, owner)
+    recover(out_dir, owner)
 
     def finished() -> SeparationResult | None:
         if not output.resume:
             return None
         done = find_finished(out_dir, output.filename, **names, fingerprint=fingerprint)
-        if done is None:
+        if done is None or not _is_whole(done[0], done[1], path, recording, output):
             return None
         target, manifest = done
         return SeparationResult(target.stems, target.manifest, manifest, repeated=False)
@@ -138,16 +158,17 @@ def run_to_files(
         return done
     choose = partial(choose_target, out_dir, output.filename, **names, force=output.force)
     choose()
+    job.prepare(recording)
     with BlockStore(
         out_dir,
         job.sources,
         recording.channels,
-        expected_bytes=room,
         owner=owner,
         key=fingerprint,
         resume=output.resume,
+        expected_bytes=room,
+        most_samples=job.made_plans[0].samples,
     ) as store:
-        job.prepare(recording)
         if store.finished:
             seconds = store.finished / job.model.spec.sample_rate
             job.changes.append(f"An earlier run was continued, from {seconds:.0f} s on.")
@@ -160,33 +181,75 @@ def run_to_files(
         drafts = _encode(store, stems, job.samples, recording, gain, output)
         if audio_io.file_digest(path) != digest:
             raise AudioError(f"{str(path)!r} changed while it was read. Separate it again.", path)
-        # Once more, because another process may have written a result since the first time.
-        if done := finished():
-            return done
-        target = choose()
-        wall_seconds = time.perf_counter() - started
-        manifest = {
-            "schema": SCHEMA,
-            "contains": _CONTAINS,
-            "fingerprint": fingerprint,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "input": _describe_input(path, target, info, digest, job.samples),
-            "model": _describe_model(job),
-            "parameters": {**asdict(asked), **asdict(output), "batch_size": job.batch_size},
-            "device": {"name": str(job.model.device), "reason": job.model.device.reason},
-            "plan": [_describe_plan(each) for each in job.made_plans],
-            "changes": [*job.changes, *loud],
-            "stems": _describe_stems(store, target, drafts),
-            "cost": {
-                "wall_seconds": round(wall_seconds, 3),
-                "rtf": round(wall_seconds * info.sample_rate / job.samples, 4),
-                "peak_memory_bytes": peak_memory_bytes(),
-                "peak_device_bytes": peak_device_bytes(job.model.device.torch_device),
-            },
-            "versions": package_versions(),
-        }
-        store.publish(target, drafts, manifest)
+        with only_publisher(out_dir):
+            # Another process may have written a result since the first time.
+            if done := finished():
+                return done
+            target = choose()
+            wall_seconds = time.perf_counter() - started
+            manifest = {
+                "schema": SCHEMA,
+                "contains": _CONTAINS,
+                "fingerprint": fingerprint,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "input": _describe_input(path, target, info, digest, job.samples),
+                "model": _describe_model(job),
+                "parameters": {**asdict(asked), **asdict(output), "batch_size": job.batch_size},
+                "device": {
+                    "name": identity["device"],
+                    "reason": job.model.device.reason,
+                    "arithmetic": identity["arithmetic"],
+                },
+                "threads": identity["threads"],
+                "plan": [describe_plan(plan) for plan in job.made_plans],
+                "changes": [*job.changes, *loud],
+                "stems": _describe_stems(store, target, drafts),
+                "cost": {
+                    "wall_seconds": round(wall_seconds, 3),
+                    "rtf": round(wall_seconds * info.sample_rate / job.samples, 4),
+                    "peak_memory_bytes": peak_memory_bytes(),
+                    "peak_device_bytes": peak_device_bytes(job.model.device.torch_device),
+                },
+                "versions": identity["versions"],
+            }
+            store.publish(target, drafts, manifest)
     return SeparationResult(target.stems, target.manifest, manifest)
+
+
+def _is_whole(
+    target: Target,
+    manifest: Mapping[str, Any],
+    song: Path,
+    recording: Recording,
+    output: OutputSettings,
+) -> bool:
+    """Whether the stems of a finished run are audio of the recording's length, and those recorded.
+
+    The digests of their files are right, but all that is in a manifest may have been made up.
+    """
+    samples, _ = audio_io.read_length(song)
+    try:
+        for stem, path in target.stems.items():
+            info, (length, _) = audio_io.read_info(path), audio_io.read_length(path)
+            if (info.sample_rate, info.channels) != (recording.sample_rate, recording.channels):
+                return False
+            if abs(length - samples) > _CODEC_SAMPLES:
+                return False
+            # Float WAV holds the very samples.
+            recorded = manifest["stems"][stem]["samples_sha256"]
+            if output.holds_any_level and _samples_digest(path) != recorded:
+                return False
+    except AudioError:
+        return False
+    return True
+
+
+def _samples_digest(path: Path) -> str:
+    """Digest of the samples of a file, as `BlockStore.samples_sha256` takes it."""
+    digest = hashlib.sha256()
+    for block in audio_io.stream_file(path):
+        digest.update(np.ascontiguousarray(block.T, "<f4").data)
+    return digest.hexdigest()
 
 
 def _store(store: BlockStore, job: Job, recording: Recording) -> None:
@@ -207,18 +270,14 @@ def _write(store: BlockStore, stems: dict[str, AudioArray]) -> None:
 
 
 def _fingerprint(
-    job: Job, asked: SeparationSettings, output: OutputSettings, input_sha256: str
+    identity: dict[str, Any], asked: SeparationSettings, output: OutputSettings, input_sha256: str
 ) -> str:
     """Digest of all that decides what a run writes: equal ones need not be repeated."""
     how = {name: each for name, each in asdict(output).items() if name not in ("force", "resume")}
-    decisive = {
-        "input": input_sha256,
-        "model": job.model.sha256,
-        "parameters": {**asdict(asked), **how, "batch_size": job.batch_size},
-        "device": str(job.model.device),
-        "versions": package_versions(),
-    }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    # Of an unknown model, no two runs are the same.
+    known = {} if identity["model"] else {"run": secrets.token_hex(16)}
+    parameters = {**asdict(asked), **how}
+    return digest_of({**identity, **known, "input": input_sha256, "parameters": parameters})
 
 
 def _add_rest(store: BlockStore, recording: Recording, samples: int, stem: str) -> None:
@@ -242,27 +301,27 @@ def _encode(
     recording: Recording,
     gain: float,
     output: OutputSettings,
-) -> dict[str, Path]:
+) -> dict[str, str]:
     """Write the stems as whole files into the working folder, two at a time."""
-    drafts = {name: store.draft(f"{name}.{output.format}") for name in stems}
 
-    def write(name: str) -> None:
-        audio_io.write_file(
-            drafts[name],
-            store.blocks(name),
-            recording.sample_rate,
-            recording.channels,
-            format=output.format,
-            bits=output.bits,
-            gain=gain,
-            clamp=output.clamps,
-            samples=samples,
-        )
+    def write(stem: str) -> str:
+        with store.draft(stem, output.format) as (draft, file):
+            write_to(
+                file,
+                Path(f"{stem}.{output.format}"),
+                store.blocks(stem),
+                recording.sample_rate,
+                recording.channels,
+                format=output.format,
+                bits=output.bits,
+                gain=gain,
+                clamp=output.clamps,
+                samples=samples,
+            )
+        return draft
 
     with ThreadPoolExecutor(2, "stemlab-encoder") as encoders:
-        for _ in encoders.map(write, stems):
-            pass
-    return drafts
+        return dict(zip(stems, encoders.map(write, stems), strict=True))
 
 
 def _settle_gain(peak: float, output: OutputSettings) -> tuple[float, list[str]]:
@@ -304,31 +363,16 @@ def _describe_model(job: Job) -> dict[str, Any]:
 
 
 def _describe_stems(
-    store: BlockStore, target: Target, drafts: dict[str, Path]
+    store: BlockStore, target: Target, drafts: dict[str, str]
 ) -> dict[str, dict[str, Any]]:
     return {
-        name: {
-            "file": os.path.relpath(final, target.manifest.parent),
-            "sha256": audio_io.file_digest(drafts[name]),
-            "samples_sha256": store.samples_sha256(name),
-            "peak": store.stem_peak(name),
+        stem: {
+            "file": target.seen_from_manifest(stem),
+            "sha256": store.draft_sha256(draft),
+            "samples_sha256": store.samples_sha256(stem),
+            "peak": store.stem_peak(stem),
         }
-        for name, final in target.stems.items()
-    }
-
-
-def _describe_plan(plan: ChunkPlan) -> dict[str, Any]:
-    return {
-        "name": plan.name,
-        "samples": plan.samples,
-        "segment_samples": plan.segment_samples,
-        "hop_samples": plan.hop_samples,
-        "input_samples": plan.input_samples,
-        "network_samples": plan.network_samples,
-        "starts": list(plan.starts),
-        "calls": plan.calls,
-        "overlap_share": round(plan.overlap_share, 4),
-        "padding_share": round(plan.padding_share, 4),
+        for stem, draft in drafts.items()
     }
 
 

@@ -323,7 +323,7 @@ class Job:
     def _report(self, begin: int) -> Callable[[int, int], None]:
         begun = time.perf_counter()
         total = sum(each.calls for each in self.made_plans)
-        earlier = total - sum(each.calls_from(begin) for each in self.made_plans)
+        earlier = total - sum(each.calls_from(begin, self.batch_size) for each in self.made_plans)
         done = earlier
 
         def report(calls: int, finished: int) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stemlab._partial import ScratchFolder
 from stemlab._typing import StrPath
 from stemlab.audio import file_digest, stream_file
-from stemlab.errors import AudioError, ModelRefusedError, ParameterError
-from stemlab.runs import read_run
+from stemlab.errors import AudioError, ModelNotFoundError, ModelRefusedError, ParameterError
+from stemlab.files import ScratchFolder
+from stemlab.registry import is_folder
+from stemlab.results import read_run, stem_records
 from stemlab.separation.events import SegmentDone
 from stemlab.separation.separator import AudioStemSeparator
 from stemlab.separation.settings import OutputSettings, SeparationSettings
@@ -33,10 +34,14 @@ class ReplayReport:
     largest_difference : mapping of str to float or None
         Per stem, the largest difference from the stored file as a share of full scale; None
         where that file is gone or was changed since.
+    circumstances : tuple of str
+        What is known to decide how numbers are rounded and is not as it was in the recorded run:
+        device, threads, versions and so on.
     """
 
     equal: bool
     largest_difference: Mapping[str, float | None]
+    circumstances: tuple[str, ...]
 
 
 def replay(
@@ -62,7 +67,8 @@ def replay(
     Returns
     -------
     report : ReplayReport
-        Samples are compared before they are encoded, by their recorded digests.
+        Samples are compared before they are encoded, by their recorded digests. They are equal bit
+        for bit only where the same versions ran on the same kind of device, with as many threads.
 
     Raises
     ------
@@ -82,11 +88,7 @@ def replay(
         output = OutputSettings(**{name: parameters.pop(name) for name in names - {"resume"}})
         batch_size = parameters.pop("batch_size")
         SeparationSettings(**parameters)
-        recorded = {
-            name: (str(each["file"]), str(each["sha256"]), str(each["samples_sha256"]))
-            for name, each in run["stems"].items()
-        }
-        model, sha256 = run["model"], str(run["input"]["sha256"])
+        model, sha256 = run["model"], run["input"]["sha256"]
         song = folder / run["input"]["path"] if input_path is None else Path(input_path)
         separator = _same_model(model, device or run["device"]["name"], batch_size)
     except (KeyError, TypeError, AttributeError) as error:
@@ -94,8 +96,7 @@ def replay(
             f"{str(manifest_path)!r} is incomplete or was changed: {error}. Pass the run.json "
             "that `stemlab separate` wrote."
         ) from error
-    if not recorded:
-        raise ParameterError(f"{str(manifest_path)!r} names no stems to compare with.")
+    recorded = stem_records(run)
     if file_digest(song) != sha256:
         raise AudioError(
             f"{str(song)!r} is not the recording of that run: its SHA-256 differs from "
@@ -109,14 +110,43 @@ def replay(
         repeated = again.manifest["stems"]
         return ReplayReport(
             equal=all(
-                name in repeated and repeated[name]["samples_sha256"] == samples_sha256
-                for name, (_, _, samples_sha256) in recorded.items()
+                name in repeated and repeated[name]["samples_sha256"] == record.samples_sha256
+                for name, record in recorded.items()
             ),
             largest_difference={
-                name: _difference(folder / file, file_sha256, again.stems.get(name))
-                for name, (file, file_sha256, _) in recorded.items()
+                name: _difference(folder / record.file, record.sha256, again.stems.get(name))
+                for name, record in recorded.items()
             },
+            circumstances=tuple(_circumstances(run, again.manifest)),
         )
+
+
+def _circumstances(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Say what decides the samples and has changed; names and order are those of this version."""
+    before, after = _deciding(then), _deciding(now)
+    for name, value in after.items():
+        if name not in before:
+            yield f"{name}: not recorded, now {value}"
+        elif before[name] != value:
+            # A manifest may hold anything.
+            yield f"{name}: {before[name]!r:.80} in the recorded run, now {value!r}"
+
+
+def _deciding(run: Mapping[str, Any]) -> dict[str, Any]:
+    tables: dict[str, Any] = {
+        name: run.get(name) if isinstance(run.get(name), dict) else {}
+        for name in ("device", "model", "versions")
+    }
+    device, model = tables["device"], tables["model"]
+    found = {
+        "device": device.get("name"),
+        "arithmetic": device.get("arithmetic"),
+        "threads": run.get("threads"),
+        "weights": model.get("weights_sha256"),
+        "forward": model.get("forward"),
+        **tables["versions"],
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _same_model(model: dict[str, Any], device: str, batch_size: int) -> AudioStemSeparator:
@@ -125,7 +155,15 @@ def _same_model(model: dict[str, Any], device: str, batch_size: int) -> AudioSte
             f"the run was made with a ready network ({model['name']}), which a manifest cannot "
             "name. Repeat it from Python with the same network."
         )
-    separator = AudioStemSeparator(model["request"], device=device, batch_size=batch_size)
+    try:
+        separator = AudioStemSeparator(model["request"], device=device, batch_size=batch_size)
+    except ModelNotFoundError as error:
+        if not is_folder(model["request"]) or os.path.isabs(model["request"]):
+            raise
+        raise ModelNotFoundError(
+            f"the run was made with the model folder {model['request']!r}, which is not in the "
+            "current folder. Change to the folder in which the run was started, and try again."
+        ) from error
     if separator.model_sha256 != model["sha256"]:
         raise ModelRefusedError(
             f"model {model['name']!r} is not the one of that run: its digest is "

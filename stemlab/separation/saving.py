@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from stemlab._partial import undo_unfinished
 from stemlab._typing import StrPath
-from stemlab.audio import file_digest, read_info
 from stemlab.errors import AudioError
-from stemlab.runs import BlockStore, choose_target
+from stemlab.results import BlockStore, choose_target, only_publisher, recover
 from stemlab.separation._files import relative_path
 from stemlab.separation.events import SeparationResult
 
@@ -43,15 +42,13 @@ def save_result(
         If there is a result already, or it cannot be written. Nothing is left half-written.
     """
     manifest, folder = result.manifest, result.manifest_path.parent
-    for name, path in result.stems.items():
-        if file_digest(path) != manifest["stems"][name]["sha256"]:
-            raise AudioError(f"{str(path)!r} is not what the run wrote. Separate again.", path)
     out_dir, digest = Path(out_dir), manifest["input"]["sha256"]
     owner = f"{digest[:16]}-saved"  # Not the folder of an unfinished separation.
-    undo_unfinished(out_dir, owner)
+    recover(out_dir, owner)
     song = Path(os.path.normpath(folder.resolve() / manifest["input"]["path"]))
     parameters = manifest["parameters"]
-    target = choose_target(
+    choose = partial(
+        choose_target,
         out_dir,
         parameters["filename"],
         song=song,
@@ -61,18 +58,26 @@ def save_result(
         input_sha256=digest,
         force=force,
     )
-    size = sum(each.stat().st_size for each in result.stems.values())
-    channels = read_info(next(iter(result.stems.values()))).channels
-    with BlockStore(out_dir, (), channels, expected_bytes=size, owner=owner) as store:
-        drafts = {name: store.draft_copy(path) for name, path in result.stems.items()}
-        place = target.manifest.parent
-        saved = {
-            **manifest,
-            "input": {**manifest["input"], "path": relative_path(song, place)},
-            "stems": {
-                name: {**manifest["stems"][name], "file": os.path.relpath(final, place)}
-                for name, final in target.stems.items()
-            },
-        }
-        store.publish(target, drafts, saved)
+    choose()
+    size = sum(path.stat().st_size for path in result.stems.values() if path.exists())
+    with BlockStore(out_dir, (), 0, owner=owner, expected_bytes=size) as store:
+        drafts = {stem: store.draft_copy(stem, path) for stem, path in result.stems.items()}
+        for stem, draft in drafts.items():
+            if store.draft_sha256(draft) != manifest["stems"][stem]["sha256"]:
+                path = result.stems[stem]
+                raise AudioError(f"{str(path)!r} is not what the run wrote. Separate again.", path)
+        with only_publisher(out_dir):
+            target = choose()
+            saved = {
+                **manifest,
+                "input": {
+                    **manifest["input"],
+                    "path": relative_path(song, target.manifest.parent),
+                },
+                "stems": {
+                    stem: {**manifest["stems"][stem], "file": target.seen_from_manifest(stem)}
+                    for stem in drafts
+                },
+            }
+            store.publish(target, drafts, saved)
     return replace(result, stems=target.stems, manifest_path=target.manifest, manifest=saved)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from stemlab._models.spec import ModelSpec
 from stemlab._typing import AudioArray, StrPath
 from stemlab.chunking import ChunkPlan
 from stemlab.separation._files import job_settings, run_to_files
+from stemlab.separation._identity import identity_of
 from stemlab.separation._job import Job, Progress, recording_of_array, recording_of_file
 from stemlab.separation.events import SeparationResult, StemBlock
 from stemlab.separation.settings import OutputSettings, SeparationSettings, check_count
@@ -36,6 +38,10 @@ class AudioStemSeparator:
     batch_size : int, in [1, 64], default 1
         Segments in one call of the network. More than one is slower on a CPU. Halved, and
         recorded, where the device's memory runs out.
+    network_version : str, optional
+        Vouches for the code of a ready network that is not of one of Demucs' own classes: results
+        of an earlier run are taken over (``resume=True``) only if this, its weights and its
+        settings are the same. Without it, nothing of such a network is taken over.
 
     Raises
     ------
@@ -71,9 +77,10 @@ class AudioStemSeparator:
         *,
         device: str = "auto",
         batch_size: int = 1,
+        network_version: str | None = None,
     ) -> None:
         self._batch_size = check_count("batch_size", batch_size, 1, 64)
-        self._model = Model(model, resolve_device(device))
+        self._model = Model(model, resolve_device(device), network_version)
 
     def __repr__(self) -> str:
         return f"AudioStemSeparator({self.name!r}, device={self.device!r})"
@@ -90,11 +97,19 @@ class AudioStemSeparator:
 
     @property
     def request(self) -> str | None:
-        """What asks for the same model again: a registered name or the path of a folder.
+        """What the model was asked for, as it was typed: a registered name or a folder.
 
         None for a ready network.
         """
         return self._model.request
+
+    @property
+    def resolved_request(self) -> str | None:
+        """What asks for the same model from any folder; a relative path is made absolute.
+
+        None for a ready network.
+        """
+        return self._model.resolved_request
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -108,8 +123,16 @@ class AudioStemSeparator:
 
     @property
     def model_sha256(self) -> str:
-        """Digest that stands for the weights in a run manifest."""
+        """Digest that stands for the model in a run manifest."""
         return self._model.sha256
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the samples besides the recording and the settings; part of every key.
+
+        ``model`` is None for a ready network whose code is unknown, without `network_version`.
+        """
+        return identity_of(self._model, self._batch_size)
 
     @property
     def batch_size(self) -> int:

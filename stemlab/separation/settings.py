@@ -10,7 +10,7 @@ import numpy as np
 from stemlab.audio import check_output_format
 from stemlab.chunking import check_overlap, check_segment_seconds
 from stemlab.errors import ParameterError
-from stemlab.runs import check_filename
+from stemlab.results import check_filename
 
 __all__ = ["OutputSettings", "SeparationSettings", "check_count"]
 

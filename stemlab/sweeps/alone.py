@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from stemlab.errors import StemlabError
-from stemlab.runs import peak_memory_bytes
+from stemlab.results import peak_memory_bytes
 from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
 from stemlab.sweeps.measuring import warm_up
 from stemlab.sweeps.models import ModelSource, make_separator
@@ -29,7 +29,11 @@ __all__: list[str] = []
 def _obey(order: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(order["threads"])
     settings = SeparationSettings(**order["settings"])
-    separator = make_separator(ModelSource(**order["source"]), "cpu", order["batch_size"])
+    source = ModelSource(**order["source"])
+    if source.factory is not None:
+        # At the end: nothing there can stand in for an installed module.
+        sys.path += order["factory_path"]
+    separator = make_separator(source, "cpu", order["batch_size"])
     folder = Path(order["folder"])
     warm_up(separator, settings)
     walls: list[float] = []

@@ -23,7 +23,7 @@ def grade(
     plans: Sequence[ChunkPlan],
     *,
     long_run: Mapping[str, AudioArray],
-    complete: bool,
+    offered: Sequence[str],
     bsseval: bool,
 ) -> dict[str, Any]:
     """Measure the stems of one setting.
@@ -36,8 +36,8 @@ def grade(
         How they were made.
     long_run : mapping of str to ndarray, each shape (channels, samples), float32
         Stems of the same model with long context; empty where there was no such run.
-    complete : bool
-        Whether these are all sources of the model.
+    offered : sequence of str
+        All that the model makes.
     bsseval : bool
 
     Returns
@@ -47,7 +47,12 @@ def grade(
     """
     edges = _boundaries(plans, audio.sample_rate)
     references = {name: audio.references[name] for name in stems if name in audio.references}
-    bss = bss_eval(references, stems, audio.sample_rate) if bsseval and references else {}
+    # Interference is what comes from the other true sources, of which none may be missing.
+    known = all(name in audio.references for name in offered)
+    others = {name: audio.references[name] for name in offered if known and name not in stems}
+    bss = {}
+    if bsseval and references:
+        bss = bss_eval(references, stems, audio.sample_rate, others=others if known else None)
     sources: dict[str, dict[str, Any]] = {}
     for name, stem in stems.items():
         true, long = references.get(name), long_run.get(name)
@@ -70,7 +75,9 @@ def grade(
     return {
         "sources": sources,
         "seams": len(edges),
-        "consistency_db": consistency(audio.mixture, stems.values()) if complete else _NAN,
+        "consistency_db": (
+            consistency(audio.mixture, stems.values()) if len(stems) == len(offered) else _NAN
+        ),
     }
 
 

@@ -22,10 +22,11 @@ import torch
 
 from stemlab import audio as audio_io
 from stemlab import errors
+from stemlab._isolation import child
 from stemlab._models.devices import peak_device_bytes, reset_peak
-from stemlab._partial import ScratchFolder
 from stemlab._typing import AudioArray
 from stemlab.errors import OutOfMemoryError, SeparationError, StemlabError
+from stemlab.files import ScratchFolder
 from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
 from stemlab.sweeps.grading import grade
 from stemlab.sweeps.models import ModelSource, make_separator
@@ -270,7 +271,7 @@ def measure(
         run.stems,
         separator.plan(samples, settings),
         long_run=material.long_run,
-        complete=len(run.stems) == len(separator.sources),
+        offered=separator.sources,
         bsseval=task.measures.bsseval,
     )
     figures["wall_seconds"] = run.wall_seconds
@@ -389,6 +390,8 @@ def _run_alone(task: Task, audio: SweepAudio, progress: Progress | None) -> _Run
             "repeats": task.measures.repeats,
             "threads": torch.get_num_threads(),
             "folder": str(folder),
+            # A factory of the caller's may lie in the current folder.
+            "factory_path": [os.path.abspath(entry) for entry in sys.path],
         }
         report = _talk(order, progress)
         shape = (audio.mixture.shape[1], audio.mixture.shape[0])
@@ -402,16 +405,13 @@ def _run_alone(task: Task, audio: SweepAudio, progress: Progress | None) -> _Run
 def _talk(order: dict[str, Any], progress: Progress | None) -> dict[str, Any]:
     """Start the process, pass its events on and wait for its report."""
     report: dict[str, Any] = {}
-    # It finds what this process finds, a factory of the caller's too.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints,
         subprocess.Popen(
-            [sys.executable, "-m", "stemlab.sweeps.alone"],
+            **child("-m", "stemlab.sweeps.alone", path=sys.path),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
-            env=environment,
             text=True,
             encoding="utf-8",
         ) as process,

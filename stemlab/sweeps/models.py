@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from stemlab._models.loading import known_code_digest
 from stemlab._typing import StrPath
 from stemlab.errors import ModelRefusedError, ParameterError
 from stemlab.registry import find_model
@@ -39,7 +38,7 @@ class ModelSource:
     sha256 : str, 64 hex digits
         Digest that a process which makes it again must find.
     identity : str or None
-        What its results are stored under; None if nothing tells what it computes.
+        `AudioStemSeparator.identity` of the model: None if nothing tells what it computes.
     stems : tuple of str
         What it separates.
     pads_by_default : bool
@@ -137,15 +136,14 @@ def _source(name: str, model: SweepModel, version: str | None) -> ModelSource:
                 f"the function for model={name!r} gave a {type(model).__name__}, not a network."
             )
     # Describing a model takes no device.
-    separator = AudioStemSeparator(model, device="cpu")
+    separator = AudioStemSeparator(model, device="cpu", network_version=version)
     name = name or separator.name
+    identity: str | None = separator.identity["model"]
     sha256, stems = separator.model_sha256, separator.sources
     if not isinstance(model, nn.Module):
         pads = find_model(model).segment_policy != "free"
-        return ModelSource(name, separator.request, None, None, sha256, sha256, stems, pads)
-    identity = known_code_digest(model)
-    if identity is None and version is not None:
-        identity = f"{sha256} {name} {version}"
+        request = separator.resolved_request
+        return ModelSource(name, request, None, None, sha256, identity, stems, pads)
     return ModelSource(name, None, factory, model, sha256, identity, stems, pads_by_default=True)
 
 

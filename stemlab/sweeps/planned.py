@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy.typing as npt
 import pandas as pd
-import torch
 
+from stemlab._models.identity import digest_of
 from stemlab._typing import AudioArray, StrPath
-from stemlab.audio import read_file, resampled_length
+from stemlab.audio import resampled_length
 from stemlab.chunking import ChunkPlan
 from stemlab.cost import CostEstimate, CostModel, calibrate, call_seconds, duration
 from stemlab.errors import ParameterError
 from stemlab.metrics.bsseval import museval_metrics
-from stemlab.runs import package_versions
+from stemlab.registry import is_folder
 from stemlab.separation import AudioStemSeparator, SeparationSettings
+from stemlab.sweeps._records import RecordFacts, checked_record, plain_record
 from stemlab.sweeps.measuring import Material, Task
 from stemlab.sweeps.models import ModelSource, SweepModel, model_sources
 from stemlab.sweeps.recordings import References, SweepAudio, load_audio, load_references
@@ -44,11 +45,10 @@ from stemlab.sweeps.settings import (
     SweepGrid,
     SweepSetting,
     computation_of,
-    digest_of,
     long_context_settings,
     settings_of,
 )
-from stemlab.sweeps.store import SweepStore
+from stemlab.sweeps.store import StemsFormat, SweepStore
 from stemlab.sweeps.table import make_table
 
 __all__ = ["Sweep", "SweepEstimate", "plan_sweep", "sweep"]
@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 # A process that imports PyTorch, loads a model and warms it up, where each setting has its own.
 _PROCESS_SECONDS = 6.0
 # Changes with what a record holds, or how its figures are defined.
-_RECORD = 1
+_RECORD = 2
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,6 @@ class Sweep:
         self._audio = audio
         self._executor = executor
         self._sources = {each.name: each for each in sources}
-        # Of a network whose code nobody vouches for, nothing may be found again.
-        self._identities = {each.name: each.identity or str(uuid.uuid4()) for each in sources}
         for each in sources if store is not None else ():
             if each.identity is None:
                 _log.warning(
@@ -164,9 +162,16 @@ class Sweep:
         self._measures = measures
         self._batch_size = batch_size
         self._store = store
-        self._versions = package_versions()
         self._separators = {
             name: _separator(each, device, batch_size) for name, each in self._sources.items()
+        }
+        # Of a network whose code nobody vouches for, nothing may be found again.
+        self._identities = {
+            each.name: {
+                **self._separators[each.name].identity,
+                "model": each.identity or str(uuid.uuid4()),
+            }
+            for each in sources
         }
         self._long_settings = {
             name: long_context_settings(grid, each, stems)
@@ -245,7 +250,9 @@ class Sweep:
             If it is not one of `settings`.
         """
         job = self._row(setting).job
-        return {} if job is None or self._store is None else self._store.kept(job.key)
+        if job is None or self._store is None:
+            return {}
+        return self._store.kept(job.key, self._format(job.task.source.name, job.task.settings))
 
     def estimate(self) -> SweepEstimate:
         """Estimate what is left to do; calibrates each model, which takes seconds.
@@ -329,8 +336,8 @@ class Sweep:
         -------
         results : DataFrame
             One row per setting and source, with the columns of `stemlab.sweeps.COLUMNS`;
-            ``attrs["manifest"]`` says how it was made. Settings that were not measured yet are
-            left out.
+            ``attrs["manifest"]`` says how it was made, ``attrs["folders"]`` where the models lie
+            that are folders. Settings that were not measured yet are left out.
         """
         rows = []
         for each in self._rows:
@@ -339,7 +346,14 @@ class Sweep:
             if record is not None or error:
                 plan = _describe(each.plans, each.computation) if each.job else {}
                 rows.append((asdict(each.setting), plan, record, error))
-        return make_table(rows, self._manifest())
+        results = make_table(rows, self._manifest())
+        # Not part of the manifest, which names no folders.
+        results.attrs["folders"] = {
+            name: source.request
+            for name, source in self._sources.items()
+            if source.request is not None and is_folder(source.request)
+        }
+        return results
 
     # ------------------------------------------------------------ the plan
 
@@ -390,38 +404,35 @@ class Sweep:
     ) -> dict[str, Any]:
         """All that the figures of a computation depend on."""
         return {
+            **self._identities[source.name],
             "record": _RECORD,
             "audio": self._audio.facts,
-            "model": self._identities[source.name],
             "computation": computation,
             "sources": settings.sources,
             "long_run": self._long_key(source.name) if self._measures.agreement else None,
             # Keeping stems changes no figure.
             "measures": asdict(replace(self._measures, keep_audio=False)),
-            "device": self._separators[source.name].device,
-            "batch_size": self._batch_size,
-            "threads": torch.get_num_threads(),
             "machine": [platform.node(), platform.machine(), os.cpu_count()],
             # Its times are those of other machines, or of a busy one.
             "executor": "" if self._executor is None else type(self._executor).__name__,
-            "versions": self._versions,
         }
 
     def _long_key(self, name: str) -> str:
         settings = self._long_settings[name]
         return digest_of(
             {
-                "long run of": self._identities[name],
+                **self._identities[name],
+                "long_run": True,
                 "computation": computation_of(self._plan(name, settings)),
                 "sources": settings.sources,
                 "audio": self._audio.facts,
-                "versions": self._versions,
             }
         )
 
     def _manifest(self) -> dict[str, Any]:
         audio = self._audio
         long_runs = self._long_settings if self._measures.agreement else {}
+        identity = next(iter(self._identities.values()))
         return {
             "made_by": "stemlab sweep",
             "contains": "Settings, figures and versions, the kind of the machine, the file name of "
@@ -433,14 +444,23 @@ class Sweep:
             "recording_seconds": round(audio.total / audio.sample_rate, 6),
             **audio.facts,
             "models": {name: each.sha256 for name, each in self._sources.items()},
+            "requests": {
+                name: None if each.request is None or is_folder(each.request) else each.request
+                for name, each in self._sources.items()
+            },
+            "mixed_segments": {
+                name: each.spec.segment_seconds
+                for name, each in self._separators.items()
+                if each.spec.segments_differ
+            },
             "grid": asdict(self._grid),
             "measures": asdict(self._measures),
             "long_run": {name: asdict(each) for name, each in long_runs.items()},
             "device": self.device,
             "batch_size": self._batch_size,
-            "threads": torch.get_num_threads(),
+            "threads": identity["threads"],
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-            "versions": self._versions,
+            "versions": identity["versions"],
         }
 
     # ------------------------------------------------------------ what was done, and doing it
@@ -452,26 +472,58 @@ class Sweep:
     def _find_stored(self) -> None:
         for job in self._jobs if self._store is not None else ():
             assert self._store is not None
-            record = self._store.find(job.key)
-            silent = self._measures.keep_audio and not self._store.kept(job.key)
-            if record is not None and not silent:
+            fields = self._store.find(job.key)
+            if fields is None:
+                continue
+            name, settings = job.task.source.name, job.task.settings
+            try:
+                record = checked_record(fields, self._facts(name, settings))
+            except ValueError as error:
+                _log.warning("%s is measured again: its record is damaged: %s", job.shown, error)
+                continue
+            keeps = self._measures.keep_audio
+            if not keeps or self._store.kept(job.key, self._format(name, settings)):
                 self._records[job.key] = record
+
+    def _stems(self, name: str, settings: SeparationSettings) -> tuple[str, ...]:
+        return settings.pick_sources(self._separators[name].sources)
+
+    def _facts(self, name: str, settings: SeparationSettings) -> RecordFacts:
+        """What a record of a setting must say."""
+        return RecordFacts(
+            self._stems(name, settings),
+            frozenset(self._audio.references),
+            self._measures,
+            self._audio.seconds,
+            self.device,
+        )
+
+    def _format(self, name: str, settings: SeparationSettings) -> StemsFormat:
+        """What kept stems of a setting must be."""
+        channels, samples = self._audio.mixture.shape
+        return StemsFormat(self._stems(name, settings), self._audio.sample_rate, channels, samples)
 
     def _finish(self, done: Done) -> None:
         job, outcome = done.job, done.outcome
         if outcome is None or outcome.figures is None:
             self._errors[job.key] = done.error
             return
-        record = {
-            **outcome.figures,
-            "seconds": self._audio.seconds,
-            "timed_alone": done.alone,
-            "device": job.task.device,
-            "settings": asdict(job.task.settings),
-            "model": job.task.source.name,
-            "created": _now(),
-        }
-        self._records[job.key] = record
+        facts = self._facts(job.task.source.name, job.task.settings)
+        record = plain_record(
+            {
+                **outcome.figures,
+                **facts.stated,
+                "settings": asdict(job.task.settings),
+                "timed_alone": done.alone,
+                "model": job.task.source.name,
+                "created": _now(),
+            }
+        )
+        try:
+            self._records[job.key] = checked_record(record, facts)
+        except ValueError as error:
+            self._errors[job.key] = f"the figures cannot be right: {error}"
+            return
         if self._store is not None:
             if outcome.stems:
                 self._store.keep(job.key, outcome.stems, self._audio.sample_rate)
@@ -483,8 +535,7 @@ class Sweep:
         if not self._measures.agreement:
             return Material(digest_of(self._audio.facts), self._audio)
         key = self._long_key(name)
-        kept = self._kept_long_run(name)
-        stems = {each: read_file(path)[0] for each, path in kept.items()}
+        stems = self._kept_long_run(name)
         if not stems:
             stems = run(self._long_settings[name])
             if self._store is not None and self._sources[name].identity is not None:
@@ -497,8 +548,11 @@ class Sweep:
             return 0
         return _weight(self._plan(name, self._long_settings[name]))
 
-    def _kept_long_run(self, name: str) -> dict[str, Path]:
-        return {} if self._store is None else self._store.kept(self._long_key(name))
+    def _kept_long_run(self, name: str) -> dict[str, AudioArray]:
+        if self._store is None:
+            return {}
+        expected = self._format(name, self._long_settings[name])
+        return self._store.kept_samples(self._long_key(name), expected)
 
 
 def _separator(source: ModelSource, device: str, batch_size: int) -> AudioStemSeparator:

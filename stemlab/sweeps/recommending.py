@@ -6,11 +6,13 @@ import math
 import re
 import shlex
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from stemlab.errors import ParameterError
+from stemlab.errors import ModelError, ParameterError
+from stemlab.registry import find_model, is_folder
 from stemlab.sweeps.settings import SweepSetting
 from stemlab.sweeps.table import SETTING_COLUMNS
 
@@ -35,8 +37,9 @@ class Recommendation:
     setting : SweepSetting
     reason : str
         In a sentence or three.
-    command : str
-        That separates with it, at the shell; SONG stands for the recording.
+    command : str or None
+        That separates with it, at the shell; SONG stands for the recording. None if no command can
+        name the model: a network in memory, or, in a table from a file, a folder.
     front : tuple of SweepSetting
         The Pareto-optimal settings, the fastest first: each of the others is beaten by one of
         these in time, memory and quality, or equalled in all and beaten in one.
@@ -44,7 +47,7 @@ class Recommendation:
 
     setting: SweepSetting
     reason: str
-    command: str
+    command: str | None
     front: tuple[SweepSetting, ...]
 
 
@@ -140,7 +143,9 @@ def recommend(
         )
     if not all(each.timed_alone for each in settings):
         reason += " Times were taken beside other settings: they compare only roughly."
-    return Recommendation(chosen.setting, reason, _command(chosen.setting), tuple(_front(settings)))
+    return Recommendation(
+        chosen.setting, reason, _command(chosen.setting, results), tuple(_front(settings))
+    )
 
 
 def pareto_front(results: pd.DataFrame) -> list[SweepSetting]:
@@ -355,11 +360,46 @@ def _reason(chosen: _Graded, best: _Graded, slowest: _Graded, within: str) -> st
     return reason
 
 
-def _command(setting: SweepSetting) -> str:
+def _command(setting: SweepSetting, results: pd.DataFrame) -> str | None:
+    model = _request(setting.model, results)
+    if model is None:
+        return None
     parts = ["stemlab", "separate", "SONG"]
-    if setting.model != "stemlab-mini":
-        parts += ["--model", setting.model]
-    parts += ["--segment", f"{setting.segment_seconds:g}", "--overlap", f"{setting.overlap:g}"]
+    if model != "stemlab-mini":
+        # Behind a "=", what begins with a hyphen is not taken for an option.
+        parts += [f"--model={model}"] if model.startswith("-") else ["--model", model]
+    if setting.segment_seconds != _manifest(results, "mixed_segments").get(setting.model):
+        parts += ["--segment", _exact(setting.segment_seconds)]
+    parts += ["--overlap", _exact(setting.overlap)]
     parts += ["--shifts", str(setting.shifts)] if setting.shifts else []
     parts += [] if setting.padded else ["--no-pad"]
     return shlex.join(parts)
+
+
+def _exact(value: float) -> str:
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
+
+
+def _manifest(results: pd.DataFrame, name: str) -> dict[str, Any]:
+    """A table of the manifest, which may come from a file that anybody wrote."""
+    manifest = results.attrs.get("manifest")
+    found = manifest.get(name) if isinstance(manifest, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _request(name: str, results: pd.DataFrame) -> str | None:
+    """What asks for a model of the table at the command line."""
+    folders: dict[str, str] = results.attrs.get("folders", {})
+    if name in folders:
+        return folders[name]
+    requests, digests = _manifest(results, "requests"), _manifest(results, "models")
+    request = requests.get(name, name) if digests else name
+    if not isinstance(request, str) or (digests and is_folder(request)):
+        return None
+    if name in requests or not digests:
+        return request
+    try:  # Version 0.1 wrote only names and digests.
+        return request if find_model(request).sha256 == digests.get(name) else None
+    except (ModelError, ParameterError):
+        return None

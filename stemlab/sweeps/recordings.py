@@ -21,7 +21,7 @@ from stemlab.audio.arrays import check_rate
 from stemlab.audio.reading import check_length
 from stemlab.errors import AudioError, ParameterError
 
-__all__ = ["References", "SweepAudio", "load_audio", "load_references"]
+__all__ = ["References", "SweepAudio", "load_audio", "load_references", "samples_digest"]
 
 References = StrPath | Mapping[str, StrPath | npt.ArrayLike]
 
@@ -61,8 +61,10 @@ class SweepAudio:
         """Digests of the samples, and the rate."""
         return {
             "sample_rate": self.sample_rate,
-            "mixture_sha256": _digest(self.mixture),
-            "references_sha256": {name: _digest(each) for name, each in self.references.items()},
+            "mixture_sha256": samples_digest(self.mixture),
+            "references_sha256": {
+                name: samples_digest(each) for name, each in self.references.items()
+            },
         }
 
 
@@ -255,7 +257,17 @@ def _excerpt(
     return start, min(start + length, total)
 
 
-def _digest(audio: AudioArray) -> str:
+def samples_digest(audio: AudioArray) -> str:
+    """Digest the shape and the samples of a recording.
+
+    Parameters
+    ----------
+    audio : ndarray, shape (channels, samples), float32
+
+    Returns
+    -------
+    digest : str, 64 hex digits
+    """
     digest = hashlib.sha256(f"{audio.shape}\n".encode())
     digest.update(np.ascontiguousarray(audio, "<f4").tobytes())
     return digest.hexdigest()

@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stemlab._partial import ScratchFolder
 from stemlab.errors import ParameterError, StemlabError
+from stemlab.files import ScratchFolder
 from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
 from stemlab.sweeps.measuring import (
     Material,

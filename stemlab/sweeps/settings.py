@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from stemlab._models.identity import digest_of
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import ParameterError
 from stemlab.separation import AudioStemSeparator, SeparationSettings
@@ -187,8 +186,6 @@ def settings_of(
     """
     spec = separator.spec
     own = spec.segment_seconds
-    # A bag whose members differ in their own segments gets these by being asked for none.
-    differ = any(float(each.segment_seconds) != own for each in spec.members)
     found = {}
     for segment, overlap, shifts, padded in itertools.product(
         (own, own / 2, own / 4) if grid.segments is None else grid.segments,
@@ -199,7 +196,9 @@ def settings_of(
         pads = spec.pads and padded
         setting = SweepSetting(model, float(segment), float(overlap), int(shifts), pads)
         found[setting] = SeparationSettings(
-            segment_seconds=None if differ and segment == own else setting.segment_seconds,
+            segment_seconds=None
+            if spec.segments_differ and segment == own
+            else setting.segment_seconds,
             overlap=setting.overlap,
             shifts=setting.shifts,
             seed=grid.seed,
@@ -252,21 +251,6 @@ def computation_of(plans: Sequence[ChunkPlan]) -> str:
     digest : str, 64 hex digits
     """
     return digest_of([_computation(each) for each in plans])
-
-
-def digest_of(facts: Any) -> str:
-    """Digest of plain facts.
-
-    Parameters
-    ----------
-    facts : object
-        What JSON can hold.
-
-    Returns
-    -------
-    digest : str, 64 hex digits
-    """
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _computation(plan: ChunkPlan) -> dict[str, Any]:

@@ -1,35 +1,51 @@
 """What sweeps have measured, kept so that no setting is measured twice.
 
 A record is a file named by the digest of all that its figures depend on; it appears whole or not
-at all and is never changed, so processes need not know of each other and a killed one leaves
-nothing behind. Stems that are kept for listening have a bounded place of their own.
+at all and is never changed, so processes need not know of each other. Stems that are kept for
+listening have a bounded place of their own, with the digests of their samples beside them.
+
+The folder may have been made by anybody: links in it are not followed, what is found in it is
+checked before it is used, and only files that are named like those of a store and belong to this
+user are replaced or removed.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stemlab._disk import cache_dir, write_atomically
-from stemlab._partial import PartialFolder
 from stemlab._typing import AudioArray, StrPath
-from stemlab.audio import write_file
-from stemlab.errors import OutputError
+from stemlab.audio import read_file
+from stemlab.audio.writing import write_to
+from stemlab.errors import AudioError, OutputError
+from stemlab.files import Folder, WorkFolder, abandoned_folders, cache_dir, parse_json
+from stemlab.sweeps.recordings import samples_digest
 
-__all__ = ["AUDIO_LIMIT_BYTES", "StoreUsage", "SweepStore"]
+__all__ = ["AUDIO_LIMIT_BYTES", "StemsFormat", "StoreUsage", "SweepStore"]
 
 _log = logging.getLogger(__name__)
 
 # About 45 settings of 30 s in four stereo stems.
 AUDIO_LIMIT_BYTES = 2_000_000_000
 _ADVICE = ", or set STEMLAB_CACHE to another one"
+_OWNER = "sweep"
+_PREFIX_NAME = re.compile(r"[0-9a-f]{2}")
+_RECORD_NAME = re.compile(r"[0-9a-f]{64}\.json")
+_KEPT_NAME = re.compile(r"[0-9a-f]{64}")
+_STEM_NAME = re.compile(r"[^/\\]+\.wav")
+_DIGESTS_NAME = "stems.json"
+_IsNamed = Callable[[str, str], bool]
+_MOST_RECORD_BYTES = 1_000_000
+_MOST_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,23 @@ class StoreUsage:
     kept_limit_bytes: int
 
 
+@dataclass(frozen=True)
+class StemsFormat:
+    """What kept stems must be to be used: their names, rate, channels and length.
+
+    Parameters
+    ----------
+    names : tuple of str
+    sample_rate : int, in Hz
+    channels, samples : int
+    """
+
+    names: tuple[str, ...]
+    sample_rate: int
+    channels: int
+    samples: int
+
+
 class SweepStore:
     """The results of sweeps, by key.
 
@@ -71,7 +104,10 @@ class SweepStore:
     def __init__(
         self, folder: StrPath | None = None, *, audio_limit_bytes: int = AUDIO_LIMIT_BYTES
     ) -> None:
-        self.folder = cache_dir() / "sweeps" if folder is None else Path(folder)
+        # The folder that the user named may be a link; those below it may not.
+        self._named = cache_dir() if folder is None else Path(folder)
+        self._below = ("sweeps",) if folder is None else ()
+        self.folder = self._named.joinpath(*self._below)
         self._limit = audio_limit_bytes
 
     def check_writable(self) -> None:
@@ -82,8 +118,10 @@ class SweepStore:
         OutputError
             If a file cannot be written there.
         """
-        with self._drafts() as drafts:
-            write_atomically(drafts / "writable", b"", advice=_ADVICE, sync=False)
+        with self._writing() as (root, drafts):
+            drafts.write("writable.json", b"{}")
+            for name in ("results", "audio"):
+                _own_subfolder(root, name).close()
 
     def find(self, key: str) -> dict[str, Any] | None:
         """Look up a result.
@@ -95,13 +133,14 @@ class SweepStore:
         Returns
         -------
         record : dict, or None
-            None where there is none, or it cannot be read.
+            None where there is none, or it cannot be read. What it holds is not checked.
         """
         try:
-            record = json.loads(self._record(key).read_bytes())
-        except (OSError, ValueError, RecursionError):
+            with self._open("results", key[:2]) as folder:
+                record = parse_json(folder.read(f"{key}.json", _MOST_RECORD_BYTES))
+        except (OSError, ValueError):
             return None
-        return record if isinstance(record, dict) and record.get("key") == key else None
+        return record if record.pop("key", None) == key else None
 
     def add(self, key: str, record: Mapping[str, Any]) -> None:
         """Store a result.
@@ -110,16 +149,21 @@ class SweepStore:
         ----------
         key : str, 64 hex digits
         record : mapping
-            What JSON can hold; gets ``key``.
+            What standard JSON can hold; gets ``key``.
 
         Raises
         ------
         OutputError
             If it cannot be written.
         """
-        content = json.dumps({**record, "key": key}, indent=1, allow_nan=True)
-        with self._drafts() as drafts:
-            write_atomically(self._record(key), content.encode(), drafts=drafts, advice=_ADVICE)
+        content = json.dumps({**record, "key": key}, indent=1, allow_nan=False).encode()
+        with (
+            self._writing() as (root, drafts),
+            _skipping_taken("figures"),
+            _own_subfolder(root, "results") as results,
+            _own_subfolder(results, key[:2]) as folder,
+        ):
+            _put(drafts, folder, f"{key}.json", content)
 
     def keep(self, key: str, stems: Mapping[str, AudioArray], sample_rate: int) -> bool:
         """Keep stems for listening, in place of the ones used longest ago where room is short.
@@ -128,55 +172,86 @@ class SweepStore:
         ----------
         key : str, 64 hex digits
         stems : mapping of str to ndarray, each shape (channels, samples), float32
+            Replace those that were kept before.
         sample_rate : int, in Hz
 
         Returns
         -------
         kept : bool
-            False if they alone take more than the limit.
+            False if they alone take more than the limit, or their place is taken.
 
         Raises
         ------
         OutputError
             If they cannot be written.
         """
-        if self.kept(key):
-            return True
-        size = sum(each.nbytes for each in stems.values())
+        size = sum(stem.nbytes for stem in stems.values())
         if size > self._limit:
             _log.warning(
                 "stems of %.0f MB are not kept: the limit is %.0f MB", size / 1e6, self._limit / 1e6
             )
             return False
-        self._make_room(size)
-        final = self._audio / key
-        with self._drafts() as drafts:
-            draft = drafts / "stems"
-            draft.mkdir()
-            for name, stem in stems.items():
-                write_file(draft / f"{name}.wav", [stem], sample_rate, stem.shape[0])
-            self._audio.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError, OSError):  # Another process was quicker.
-                os.rename(draft, final)
-        return True
+        digests = {name: samples_digest(stem) for name, stem in stems.items()}
+        with (
+            self._writing() as (root, drafts),
+            _skipping_taken("stems") as skipped,
+            _own_subfolder(root, "audio") as audio,
+        ):
+            self._make_room(audio, size, key)
+            with _own_subfolder(audio, key) as folder:
+                for name, stem in stems.items():
+                    draft = f"{name}.wav"
+                    with drafts.open(draft, "x+b", buffering=0) as file:
+                        write_to(file, folder.path / draft, [stem], sample_rate, stem.shape[0])
+                    _replace(drafts, folder, draft)
+                # Last: without it, or with an earlier one, the stems are not used.
+                _put(drafts, folder, _DIGESTS_NAME, json.dumps(digests).encode())
+        return not skipped
 
-    def kept(self, key: str) -> dict[str, Path]:
+    def kept(self, key: str, expected: StemsFormat) -> dict[str, Path]:
         """Find kept stems, which from now count as used.
 
         Parameters
         ----------
         key : str, 64 hex digits
+        expected : StemsFormat
+            What they must be.
 
         Returns
         -------
         stems : dict of str to Path
-            Float WAV files; empty where none are kept.
+            Float WAV files; empty where none are kept, or one is not what was kept.
         """
-        folder = self._audio / key
-        stems = {each.stem: each for each in sorted(folder.glob("*.wav"))}
-        if stems:
-            with suppress(OSError):
-                os.utime(folder)
+        folder = self.folder / "audio" / key
+        return {name: folder / f"{name}.wav" for name in self.kept_samples(key, expected)}
+
+    def kept_samples(self, key: str, expected: StemsFormat) -> dict[str, AudioArray]:
+        """Read kept stems, which from now count as used.
+
+        Parameters
+        ----------
+        key : str, 64 hex digits
+        expected : StemsFormat
+            What they must be.
+
+        Returns
+        -------
+        stems : dict of str to ndarray, each shape (channels, samples), float32
+            Empty where none are kept, or one is not what was kept.
+        """
+        try:
+            with self._open("audio", key) as folder:
+                digests = parse_json(folder.read(_DIGESTS_NAME, _MOST_RECORD_BYTES))
+                if set(digests) != set(expected.names):
+                    return {}
+                stems = {
+                    name: _read_stem(folder, name, digests[name], expected)
+                    for name in sorted(expected.names)
+                }
+        except (OSError, ValueError, AudioError):
+            return {}
+        with suppress(OSError, NotImplementedError):
+            os.utime(self.folder / "audio" / key, follow_symlinks=False)
         return stems
 
     def usage(self) -> StoreUsage:
@@ -186,15 +261,15 @@ class SweepStore:
         -------
         usage : StoreUsage
         """
-        records = [_size(each) for each in self.folder.glob("results/*/*.json")]
-        kept = list(self._kept())
+        records = [
+            facts.st_size
+            for prefix, folder in self._folders("results", _PREFIX_NAME)
+            for name, facts in _regular_files(folder)
+            if _is_record(prefix, name)
+        ]
+        kept = [_kept_bytes(folder) for _, folder in self._folders("audio", _KEPT_NAME)]
         return StoreUsage(
-            self.folder,
-            len(records),
-            sum(records),
-            len(kept),
-            sum(size for _, size, _ in kept),
-            self._limit,
+            self.folder, len(records), sum(records), len(kept), sum(kept), self._limit
         )
 
     def clear(self, *, results: bool = True, audio: bool = True) -> None:
@@ -210,40 +285,53 @@ class SweepStore:
         OutputError
             If something cannot be removed.
         """
-        for wanted, folder in ((results, self.folder / "results"), (audio, self._audio)):
-            try:
-                if wanted and folder.exists():
-                    shutil.rmtree(folder)
-            except OSError as error:
-                raise OutputError(
-                    f"{str(folder)!r} cannot be removed: {error.strerror or error}. Check its "
-                    "permissions.",
-                    folder,
-                ) from error
-
-    @property
-    def _audio(self) -> Path:
-        return self.folder / "audio"
-
-    def _record(self, key: str) -> Path:
-        return self.folder / "results" / key[:2] / f"{key}.json"
-
-    def _kept(self) -> Iterator[tuple[float, int, Path]]:
-        """Time of last use, size and folder of kept stems."""
-        for folder in self._audio.glob("*"):
-            with suppress(OSError):
-                yield folder.stat().st_mtime, sum(map(_size, folder.iterdir())), folder
+        try:
+            with self._open() as root:
+                if results:
+                    _clear(root, "results", _PREFIX_NAME, _is_record)
+                if audio:
+                    _clear(root, "audio", _KEPT_NAME, _is_kept)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            place = str(error.filename or self.folder)
+            raise OutputError(
+                f"{place!r} cannot be cleared: {error.strerror or error}. Check what it is, and "
+                "its permissions.",
+                self.folder,
+            ) from error
 
     @contextmanager
-    def _drafts(self) -> Iterator[Path]:
-        """A folder for what is not whole yet; what killed processes left in theirs goes."""
+    def _open(self, *names: str) -> Iterator[Folder]:
+        """Open a folder of the store without following links; OSError where there is none."""
+        folder = Folder(self._named)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            drafts = PartialFolder(self.folder, "sweep", inherits=False)
-            try:
-                yield drafts.path
-            finally:
-                drafts.close(keep=False)
+            for name in (*self._below, *names):
+                inner = folder.subfolder(name)
+                folder.close()
+                folder = inner
+            yield folder
+        finally:
+            folder.close()
+
+    def _folders(self, kind: str, pattern: re.Pattern[str]) -> Iterator[tuple[str, Folder]]:
+        with suppress(OSError), self._open(kind) as parent:
+            yield from _subfolders(parent, pattern)
+
+    @contextmanager
+    def _writing(self) -> Iterator[tuple[Folder, WorkFolder]]:
+        """Open the store and a folder for drafts; remove drafts of processes that were killed."""
+        try:
+            with ExitStack() as stack:
+                self._named.mkdir(parents=True, exist_ok=True)
+                root = stack.enter_context(Folder(self._named))
+                for name in self._below:
+                    root = stack.enter_context(_own_subfolder(root, name))
+                for abandoned in abandoned_folders(self.folder, _OWNER):
+                    abandoned.close()
+                drafts = WorkFolder(self.folder, _OWNER)
+                stack.callback(drafts.close)
+                yield root, drafts
         except OutputError:
             raise
         except OSError as error:
@@ -253,18 +341,131 @@ class SweepStore:
                 self.folder,
             ) from error
 
-    def _make_room(self, size: int) -> None:
-        kept = sorted(self._kept())
-        total = sum(each for _, each, _ in kept)
-        for _, each, folder in kept:
+    def _make_room(self, audio: Folder, size: int, key: str) -> None:
+        """Remove the stems that were used longest ago until there is room for those of `key`."""
+        kept = [
+            (os.stat(folder.path).st_mtime, _kept_bytes(folder), name)
+            for name, folder in _subfolders(audio, _KEPT_NAME)
+            if folder.is_own() and name != key
+        ]
+        total = sum(bytes_ for _, bytes_, _ in kept)
+        for _, bytes_, name in sorted(kept):
             if total + size <= self._limit:
                 break
-            shutil.rmtree(folder, ignore_errors=True)
-            total -= each
+            with suppress(OSError), audio.subfolder(name) as folder:
+                _remove_files(audio, folder, _is_kept)
+            total -= bytes_
 
 
-def _size(path: Path) -> int:
+class _TakenError(OSError):
+    """Something that is not stemlab's has the name of a file or folder of the store."""
+
+
+@contextmanager
+def _skipping_taken(what: str) -> Iterator[list[OSError]]:
+    """Go on without storing where a name is taken: what was measured is not lost for it."""
+    skipped: list[OSError] = []
     try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+        yield skipped
+    except _TakenError as error:
+        skipped.append(error)
+        _log.warning("%s are not stored: %s (%r)", what, error.strerror, str(error.filename))
+
+
+def _own_subfolder(parent: Folder, name: str) -> Folder:
+    """Open a folder of the store, or make it; it is no link, and nobody else's."""
+    try:
+        folder = parent.subfolder(name, make=True)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise _TakenError(error.errno, error.strerror, error.filename) from error
+        raise
+    if not folder.is_own():
+        folder.close()
+        raise _TakenError(errno.EPERM, "it belongs to another user", str(folder.path))
+    return folder
+
+
+def _subfolders(parent: Folder, pattern: re.Pattern[str]) -> Iterator[tuple[str, Folder]]:
+    """Open the folders of the store that are there; what is a link, or closed to us, is not one."""
+    for name in filter(pattern.fullmatch, parent.names()):
+        try:
+            folder = parent.subfolder(name)
+        except OSError:
+            continue
+        with folder:
+            yield name, folder
+
+
+def _regular_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
+    for name in folder.names():
+        facts = folder.stat(name)
+        if facts is not None and stat.S_ISREG(facts.st_mode):
+            yield name, facts
+
+
+def _is_record(prefix: str, name: str) -> bool:
+    return _RECORD_NAME.fullmatch(name) is not None and name.startswith(prefix)
+
+
+def _is_kept(_: str, name: str) -> bool:
+    return name == _DIGESTS_NAME or _STEM_NAME.fullmatch(name) is not None
+
+
+def _kept_bytes(folder: Folder) -> int:
+    return sum(facts.st_size for name, facts in _regular_files(folder) if _is_kept("", name))
+
+
+def _is_ours(folder: Folder, name: str) -> bool:
+    """Tell whether a file may go: a regular one of this user's that has no other name."""
+    facts = folder.stat(name)
+    return facts is not None and facts.st_nlink == 1 and folder.owns(name)
+
+
+def _put(drafts: WorkFolder, folder: Folder, name: str, content: bytes) -> None:
+    drafts.write(name, content)
+    _replace(drafts, folder, name)
+
+
+def _replace(drafts: WorkFolder, folder: Folder, name: str) -> None:
+    """Move a draft to its place, where nothing lies but a file of the store."""
+    if folder.stat(name) is not None and not _is_ours(folder, name):
+        taken = "something that is not stemlab's has its name"
+        raise _TakenError(errno.EEXIST, taken, str(folder.path / name))
+    drafts.replace(name, folder, name)
+
+
+def _read_stem(folder: Folder, name: str, sha256: object, expected: StemsFormat) -> AudioArray:
+    """Read a kept stem; ValueError if it is not the one that was kept."""
+    file_name = f"{name}.wav"
+    facts = folder.stat(file_name)
+    size = 4 * expected.channels * expected.samples
+    if facts is None or not stat.S_ISREG(facts.st_mode):
+        raise ValueError("it is missing, or not a regular file")
+    if not size <= facts.st_size <= size + _MOST_HEADER_BYTES:
+        raise ValueError("it has another length")
+    stem, rate = read_file(folder.path / file_name)
+    shape = (expected.channels, expected.samples)
+    if (stem.shape, rate) != (shape, expected.sample_rate) or samples_digest(stem) != sha256:
+        raise ValueError("it holds other samples")
+    return stem
+
+
+def _remove_files(parent: Folder, folder: Folder, is_named: _IsNamed) -> None:
+    """Remove the files of the store in a folder, and the folder if nothing else is in it."""
+    own = folder.path.name
+    for name in folder.names():
+        if is_named(own, name) and _is_ours(folder, name):
+            folder.remove(name)
+    with suppress(OSError):
+        parent.remove_folder(own)
+
+
+def _clear(root: Folder, kind: str, pattern: re.Pattern[str], is_named: _IsNamed) -> None:
+    for _, parent in _subfolders(root, re.compile(kind)):
+        if parent.is_own():
+            for _, folder in _subfolders(parent, pattern):
+                if folder.is_own():
+                    _remove_files(parent, folder, is_named)
+            with suppress(OSError):
+                root.remove_folder(kind)

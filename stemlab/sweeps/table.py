@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from stemlab._disk import check_writable, write_atomically
 from stemlab._typing import StrPath
 from stemlab.errors import ParameterError
+from stemlab.files import check_writable, parse_json, read_bounded, write_atomically
+from stemlab.separation.settings import MAX_SHIFTS
 
 __all__ = [
     "COLUMNS",
@@ -53,8 +56,8 @@ COLUMNS = MappingProxyType(
         "si_sdr_gain_db": "its gain over the mixture, in dB",
         "bss_sdr_db": "SDR of BSSEval v4, median over frames of 1 s, in dB; if asked for",
         "bss_isr_db": "ISR of BSSEval v4, in dB",
-        "bss_sir_db": "SIR of BSSEval v4, in dB",
-        "bss_sar_db": "SAR of BSSEval v4, in dB",
+        "bss_sir_db": "SIR of BSSEval v4, in dB; empty without the true stems of all sources",
+        "bss_sar_db": "SAR of BSSEval v4, in dB; empty without the true stems of all sources",
         "agreement_db": "SDR against a long-context run of the same model, in dB",
         "seam_db": "how far the error stands out at segment boundaries, mean, in dB: 0 is not",
         "seams": "number of segment boundaries",
@@ -75,7 +78,14 @@ _BY_SOURCE = (
     *("bss_sdr_db", "bss_isr_db", "bss_sir_db", "bss_sar_db"),
     *("agreement_db", "seam_db"),
 )
+_FLAGS = ("padded", "timed_alone")
 _COMMENT = "# "
+_MOST_BYTES = 50_000_000
+# All settings are compared with each other.
+_MOST_ROWS = 5_000
+# A spreadsheet computes a cell that begins like this.
+_FORMULA = re.compile(r"[\s']*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
+_JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def make_table(
@@ -141,7 +151,7 @@ def _typed(results: pd.DataFrame) -> pd.DataFrame:
             texts = results[name].astype(object)
             fill = None if name == "source" else ""
             results[name] = texts.where(texts.notna(), fill)
-        elif name in ("padded", "timed_alone"):
+        elif name in _FLAGS:
             results[name] = results[name].astype(bool)
         elif name == "shifts":
             results[name] = results[name].astype("int64")
@@ -172,11 +182,10 @@ def write_sweep(results: pd.DataFrame, path: StrPath) -> None:
     check_table_path(path)
     manifest = json.dumps(results.attrs.get("manifest", {}))
     if path.suffix.lower() == ".csv":
-        # pandas would take the rest of a line for a comment.
-        table = results.map(
-            lambda each: each.replace("#", "no.") if isinstance(each, str) else each
-        )
-        content = f"{_COMMENT}{manifest}\n{table.to_csv(index=False, lineterminator=chr(10))}"
+        table = results.map(_guarded)
+        # In quotes, a "#" does not begin a comment.
+        quoted = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        content = f"{_COMMENT}{_guarded_json(manifest)}\n{quoted}"
     else:
         columns = {name: COLUMNS.get(str(name), "") for name in results.columns}
         content = json.dumps(
@@ -245,25 +254,24 @@ def read_sweep(path: StrPath) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        text = path.read_bytes().decode()
+        text = read_bounded(path, _MOST_BYTES).decode()
         if path.suffix.lower() == ".json":
-            fields = json.loads(text)
-            results = pd.DataFrame(fields["rows"], columns=list(fields["columns"]))
-            results = results.replace({"inf": math.inf, "-inf": -math.inf}).infer_objects()
-            manifest = fields["manifest"]
+            fields = parse_json(text)
+            results, manifest = _of_json(fields), fields["manifest"]
         else:
             first, _, table = text.partition("\n")
-            manifest = json.loads(first.removeprefix(_COMMENT))
-            results = pd.read_csv(io.StringIO(table), keep_default_na=False, na_values=[""])
-        if list(results.columns) != list(COLUMNS) or not isinstance(manifest, dict):
-            raise ValueError("its columns are others")
+            manifest = parse_json(first.removeprefix(_COMMENT))
+            results = _of_csv(table)
+        _check_rows(results)
+        if not isinstance(manifest, dict):
+            raise ValueError("its manifest is not a JSON object")
         results = _typed(results)
     except OSError as error:
         raise ParameterError(
             f"{str(path)!r} cannot be read: {error.strerror}. Pass what `stemlab sweep "
             "--out` wrote."
         ) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, csv.Error) as error:
         raise ParameterError(
             f"{str(path)!r} is not the table of a sweep ({error}). Pass what `stemlab sweep --out` "
             "wrote."
@@ -272,8 +280,98 @@ def read_sweep(path: StrPath) -> pd.DataFrame:
     return results
 
 
+def _of_csv(table: str) -> pd.DataFrame:
+    header = next(csv.reader([table.partition("\n")[0]]), [])
+    _check_columns(header)
+    types = {name: "float64" for name in COLUMNS if name not in (*_TEXTS, *_FLAGS)}
+    types |= dict.fromkeys(_TEXTS, "str") | dict.fromkeys(_FLAGS, "bool")
+    results = pd.read_csv(
+        io.StringIO(table),
+        dtype=types,
+        keep_default_na=False,
+        na_values=[""],
+        low_memory=False,
+    )
+    if not isinstance(results.index, pd.RangeIndex):
+        raise ValueError("its rows are longer than its header")
+    return results.map(_unguarded)
+
+
+def _of_json(fields: Mapping[str, Any]) -> pd.DataFrame:
+    _check_columns(list(fields["columns"]))
+    rows = fields["rows"]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("its rows are not a list of JSON objects")
+    results = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    for name in results.columns:
+        for value in results[name]:
+            _check_value(name, value)
+    return results.replace({"inf": math.inf, "-inf": -math.inf})
+
+
+def _check_columns(names: Sequence[str]) -> None:
+    if list(names) != list(COLUMNS):
+        raise ValueError("its columns are others")
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Refuse a value of another type than its column has."""
+    if name in _TEXTS:
+        fits = isinstance(value, str) or pd.isna(value) is True
+    elif name in _FLAGS:
+        fits = isinstance(value, bool)
+    else:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = number or value is None or value in ("inf", "-inf")
+    if not fits:
+        raise ValueError(f"its column {name!r} holds {str(value)[:40]!r}")
+
+
+def _check_rows(results: pd.DataFrame) -> None:
+    """Refuse settings and costs that no sweep has."""
+    if len(results) > _MOST_ROWS:
+        raise ValueError(f"it has {len(results)} rows, more than {_MOST_ROWS}")
+    done = results["error"].isin(["", None]) | results["error"].isna()
+    figures = results[["segment_seconds", "overlap", "shifts", "rtf"]].astype("float64")
+    ranges = {
+        "segment_seconds": figures["segment_seconds"].between(0, math.inf, inclusive="neither"),
+        "overlap": figures["overlap"].between(0, 1, inclusive="left"),
+        "shifts": figures["shifts"].isin(range(MAX_SHIFTS + 1)),
+        "rtf": figures["rtf"].between(0, math.inf, inclusive="neither") | ~done,
+        "model": results["model"].notna(),
+    }
+    for name, fits in ranges.items():
+        if not fits.all():
+            wrong = str(results.loc[~fits, name].iloc[0])[:40]
+            raise ValueError(f"its column {name!r} holds {wrong!r}")
+
+
 def _plain(value: Any) -> Any:
     """A value as the JSON standard has it."""
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return None if math.isnan(value) else str(value)
+
+
+def _guarded(value: Any) -> Any:
+    """A cell that no spreadsheet computes; text alone is changed."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _unguarded(value: Any) -> Any:
+    """The value of a `_guarded` cell."""
+    guarded = isinstance(value, str) and value.startswith("'") and _FORMULA.match(value)
+    return value[1:] if guarded else value
+
+
+def _guarded_json(text: str) -> str:
+    """The same JSON without formulas where a spreadsheet divides it into cells."""
+
+    def guard(match: re.Match[str]) -> str:
+        return re.sub(
+            r"(?<=[,;])(\s*)([=+\-@])",
+            lambda found: f"{found[1]}\\u{ord(found[2]):04x}",
+            match[0],
+        )
+
+    return _JSON_TEXT.sub(guard, text)

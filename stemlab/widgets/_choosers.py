@@ -16,6 +16,7 @@ from stemlab._assets import demo_song_dir
 from stemlab._typing import StrPath
 from stemlab.errors import AudioError, ModelError, ParameterError
 from stemlab.registry import ModelManifest, find_model, is_installed, list_models
+from stemlab.widgets._served import is_served, panel_path
 from stemlab.widgets._work import LABELS, WIDE, indented
 from stemlab.widgets.upload import SongUpload
 
@@ -60,7 +61,7 @@ class SongChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no t
 
     def __init__(self, folder: StrPath, song: StrPath | None) -> None:
         super().__init__()
-        self._folder = Path(folder)
+        self._folder = panel_path(folder)
         self._songs = ipywidgets.Dropdown(
             options=self._offered(), description="Song", layout=WIDE, style=LABELS
         )
@@ -79,7 +80,7 @@ class SongChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no t
         self.observe(self._show, "song")
         self.song = demo_song() if song is None else str(song)
         self._show()
-        self.children = [self._songs, self._typed, indented(self._upload)]
+        self.children = [self._songs, *_typed_fields(self._typed), indented(self._upload)]
 
     def close(self) -> None:
         """Stop an upload and take the chooser off the page."""
@@ -95,7 +96,7 @@ class SongChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no t
         return [
             ("Demo song (comes with stemlab)", demo_song()),
             *((each.name, str(each)) for each in audio.find_recordings(self._folder)),
-            ("Another file: type its path", ""),
+            ("Choose a song" if is_served() else "Another file: type its path", ""),
         ]
 
     def _on_picked(self, _: object) -> None:
@@ -146,9 +147,13 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
 
     def __init__(self, folder: StrPath) -> None:
         super().__init__()
-        found = [(_shown(each, Path(folder)), str(each)) for each in _with_recordings(Path(folder))]
+        start = panel_path(folder)
+        found = [(_shown(path, start), str(path)) for path in _with_recordings(start)]
         self._folders = ipywidgets.Dropdown(
-            options=[*found, ("Another folder: type its path", "")],
+            options=[
+                *found,
+                ("Choose a folder" if is_served() else "Another folder: type its path", ""),
+            ],
             description="Folder",
             layout=WIDE,
             style=LABELS,
@@ -165,7 +170,7 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
         self.observe(self._show, "folder")
         self.folder = self._folders.value
         self._show()
-        self.children = [self._folders, self._typed]
+        self.children = [self._folders, *_typed_fields(self._typed)]
 
     def _on_picked(self, _: object) -> None:
         self.folder = self._folders.value or self._typed.value
@@ -239,15 +244,20 @@ class ModelChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         return name
 
 
+def _typed_fields(field: ipywidgets.Text) -> list[ipywidgets.Text]:
+    """The field for a path, which a visitor of a page is not offered."""
+    return [] if is_served() else [field]
+
+
 def _with_recordings(folder: Path) -> list[Path]:
     """The folder and those below it, level by level, that hold something to compare."""
     found, level = [], [folder]
     for _ in range(_DEEPEST + 1):
         below: list[Path] = []
         for each in level:
-            # One that may not be read is nobody's to compare.
-            with suppress(AudioError, OSError):
-                if len(audio.find_recordings(each)) >= 2:
+            # One that may not be read, or is outside what is served, is passed over.
+            with suppress(AudioError, OSError, ParameterError):
+                if len(audio.find_recordings(panel_path(each))) >= 2:
                     found.append(each)
                 inside = (inner for inner in each.iterdir() if not inner.name.startswith("."))
                 below += sorted(inner for inner in inside if inner.is_dir())

@@ -131,7 +131,7 @@ class CostTeller:
 
 
 def _key(separator: AudioStemSeparator) -> tuple[str | None, str]:
-    return separator.request, separator.device
+    return separator.resolved_request, separator.device
 
 
 def _work(plans: Sequence[ChunkPlan], seconds: float) -> str:

@@ -14,7 +14,8 @@ import ipywidgets
 import traitlets
 from matplotlib.figure import Figure
 
-from stemlab.errors import SeparationError, StemlabError
+from stemlab.errors import SeparationError
+from stemlab.widgets._page import KeyKeeper, in_words
 from stemlab.widgets.mixer import StemMixer
 
 __all__ = ["LABELS", "WIDE", "WorkPanel", "indented", "picture"]
@@ -92,6 +93,7 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
 
     def __init__(self) -> None:
         super().__init__()
+        self.add_class("stemlab-panel")
         self._busy = False
         self._starting = threading.Lock()
         self._stop = threading.Event()
@@ -210,7 +212,7 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
                 each.disabled = running
 
         self.observe(show, "state")
-        return ipywidgets.HBox([*buttons, stop, bar])
+        return ipywidgets.HBox([*buttons, stop, bar, KeyKeeper()])
 
     def _run(self, work: Callable[[], Any], ended: threading.Event) -> None:
         """Work in the thread. Nothing may escape: an exception of a thread reaches nobody."""
@@ -220,11 +222,9 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
         except _Cancelled:
             state, self.message = "cancelled", self._cancelled_message
             self._failure = SeparationError("the run was cancelled. Start it anew.")
-        except StemlabError as error:
-            self._fail(str(error), error)
         except Exception as error:  # noqa: BLE001
-            text = f"{type(error).__name__}: {error}"
-            self._fail(f"This is a bug of stemlab, please report it. {text}", error)
+            self._failure = error
+            self.message, self.error = "This did not work.", in_words(error)
         else:
             state, self.progress = "done", 1.0
         atexit.unregister(self._shut_down)
@@ -233,11 +233,6 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
             self.state = state
         finally:
             ended.set()
-
-    def _fail(self, text: str, error: Exception) -> None:
-        self._failure = error
-        self.message = "This did not work."
-        self.error = text
 
     def _shut_down(self) -> None:
         self._stop.set()

@@ -24,6 +24,7 @@ from stemlab.plots import draw_comparison
 from stemlab.plots.spectrograms import band_name
 from stemlab.spectra import FREQUENCY_SCALES, SpectralComparison, SpectralGrid, compare_spectra
 from stemlab.widgets._choosers import FolderChooser
+from stemlab.widgets._served import panel_path
 from stemlab.widgets._work import LABELS, WIDE, WorkPanel, picture
 from stemlab.widgets.mixer import MIXTURE, StemMixer
 
@@ -112,7 +113,9 @@ class ComparePanel(WorkPanel):
     ) -> None:
         chooser = None
         if isinstance(signals, (str, PathLike)):
-            audio.find_recordings(signals)  # It says so where the folder cannot be read.
+            audio.find_recordings(
+                panel_path(signals)
+            )  # It says so where the folder cannot be read.
             chooser = FolderChooser(signals)
         else:
             _refuse_too_few(signals)
@@ -170,7 +173,7 @@ class ComparePanel(WorkPanel):
             )
             return
         try:
-            found = audio.find_recordings(Path(self.folder).expanduser())
+            found = audio.find_recordings(panel_path(self.folder))
             signals = _named(found[:_MOST_OFFERED])
             _refuse_too_few(signals)
             self._offer(signals, most=_MOST_COMPARED)
@@ -328,7 +331,7 @@ def _open(signal: Any, sample_rate: int, name: str) -> audio.SeekableRecording:
 
 
 def _playable(signal: Any) -> Any:
-    return Path(signal).expanduser() if isinstance(signal, (str, PathLike)) else signal
+    return panel_path(signal) if isinstance(signal, (str, PathLike)) else signal
 
 
 def _rate_and_length(signals: Mapping[str, Any], sample_rate: int | None) -> tuple[int, float]:
@@ -336,7 +339,7 @@ def _rate_and_length(signals: Mapping[str, Any], sample_rate: int | None) -> tup
     seconds = []
     for signal in signals.values():
         if isinstance(signal, (str, PathLike)):
-            samples, own_rate = audio.read_length(Path(signal).expanduser())
+            samples, own_rate = audio.read_length(panel_path(signal))
             sample_rate = sample_rate or own_rate
             seconds.append(samples / own_rate)
     for signal in signals.values():

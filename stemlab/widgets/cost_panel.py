@@ -152,7 +152,7 @@ class CostPanel(WorkPanel):
         assert settings.segment_seconds is not None
         sweep = plan_sweep(
             demo_song(),
-            separator.request or separator.name,
+            separator.resolved_request or separator.name,
             segments=[settings.segment_seconds],
             overlaps=[settings.overlap],
             padded=[settings.pad_to_training_segment],

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
-import anywidget
 import matplotlib
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +17,11 @@ import traitlets
 
 from stemlab._typing import AudioArray, StrPath
 from stemlab.audio import SeekableRecording, check_output_format
-from stemlab.errors import ParameterError, StemlabError
+from stemlab.errors import ParameterError
 from stemlab.spectra import SpectralGrid, compare_spectra
+from stemlab.widgets._page import STATIC, PageWidget, in_words
 
 __all__ = ["StemMixer"]
-
-_STATIC = Path(__file__).resolve().parent / "static"
 
 MIXTURE = "mixture"
 GAIN_RANGE_DB = (-40.0, 12.0)
@@ -52,7 +49,7 @@ class _TraitRefusedError(ParameterError, traitlets.TraitError):
     """Of the second kind for traitlets, which keeps what a page sent at any other error."""
 
 
-class StemMixer(anywidget.AnyWidget):
+class StemMixer(PageWidget):
     """Play stems together in a notebook: mute, solo, seek, loop, and switch between two results.
 
     All stems play on one clock of the browser, so that they cannot drift apart. Their audio stays
@@ -120,20 +117,20 @@ class StemMixer(anywidget.AnyWidget):
     StemMixer('drums', 'bass', seconds=1.0)
     """
 
-    _esm = _STATIC / "mixer.js"
-    _css = _STATIC / "mixer.css"
+    _esm = STATIC / "mixer.js"
+    _css = STATIC / "mixer.css"
 
-    playing = traitlets.Bool(False).tag(sync=True)
-    position_seconds = traitlets.Float(0.0).tag(sync=True)
-    loop_seconds = traitlets.Tuple().tag(sync=True)
-    muted = traitlets.Tuple().tag(sync=True)
-    soloed = traitlets.Tuple().tag(sync=True)
-    gains_db = traitlets.Dict().tag(sync=True)
-    heard = traitlets.Unicode().tag(sync=True)
-    lanes = traitlets.Enum(["waveform", "spectrogram"], "waveform").tag(sync=True)
-    message = traitlets.Unicode("").tag(sync=True)
+    playing = traitlets.Bool(False).tag(sync=True, page=True)
+    position_seconds = traitlets.Float(0.0).tag(sync=True, page=True)
+    loop_seconds = traitlets.Tuple().tag(sync=True, page=True)
+    muted = traitlets.Tuple().tag(sync=True, page=True)
+    soloed = traitlets.Tuple().tag(sync=True, page=True)
+    gains_db = traitlets.Dict().tag(sync=True, page=True)
+    heard = traitlets.Unicode().tag(sync=True, page=True)
+    lanes = traitlets.Enum(["waveform", "spectrogram"], "waveform").tag(sync=True, page=True)
+    message = traitlets.Unicode("").tag(sync=True, page=True)
 
-    # What the page needs to know and nobody changes.
+    # What the page needs to know and cannot change.
     _rows: traitlets.List[str] = traitlets.List().tag(sync=True)
     _labels: traitlets.List[str] = traitlets.List().tag(sync=True)
     _tracks: traitlets.List[dict[str, str]] = traitlets.List().tag(sync=True)
@@ -141,7 +138,7 @@ class StemMixer(anywidget.AnyWidget):
     _samples = traitlets.Int().tag(sync=True)
     _piece_samples = traitlets.Int(_PIECE_SAMPLES).tag(sync=True)
     # The page that plays; empty for none.
-    _player = traitlets.Unicode("").tag(sync=True)
+    _player = traitlets.Unicode("").tag(sync=True, page=True)
     # By what a page may ask for, the messages that answer it; empty but for `embed`.
     _answers: traitlets.Dict[str, list[dict[str, Any]]] = traitlets.Dict().tag(sync=True)
 
@@ -278,7 +275,7 @@ class StemMixer(anywidget.AnyWidget):
             return ()
         try:
             start, stop = map(float, proposal.value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             start = stop = float("nan")
         shortest = min(_SHORTEST_LOOP_SECONDS, self._seconds)
         if not (start >= 0 and start + shortest <= stop + 1e-9 and stop <= self._seconds + 1e-9):
@@ -298,7 +295,7 @@ class StemMixer(anywidget.AnyWidget):
         self._refuse_unknown("gains_db", proposal.value)
         low, high = GAIN_RANGE_DB
         for name, gain in proposal.value.items():
-            if not isinstance(gain, Real) or not low <= float(gain) <= high:
+            if not (isinstance(gain, Real) and low <= gain <= high):  # type: ignore[operator]
                 raise _TraitRefusedError(
                     f"gains_db[{name!r}]={gain!r} is not in [{low:g}, {high:g}]. Mute the row to "
                     "silence it."
@@ -323,20 +320,28 @@ class StemMixer(anywidget.AnyWidget):
 
     # ------------------------------------------------------------ what the page asks for
 
-    def _on_message(self, _: object, content: Mapping[str, Any], __: object) -> None:
+    def _on_message(self, _: object, content: object, __: object) -> None:
         """Answer a page; maybe in a thread of its own, at the same time as others."""
         if self._closed.is_set():
             return
-        kind = content.get("kind")
+        with self._telling_failures():
+            match content:
+                case {"kind": "overview"}:
+                    self.send(*self._overview())
+                case {"kind": "piece", "piece": int(number)}:
+                    self._send_piece(number)
+                case {"kind": "spectrograms"}:
+                    self._start_painting()
+                case _:
+                    self.log.warning("StemMixer: a message that it does not know")
+
+    @contextmanager
+    def _telling_failures(self) -> Iterator[None]:
+        """Tell the page why it gets no answer: otherwise it would ask again."""
         try:
-            if kind == "overview":
-                self.send(*self._overview())
-            elif kind == "piece":
-                self._send_piece(int(content["piece"]))
-            elif kind == "spectrograms":
-                self._start_painting()
-        except StemlabError as error:
-            self.send({"kind": "failed", "message": str(error)})
+            yield
+        except Exception as error:  # noqa: BLE001
+            self.send({"kind": "failed", "message": in_words(error)})
 
     def _overview(self) -> _Message:
         content = {"kind": "overview", "width": _column_samples(self._samples)}
@@ -369,7 +374,7 @@ class StemMixer(anywidget.AnyWidget):
 
     def _paint(self) -> None:
         """Send the spectrogram of each track, one at a time: they take seconds for a long song."""
-        try:
+        with self._telling_failures():
             for number in range(len(self._pictures), len(self._recordings)):
                 if self._closed.is_set():
                     return
@@ -377,8 +382,6 @@ class StemMixer(anywidget.AnyWidget):
                 with self._one_painter:
                     self._pictures.append(picture)
                     self.send(*picture)
-        except StemlabError as error:
-            self.send({"kind": "failed", "message": str(error)})
 
     def _picture(self, number: int) -> _Message:
         """Compute the spectrogram of a track; the first one sets the scale of levels for all."""

@@ -16,7 +16,6 @@ import traitlets
 from stemlab import audio
 from stemlab._assets import demo_song_dir
 from stemlab._models.devices import available_devices
-from stemlab._partial import ScratchFolder
 from stemlab._typing import StrPath
 from stemlab.errors import (
     AudioError,
@@ -25,6 +24,8 @@ from stemlab.errors import (
     SeparationError,
     StemlabError,
 )
+from stemlab.files import ScratchFolder
+from stemlab.results import EarlierResultError
 from stemlab.separation import (
     AudioStemSeparator,
     SegmentDone,
@@ -34,6 +35,7 @@ from stemlab.separation import (
 )
 from stemlab.widgets._choosers import ModelChooser, SongChooser
 from stemlab.widgets._cost import CostTeller
+from stemlab.widgets._served import is_served, panel_path
 from stemlab.widgets._work import LABELS, WIDE, WorkPanel, indented
 from stemlab.widgets.mixer import StemMixer
 
@@ -79,8 +81,7 @@ class SeparationPanel(WorkPanel):
     model : str, default "stemlab-mini"
         A registered name, or the path of a folder with a model, which is then offered as well.
     out_dir : path, default "stems"
-        Where `save` puts ``<song>/<source>.wav`` and ``<song>/run.json``. An earlier result of the
-        same song there is replaced, and the panel says so; nothing else is.
+        Where `save` puts ``<song>/<source>.wav`` and ``<song>/run.json``.
 
     Attributes
     ----------
@@ -171,8 +172,14 @@ class SeparationPanel(WorkPanel):
             lambda: self._separate(song, model, device, asked), "Reading the model and the song."
         )
 
-    def save(self) -> None:
+    def save(self, *, force: bool = False) -> None:
         """Start to save the stems of the last run to `out_dir`; does not wait.
+
+        Parameters
+        ----------
+        force : bool, default False
+            Replace an earlier result of the same song, as `save_result` does. The panel offers
+            this by a button, once it has found one.
 
         Raises
         ------
@@ -181,8 +188,8 @@ class SeparationPanel(WorkPanel):
         """
         if not self._runs:
             raise SeparationError("there are no stems to save yet. Call separate() first.")
-        result, out_dir = self._runs[-1].result, Path(self.out_dir.strip() or ".").expanduser()
-        self._start(lambda: self._save(result, out_dir), "Saving the stems.")
+        result, out_dir = self._runs[-1].result, self.out_dir.strip() or "."
+        self._start(lambda: self._save(result, panel_path(out_dir), force), "Saving the stems.")
 
     def wait(self, timeout: float | None = None) -> SeparationResult:
         """Wait for the run, or for `save`, to end; interrupting the wait cancels the run.
@@ -240,43 +247,40 @@ class SeparationPanel(WorkPanel):
         if not song:
             raise ParameterError("song is empty. Choose one, or type the path of an audio file.")
         separator = AudioStemSeparator(model, device=device)
-        path = Path(song).expanduser()
+        path = panel_path(song)
         folder = ScratchFolder()
         try:
             result = separator.separate_file(
                 path, folder.name, progress=self._on_progress, **asdict(SeparationSettings(**asked))
             )
-            run = _Run({"model": separator.name, **asked}, result, folder)
-            self._show_result(path, run)
         except BaseException:
             folder.cleanup()
             raise
-        self._keep(run)
-        cost = result.manifest["cost"]
-        self.message = (
-            f"Done in {cost['wall_seconds']:.1f} s: {len(result.stems)} stems. Listen, and save "
-            "them if they are worth it."
-        )
-        return result
-
-    def _keep(self, run: _Run) -> None:
+        run = _Run({"model": separator.name, **asked}, result, folder)
+        before = self._runs[-1] if self._runs else None
+        # Whatever happens from here on, it can be saved.
         self._runs.append(run)
-        # The mixer plays the last two.
+        advice = self._show_result(path, run, before)
+        # The mixer plays these two at most.
         while len(self._runs) > 2:
             self._runs.pop(0).folder.cleanup()
+        cost = result.manifest["cost"]
+        self.message = f"Done in {cost['wall_seconds']:.1f} s: {len(result.stems)} stems. {advice}"
+        return result
 
-    def _save(self, result: SeparationResult, out_dir: Path) -> SeparationResult:
-        replaced = ""
+    def _save(self, result: SeparationResult, out_dir: Path, force: bool) -> SeparationResult:
         try:
-            saved = save_result(result, out_dir)
-        except OutputError as error:
-            # Files without a run.json beside them are not ours to replace.
-            if error.path is None or not (error.path.parent / "run.json").is_file():
-                raise
-            saved = save_result(result, out_dir, force=True)
-            replaced = " They replaced an earlier result of this song."
-        where = saved.manifest_path.parent
-        self.message = f"Saved: {len(saved.stems)} stems are in {where}.{replaced}"
+            saved = save_result(result, out_dir, force=force)
+        except EarlierResultError as error:
+            self._replace_button.layout.display = ""
+            raise OutputError(
+                f"an earlier result of this song is there: {str(error.path)!r}. Press Replace to "
+                "replace it, or save to another folder.",
+                error.path,
+            ) from error
+        self.message = f"Saved: {len(saved.stems)} stems are in {saved.manifest_path.parent}."
+        if force:
+            self.message += " They replaced an earlier result of this song."
         return saved
 
     def _on_progress(self, event: SegmentDone) -> None:
@@ -318,6 +322,12 @@ class SeparationPanel(WorkPanel):
         self._save_button = ipywidgets.Button(
             description="Save", tooltip="Save the stems to this folder", disabled=True
         )
+        self._replace_button = ipywidgets.Button(
+            description="Replace",
+            button_style="warning",
+            tooltip="Save the stems in place of the earlier result",
+            layout=ipywidgets.Layout(display="none"),
+        )
         folder = ipywidgets.Text(
             description="Save to",
             placeholder="folder",
@@ -329,7 +339,8 @@ class SeparationPanel(WorkPanel):
 
         traitlets.link((self._songs, "song"), (self, "song"))
         traitlets.link((self._models, "model"), (self, "model"))
-        traitlets.link((self, "out_dir"), (folder, "value"))
+        if not is_served():
+            traitlets.link((self, "out_dir"), (folder, "value"))
         traitlets.link((self, "device"), (devices, "value"))
         traitlets.link((self, "pad_to_training_segment"), (self._pad, "value"))
         self._segment.observe(self._on_segment_moved, "value")
@@ -338,6 +349,7 @@ class SeparationPanel(WorkPanel):
         _follow(self, "shifts", shifts)
         start.on_click(lambda _: self.separate())
         self._save_button.on_click(lambda _: self.save())
+        self._replace_button.on_click(lambda _: self.save(force=True))
         self.observe(self._show_model, "model")
         self.observe(self._show_segment, "segment_seconds")
         self.observe(lambda _: self._show_cost(), ["song", "model", "device"])
@@ -346,6 +358,7 @@ class SeparationPanel(WorkPanel):
             ["segment_seconds", "overlap", "shifts", "pad_to_training_segment"],
         )
         self.observe(self._show_state, "state")
+        self.observe(self._withdraw_replacing, "out_dir")
         self._show_model()
         self._show_cost()
         self._show_status()
@@ -361,7 +374,9 @@ class SeparationPanel(WorkPanel):
             self._buttons(start, cancel_tooltip="Stop the run; nothing is written"),
             self._status,
             self._results,
-            ipywidgets.HBox([folder, self._save_button]),
+            ipywidgets.HBox(
+                [*([] if is_served() else [folder]), self._save_button, self._replace_button]
+            ),
         ]
 
     def _on_segment_moved(self, _: object) -> None:
@@ -414,7 +429,7 @@ class SeparationPanel(WorkPanel):
 
     def _song_length(self) -> tuple[int, int]:
         """Samples and rate, as far as the file tells; decoding it tells, where it does not."""
-        path = Path(self.song.strip() or ".").expanduser()
+        path = panel_path(self.song.strip() or ".")
         try:
             status = os.stat(path)
         except (OSError, ValueError):
@@ -426,25 +441,41 @@ class SeparationPanel(WorkPanel):
 
     def _show_state(self, _: object = None) -> None:
         self._save_button.disabled = self.state == "running" or not self._runs
+        if self.state == "running":
+            self._withdraw_replacing()
 
-    def _show_result(self, song: Path, run: _Run) -> None:
-        labels, other = self._beside(song, run)
-        self._show_results(StemMixer(run.result.stems, mixture=song, other=other, labels=labels))
+    def _withdraw_replacing(self, _: object = None) -> None:
+        """Whoever replaces a result has just been told of that very result."""
+        self._replace_button.layout.display = "none"
 
-    def _beside(self, song: Path, run: _Run) -> tuple[tuple[str, str], Mapping[str, Path] | None]:
-        """What the result can be compared with by ear, and what the two are called."""
-        for earlier in reversed(self._runs):
-            differ = [name for name in _WORDS if run.choices[name] != earlier.choices[name]]
-            if earlier.recording == run.recording and differ:
-                names = [
-                    ", ".join(_in_words(each.choices, name) for name in differ)
-                    for each in (run, earlier)
-                ]
-                return (names[0], names[1]), earlier.result.stems
-        truth = {name: song.with_name(f"{name}.flac") for name in run.result.stems}
-        if song.parent == demo_song_dir() and all(each.is_file() for each in truth.values()):
-            return ("estimated", "true"), truth
-        return ("A", "B"), None
+    def _show_result(self, song: Path, run: _Run, before: _Run | None) -> str:
+        """Put the run into a mixer, beside the one before; say what can be done with it."""
+        labels, other = _beside(song, run, before)
+        try:
+            mixer = StemMixer(run.result.stems, mixture=song, other=other, labels=labels)
+        except (StemlabError, OSError) as error:
+            self._show_results()
+            return f"They can be saved, but there is no mixer to hear them here: {error}"
+        self._show_results(mixer)
+        return "Listen, and save them if they are worth it."
+
+
+def _beside(
+    song: Path, run: _Run, before: _Run | None
+) -> tuple[tuple[str, str], Mapping[str, Path] | None]:
+    """What the result can be compared with by ear, and what the two are called."""
+    if before is not None and before.recording == run.recording:
+        differ = [name for name in _WORDS if run.choices[name] != before.choices[name]]
+        if differ:
+            label, other = (
+                ", ".join(_in_words(choices, name) for name in differ)
+                for choices in (run.choices, before.choices)
+            )
+            return (label, other), before.result.stems
+    truth = {name: song.with_name(f"{name}.flac") for name in run.result.stems}
+    if song.parent == demo_song_dir() and all(path.is_file() for path in truth.values()):
+        return ("estimated", "true"), truth
+    return ("A", "B"), None
 
 
 def _in_words(choices: Mapping[str, Any], name: str) -> str:

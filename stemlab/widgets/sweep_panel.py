@@ -27,6 +27,7 @@ from stemlab.sweeps import (
 )
 from stemlab.sweeps.recommending import check_limits
 from stemlab.widgets._choosers import ModelChooser, SongChooser, demo_song
+from stemlab.widgets._served import is_served, panel_path
 from stemlab.widgets._work import LABELS, WIDE, WorkPanel, indented
 from stemlab.widgets.mixer import StemMixer
 
@@ -214,20 +215,20 @@ class SweepPanel(WorkPanel):
     def _planned(self) -> Callable[[], Sweep]:
         """Take what is chosen now; what is wrong with it is told in the panel."""
         chosen = {name: getattr(self, name) for name in ("segments", "overlaps", "shifts")}
-        song, model = Path(self.song.strip()).expanduser(), self.model
+        song, model = self.song.strip(), self.model
         references, padded = self.references.strip(), _PADDED[self.padded]
         excerpt, memory = self.excerpt_seconds, self.memory
 
         def plan() -> Sweep:
             segments = _numbers("segments", chosen["segments"], float)
             return plan_sweep(
-                song,
+                panel_path(song),
                 model,
                 segments=segments or None,
                 overlaps=_numbers("overlaps", chosen["overlaps"], float),
                 shifts=_numbers("shifts", chosen["shifts"], int),
                 padded=padded,
-                references=Path(references).expanduser() if references else None,
+                references=panel_path(references) if references else None,
                 excerpt_seconds=excerpt,
                 memory=memory,
                 keep_audio=True,
@@ -274,9 +275,8 @@ class SweepPanel(WorkPanel):
             self._show_table(sweep)
         try:
             self.recommendation = found = recommend(results, memory_limit=memory_limit)
-            self.message = (
-                f"Recommended: {found.setting}. {found.reason} Its command: {found.command}"
-            )
+            command = f" Its command: {found.command}" if found.command else ""
+            self.message = f"Recommended: {found.setting}. {found.reason}{command}"
         except ParameterError as error:
             self.message = f"Measured, but nothing can be recommended: {error}"
         self._colour()
@@ -364,7 +364,7 @@ class SweepPanel(WorkPanel):
             self._songs,
             self._models,
             grids,
-            references,
+            *([] if is_served() else [references]),
             *fields.values(),
             self._buttons(estimate, self._run_button, cancel_tooltip="Stop; what is done is kept"),
             self._status,
@@ -537,6 +537,7 @@ def _cell(setting: SweepSetting, select: Callable[[SweepSetting], None]) -> ipyw
     button = ipywidgets.Button(
         description="…", disabled=True, layout=ipywidgets.Layout(width="100%", margin="0")
     )
+    button.add_class("stemlab-loads-mixer")
     button.on_click(lambda _: select(setting))
     return button
 

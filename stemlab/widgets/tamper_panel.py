@@ -13,8 +13,8 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-from stemlab._partial import ScratchFolder
 from stemlab.errors import ModelRefusedError
+from stemlab.files import ScratchFolder
 from stemlab.provisioning import verify_model
 from stemlab.registry import MANIFEST_NAME, find_model, installed_file, read_manifest
 from stemlab.widgets._work import LABELS, WIDE, WorkPanel, indented

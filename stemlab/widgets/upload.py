@@ -7,8 +7,9 @@ import hashlib
 import itertools
 import os
 import re
-import secrets
 import shutil
+import stat
+import sys
 import threading
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,17 +18,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import anywidget
 import traitlets
 
 from stemlab import audio
 from stemlab._typing import StrPath
 from stemlab.errors import AudioError, OutputError, ParameterError, StemlabError
-from stemlab.runs import file_safe
+from stemlab.files import Folder, WorkFolder, abandoned_folders
+from stemlab.results import file_safe
+from stemlab.widgets._page import STATIC, PageWidget
+from stemlab.widgets._served import is_served, panel_path
 
 __all__ = ["SongUpload"]
 
-_STATIC = Path(__file__).parent / "static"
+_OWNER, _DRAFT = "upload", "song.upload"
+# What the files of a folder may take together before visitors of a page can add no more.
+_SERVED_BYTES = 8 * 1024**3
 # What Windows takes for a device, whatever follows the first dot.
 _DEVICES = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE
@@ -41,7 +46,7 @@ class _Upload:
     id: str
     name: str
     size: int
-    draft: Path
+    work: WorkFolder | None = None
     file: BinaryIO | None = None
     received: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
@@ -51,16 +56,17 @@ class _Upload:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def clear_up(self) -> None:
-        """Close and remove the hidden file, if it is still there."""
+        """Close the hidden file, and remove it if it is still there."""
         if self.file is not None:
             # A full disk shows up here once more; it has been reported already.
             with suppress(OSError):
                 self.file.close()
+        if self.work is not None:
             with suppress(OSError):
-                self.draft.unlink(missing_ok=True)
+                self.work.close()
 
 
-class SongUpload(anywidget.AnyWidget):
+class SongUpload(PageWidget):
     """Upload a song from the browser's machine to a folder of the kernel's.
 
     The last expression of a cell shows a button, which is also a place to drop a file. Files of
@@ -94,9 +100,11 @@ class SongUpload(anywidget.AnyWidget):
 
     Notes
     -----
-    While a song arrives it is a hidden file in `folder`, ``.stemlab-<random>.partial``. Where
-    JupyterLab and the kernel have no subshells (before JupyterLab 4.4 and ipykernel 7), nothing
-    arrives while a cell runs.
+    While a song arrives it lies in a hidden folder in `folder`, ``.stemlab-upload-*.partial``; what
+    a killed process left of one is removed by the next upload. A name that does not end like a
+    recording gets the ending of its format. Pages of ``stemlab lab --voila`` take no more once the
+    files of the folder come to 8 GiB. Where JupyterLab and the kernel have no subshells (before
+    JupyterLab 4.4 and ipykernel 7), nothing arrives while a cell runs.
 
     Examples
     --------
@@ -105,8 +113,8 @@ class SongUpload(anywidget.AnyWidget):
     SongUpload(folder='songs', state='idle')
     """
 
-    _esm = _STATIC / "upload.js"
-    _css = _STATIC / "upload.css"
+    _esm = STATIC / "upload.js"
+    _css = STATIC / "upload.css"
 
     state = traitlets.Enum(["idle", "uploading", "done", "cancelled", "failed"], "idle").tag(
         sync=True
@@ -125,7 +133,7 @@ class SongUpload(anywidget.AnyWidget):
         self._closed = False
         self._current: _Upload | None = None
         self._last: _Upload | None = None
-        self.folder = Path(os.path.abspath(Path(folder).expanduser()))
+        self.folder = Path(os.path.abspath(panel_path(folder)))
         self.max_bytes = max_bytes
         if os.path.exists(self.folder) and not os.path.isdir(self.folder):
             raise ParameterError(f"folder={str(folder)!r} is not a folder. Name one, or a new one.")
@@ -202,7 +210,7 @@ class SongUpload(anywidget.AnyWidget):
             try:
                 match content:
                     case {"kind": "start", "id": str(id_), "name": str(name), "size": int(size)}:
-                        self._start(id_, name, size)
+                        self._start(id_, name, max(0, min(size, sys.maxsize)))
                     case {"kind": "piece", "id": str(id_), "offset": int(offset)} if buffers:
                         if upload := self._find(id_):
                             self._take(upload, offset, memoryview(buffers[0]).cast("B"))
@@ -252,8 +260,7 @@ class SongUpload(anywidget.AnyWidget):
                 message=f"{self._current.name!r} is being uploaded. Wait for it, or cancel it.",
             )
             return
-        draft = self.folder / f".stemlab-{secrets.token_hex(8)}.partial"
-        upload = self._current = self._last = _Upload(id_, _safe_name(name), size, draft)
+        upload = self._current = self._last = _Upload(id_, _safe_name(name), size)
         atexit.register(self.cancel)
         for trait, value in {
             "_upload_id": id_,
@@ -275,6 +282,9 @@ class SongUpload(anywidget.AnyWidget):
             )
         with self._writing(upload):
             self.folder.mkdir(parents=True, exist_ok=True)
+            for left_behind in abandoned_folders(self.folder, _OWNER):
+                left_behind.close()
+            self._check_quota(upload)
             free = shutil.disk_usage(self.folder).free
             if free < size:
                 raise OutputError(
@@ -282,7 +292,8 @@ class SongUpload(anywidget.AnyWidget):
                     f"{free / 1e6:.1f} MB of free space. Make room, or choose another folder.",
                     self.folder,
                 )
-            upload.file = draft.open("xb")
+            upload.work = WorkFolder(self.folder, _OWNER)
+            upload.file = upload.work.open(_DRAFT, "x+b")
         self._acknowledge(upload)
 
     def _take(self, upload: _Upload, offset: int, content: memoryview) -> None:
@@ -298,6 +309,7 @@ class SongUpload(anywidget.AnyWidget):
             )
         assert upload.file is not None
         with self._writing(upload):
+            self._check_quota(upload)
             upload.file.write(content)
             upload.file.flush()
         upload.digest.update(content)
@@ -309,6 +321,24 @@ class SongUpload(anywidget.AnyWidget):
             if self._current is upload:
                 self._finish(upload)
 
+    def _check_quota(self, upload: _Upload) -> None:
+        """Keep visitors of a page from filling the disk, also with many uploads at once."""
+        if not is_served():
+            return
+        taken = 0
+        for pattern in ("*", f".stemlab-{_OWNER}-*/{_DRAFT}"):
+            for path in self.folder.glob(pattern):
+                with suppress(FileNotFoundError):  # An upload of another page has ended.
+                    facts = path.lstat()
+                    taken += facts.st_size if stat.S_ISREG(facts.st_mode) else 0
+        if taken + upload.size - upload.received > _SERVED_BYTES:
+            raise OutputError(
+                f"{upload.name!r} has {upload.size / 1e6:.1f} MB, and the folder has no room for "
+                f"it: at most {_SERVED_BYTES / 1e6:.0f} MB are kept there. Choose a shorter song, "
+                "or ask whoever runs this page to make room.",
+                self.folder,
+            )
+
     def _acknowledge(self, upload: _Upload, **more: object) -> None:
         self._tell("ack", upload.id, offset=upload.received, **more)
 
@@ -318,16 +348,11 @@ class SongUpload(anywidget.AnyWidget):
     # ------------------------------------------------------------ how an upload ends
 
     def _finish(self, upload: _Upload) -> None:
-        assert upload.file is not None
+        assert upload.file is not None and upload.work is not None
         with self._writing(upload):
             upload.file.close()
-            path, is_new = _publish(upload)
-        try:
-            audio.read_info(path)
-        except BaseException:
-            if is_new:
-                path.unlink(missing_ok=True)
-            raise
+            upload.name = _audio_name(upload.name, self._read_draft(upload))
+            path, is_new = _publish(upload, upload.work, self.folder)
         upload.path = path
         self._end(
             "done",
@@ -335,6 +360,17 @@ class SongUpload(anywidget.AnyWidget):
             if is_new
             else f"Done: {path.name!r} was in {self.folder.name!r} already, with the same content.",
         )
+
+    def _read_draft(self, upload: _Upload) -> audio.AudioInfo:
+        assert upload.work is not None
+        draft = upload.work.path / _DRAFT
+        try:
+            return audio.read_info(draft)
+        except AudioError as error:
+            # The page knows the song by its own name.
+            said = str(error).replace(repr(str(draft)), repr(str(self.folder / upload.name)))
+            error.args = (said, *error.args[1:])
+            raise
 
     def _cancel(self, upload: _Upload) -> None:
         failure = AudioError(f"the upload of {upload.name!r} was cancelled. Choose a song again.")
@@ -395,25 +431,33 @@ def _safe_name(name: str) -> str:
     return f"{stem}.{ending}" if ending else stem
 
 
-def _publish(upload: _Upload) -> tuple[Path, bool]:
+def _audio_name(name: str, info: audio.AudioInfo) -> str:
+    """Add the ending of its format to a name that ends like anything but a recording."""
+    if Path(name).suffix.lower() in audio.RECORDING_SUFFIXES:
+        return name
+    formats = info.container.lower().split(",")
+    known = (
+        suffix
+        for suffix in sorted(audio.RECORDING_SUFFIXES)
+        if any(container.startswith(suffix[1:]) for container in formats)
+    )
+    return name + next(known, f".{formats[0]}")
+
+
+def _publish(upload: _Upload, work: WorkFolder, folder: Path) -> tuple[Path, bool]:
     """Give the hidden file a name that is free, or find one with the same content; say which."""
     name = Path(upload.name)
-    for number in itertools.count(1):
-        number_shown = f" ({number})" if number > 1 else ""
-        path = upload.draft.parent / f"{name.stem}{number_shown}{name.suffix}"
-        try:
-            # Claims the name, so that nothing is replaced that comes meanwhile.
-            path.open("xb").close()
-        except FileExistsError:
-            if _has_content(path, upload):
-                return path, False
-            continue
-        try:
-            os.replace(upload.draft, path)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        break
+    with Folder(folder) as target:
+        for number in itertools.count(1):
+            number_shown = f" ({number})" if number > 1 else ""
+            path = folder / f"{name.stem}{number_shown}{name.suffix}"
+            try:
+                work.move(_DRAFT, target, path.name)
+            except FileExistsError:
+                if _has_content(path, upload):
+                    return path, False
+            else:
+                break
     return path, True
 
 

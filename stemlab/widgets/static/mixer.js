@@ -48,9 +48,8 @@ class Pieces {
     this.tracks = model.get("_tracks").length;
     this.known = new Map(); // number -> AudioBuffers, the longest unused first
     this.asked = new Map(); // number -> since when, and when last
+    this.failure = ""; // why nothing is asked for, until a person tries again
     this.capacity = Math.max(6, Math.floor(CACHE_BYTES / (this.tracks * this.size * 8)));
-    // Decoding needs a context of the right rate, but no audio device and no permission.
-    this.decoder = new OfflineAudioContext(1, 1, this.rate);
   }
   number(sample) { return Math.min(this.count - 1, Math.floor(sample / this.size)); }
   start(number) { return number * this.size; }
@@ -61,7 +60,7 @@ class Pieces {
     return piece;
   }
   want(number) {
-    if (number >= this.count || this.known.has(number)) return;
+    if (this.failure || number >= this.count || this.known.has(number)) return;
     const now = performance.now() / 1e3, wish = this.asked.get(number);
     // Two at a time: what is needed first comes first. Once more after a while, as the first may be lost.
     if (wish ? now - wish.last < PATIENCE_SECONDS : this.asked.size > 1) return;
@@ -69,12 +68,15 @@ class Pieces {
     ask(this.model, { kind: "piece", piece: number });
   }
   forgetWishes() { this.asked.clear(); }
+  giveUp(failure) { this.failure = failure; this.asked.clear(); }
   overdue() {
     const now = performance.now() / 1e3;
     return [...this.asked.values()].some(({ since }) => now - since > PATIENCE_SECONDS);
   }
   async receive(number, views) {
     if (!this.asked.has(number)) return; // another page asked
+    // Decoding needs a context of the right rate, but no audio device and no permission.
+    this.decoder ??= new OfflineAudioContext(1, 1, this.rate);
     const piece = await Promise.all(views.map((view) => this.decoder.decodeAudioData(bytes(view))));
     // Looked at once, samples count as memory of the page in Chromium, and are collected in time.
     for (const each of piece) for (let i = 0; i < each.numberOfChannels; i++) each.getChannelData(i);
@@ -85,6 +87,7 @@ class Pieces {
   }
   async fetch(number) { // for rendering offline
     while (!this.use(number)) {
+      if (this.failure) throw new Error(this.failure);
       this.asked.delete(number);
       this.want(number);
       await new Promise((resolve) => setTimeout(resolve, 20));
@@ -167,6 +170,7 @@ class Transport {
     this.model = model;
     this.id = `${Math.random()}`;
     this.listeners = new Set();
+    this.views = 0;
     this.source = Object.keys(model.get("_answers")).length
       ? embedded(model, (content, views) => this.receive(content, views))
       : model;
@@ -185,7 +189,7 @@ class Transport {
       "change:playing": () => {
         const player = model.get("_player");
         if (!model.get("playing")) this.pause();
-        else if (player ? player === this.id : document.visibilityState === "visible") this.play();
+        else if (this.views && (player ? player === this.id : document.visibilityState === "visible")) this.play();
       },
       "change:position_seconds": () => {
         const seconds = model.get("position_seconds"), sample = Math.round(seconds * this.rate);
@@ -204,11 +208,20 @@ class Transport {
     this.ask("overview");
     this.wantPictures();
     this.timer = setInterval(() => this.pump(), 100);
-    // Set by code before the mixer was shown; a page that is gone may have left it, too.
-    if (model.get("playing") && !model.get("_player")) this.play();
     this.pump();
   }
+  // Without a view nobody could stop the sound.
+  show() {
+    this.views += 1;
+    // Set by code before the mixer was shown; a page that is gone may have left it, too.
+    if (this.model.get("playing") && !this.model.get("_player")) this.play();
+  }
+  hide() {
+    this.views -= 1;
+    if (!this.views) this.pause();
+  }
   dispose() {
+    this.running = false;
     clearInterval(this.timer);
     window.removeEventListener("stemlab-mixer-plays", this.othersPlay);
     Object.entries(this.handlers).forEach(([name, react]) => this.model.off(name, react));
@@ -242,16 +255,28 @@ class Transport {
       this.emit();
     } else if (content.kind === "piece") {
       this.pieces.receive(content.piece, views)
-        .catch((error) => this.say(`This browser cannot decode the audio: ${error.message}`));
+        .catch((error) => this.giveUp(`This browser cannot decode the audio: ${error.message}`));
     } else if (content.kind === "spectrogram") {
       if (!this.pictures.length) this.pictures = new Array(this.pieces.tracks).fill(null);
       this.pictures[content.track] = paint(content, ...views.map((view) => new Uint8Array(bytes(view))));
       this.emit();
     } else if (content.kind === "failed") {
-      this.pieces.forgetWishes();
-      this.stop();
-      this.say(content.message);
+      // Those that another page asked for are not this one's.
+      const paints = this.pictures.includes(null);
+      if (paints) this.pictures = [];
+      if (paints || this.pieces.asked.size) this.giveUp(content.message);
     }
+  }
+  // Nothing is asked for again until a person presses Play or jumps.
+  giveUp(failure) {
+    this.pieces.giveUp(failure);
+    this.stop();
+    this.say(failure);
+  }
+  tryAgain() {
+    if (!this.pieces.failure) return;
+    this.pieces.failure = "";
+    this.say("");
   }
 
   // ---------------------------------------------------------------- the clock
@@ -273,6 +298,7 @@ class Transport {
 
   async play() {
     if (this.running) return;
+    this.tryAgain();
     this.running = true;
     if (this.at >= this.samples) this.at = 0;
     window.dispatchEvent(new CustomEvent("stemlab-mixer-plays", { detail: this }));
@@ -306,6 +332,7 @@ class Transport {
   }
   seek(sample) {
     this.at = Math.max(0, Math.min(this.samples, sample));
+    this.tryAgain();
     this.pieces.forgetWishes();
     if (this.running) { this.silence(); this.begin(this.at); }
     this.push();
@@ -408,10 +435,15 @@ class Transport {
 
 // ------------------------------------------------------------------ the page
 
+// JupyterLab takes the keys of an element for shortcuts (X cuts the cell) unless that very element,
+// not one around it, has this attribute.
+const KEEPS_KEYS = "data-lm-suppress-shortcuts";
+
 const make = (tag, properties = {}, parent = null) => {
   const { attributes = {}, ...rest } = properties;
   const element = Object.assign(document.createElement(tag), rest);
   Object.entries(attributes).forEach(([name, value]) => element.setAttribute(name, value));
+  element.setAttribute(KEEPS_KEYS, "true");
   parent?.append(element);
   return element;
 };
@@ -439,7 +471,7 @@ class View {
     this.root = make("div", {
       className: "stemlab-mixer",
       tabIndex: 0,
-      attributes: { role: "group", "aria-label": "Stem mixer", "data-lm-suppress-shortcuts": "true" },
+      attributes: { role: "group", "aria-label": "Stem mixer" },
     }, el);
     this.root.mixer = transport; // for tests and the curious
     this.buildBar();
@@ -455,7 +487,7 @@ class View {
     this.root.addEventListener("keydown", (event) => this.onKey(event));
     this.draw = () => { if (!this.drawing) this.drawing = requestAnimationFrame(() => this.update()); };
     transport.listeners.add(this.draw);
-    this.sizes = new ResizeObserver(() => { this.stale = true; this.draw(); });
+    this.sizes = new ResizeObserver(() => { this.takeFocus(); this.stale = true; this.draw(); });
     this.sizes.observe(this.lanes);
     // Lanes are drawn in the colours of the theme.
     this.theme = new MutationObserver(() => { this.stale = true; this.draw(); });
@@ -469,6 +501,11 @@ class View {
     this.theme.disconnect();
     cancelAnimationFrame(this.drawing);
     this.disposed = true;
+  }
+  // Once on the page, if a button of the panel was pressed to load this mixer (see keys.js).
+  takeFocus() {
+    if (!this.attached && this.root.closest(".stemlab-awaits-mixer")) this.root.focus({ preventScroll: true });
+    this.attached = this.root.isConnected;
   }
   set(name, value) { this.model.set(name, value); this.model.save_changes(); }
   flip(name, row) {
@@ -577,6 +614,11 @@ class View {
     lane.addEventListener("pointercancel", end);
   }
   onKey(event) {
+    // None is a shortcut of the notebook, used here or not; only saving stays one.
+    const saves = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s";
+    event.target.toggleAttribute(KEEPS_KEYS, !saves);
+    if (saves) return;
+    event.stopPropagation();
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const { transport } = this, isRange = event.target.type === "range";
     const jump = (seconds) => transport.seek(transport.sample + Math.round(seconds * transport.rate));
@@ -594,7 +636,6 @@ class View {
     } else if (row) this.flip(event.shiftKey ? "muted" : "soloed", row);
     else return;
     event.preventDefault();
-    event.stopPropagation();
   }
 
   // ---------------------------------------------------------------- what is shown
@@ -664,7 +705,7 @@ class View {
     } else if (kind === "spectrogram") {
       lane.setAttribute("aria-label", `Spectrogram of ${name}`);
       if (picture) context.drawImage(picture, 0, 0, width, height);
-      else this.write(context, lane, "Computing the spectrogram…", scale);
+      else this.write(context, lane, transport.pictures.length ? "Computing the spectrogram…" : "No spectrogram", scale);
     } else if (transport.overview) {
       const envelope = transport.overview[track], columns = envelope.length / 2;
       const peak = envelope.reduce((most, each) => Math.max(most, Math.abs(each)), 0) / 127;
@@ -700,7 +741,11 @@ export default () => {
     },
     render({ model, el }) {
       const view = new View(transport, model, el);
-      return () => view.dispose();
+      transport.show();
+      return () => {
+        view.dispose();
+        transport.hide();
+      };
     },
   };
 };

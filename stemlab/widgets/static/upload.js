@@ -141,11 +141,13 @@ class Sender {
 }
 
 function render({ model, el, sender }) {
-  const make = (tag, properties, parent) =>
-    parent.appendChild(Object.assign(document.createElement(tag), properties));
+  const make = (tag, properties, parent) => {
+    const element = parent.appendChild(Object.assign(document.createElement(tag), properties));
+    // Keys pressed here are no shortcuts of JupyterLab, which asks the focused element itself.
+    element.dataset.lmSuppressShortcuts = "true";
+    return element;
+  };
   const root = make("div", { className: "stemlab-upload" }, el);
-  // Keys pressed here are no shortcuts of JupyterLab.
-  root.dataset.lmSuppressShortcuts = "true";
   const row = make("div", { className: "stemlab-row" }, root);
   const button = make("button", { type: "button", textContent: "Upload a song…" }, row);
   const input = make("input", { type: "file", accept: ACCEPT, tabIndex: -1 }, row);

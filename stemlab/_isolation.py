@@ -1,0 +1,105 @@
+"""Keep what lies in the current folder out of this process and of those that it starts.
+
+The current folder may have come from somebody else. Python imports modules from it, and some
+libraries read settings there; both can run code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import chdir
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import TypedDict
+
+__all__ = ["SERVED_FOLDER", "Child", "child", "ignore_settings_here", "leave_current_folder_out"]
+
+SERVED_FOLDER = "STEMLAB_SERVED_FOLDER"
+"""Names the folder that the panels of a kernel may not leave, where others may visit its pages."""
+
+# A current folder in which there is nothing to import and no setting to read.
+_OWN_FOLDER = Path(__file__).resolve().parent / "assets"
+_NUMBA_SETTINGS = ".numba_config.yaml"
+# Another current folder would change what a relative one of these means.
+_FOLDER_VARIABLES = ("STEMLAB_CACHE", "STEMLAB_MODELS", "TMPDIR")
+
+
+class Child(TypedDict):
+    """How a process is started: keyword arguments of `subprocess.Popen`."""
+
+    args: list[str]
+    cwd: Path
+    env: dict[str, str]
+
+
+def child(
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    path: Iterable[str] | None = None,
+) -> Child:
+    """Say how to start Python with these arguments so that it imports nothing from here.
+
+    Its current folder is another one: pass absolute paths. `path` is where it looks for modules, in
+    place of PYTHONPATH.
+    """
+    env = dict(os.environ if environment is None else environment)
+    if path is None:
+        path = env.get("PYTHONPATH", "").split(os.pathsep)
+    env["PYTHONPATH"] = os.pathsep.join(_outside(path))
+    # For the processes that it starts itself, such as kernels.
+    env["PYTHONSAFEPATH"] = "1"
+    for name in _FOLDER_VARIABLES:
+        if env.get(name):
+            env[name] = os.path.abspath(env[name])
+    return {"args": [sys.executable, "-P", *arguments], "cwd": _OWN_FOLDER, "env": env}
+
+
+def leave_current_folder_out() -> None:
+    """Import nothing from the current folder any more, where ``python -m`` looks first."""
+    installed = Path(__file__).resolve().parent.parent
+    # Unless this is the checkout that runs.
+    if not sys.flags.safe_path and Path.cwd().resolve() != installed:
+        del sys.path[0]
+
+
+def ignore_settings_here() -> None:
+    """Let no library of this process read its settings in the current folder.
+
+    Matplotlib looks for matplotlibrc there while it is imported, Numba for its own file also
+    later: one can start LaTeX, the other load pickles. Those in the user's own folders stay.
+    """
+    sys.meta_path.insert(0, _ReadElsewhere())
+
+
+class _ReadElsewhere(MetaPathFinder):
+    """Changes the current folder while some libraries are imported."""
+
+    def find_spec(
+        self, name: str, path: object = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find the library as usual, and change how it is run."""
+        spec = PathFinder.find_spec(name) if name in ("matplotlib", "numba") else None
+        if spec is None or spec.loader is None:
+            return None
+        run = spec.loader.exec_module
+
+        def run_elsewhere(module: ModuleType) -> None:
+            with chdir(_OWN_FOLDER):
+                run(module)
+            if name == "numba":
+                # It looks again at each compilation; here, there is no such file.
+                settings = sys.modules["numba.core.config"]
+                vars(settings)["_config_fname"] = str(_OWN_FOLDER / _NUMBA_SETTINGS)
+
+        vars(spec.loader)["exec_module"] = run_elsewhere
+        return spec
+
+
+def _outside(path: Iterable[str]) -> list[str]:
+    """Leave out what stands for the current folder, and what is relative to it."""
+    here = os.path.realpath(os.curdir)
+    return [entry for entry in path if os.path.isabs(entry) and os.path.realpath(entry) != here]

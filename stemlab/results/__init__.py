@@ -1,0 +1,50 @@
+"""What a run leaves on disk: raw blocks while it works, whole stems and ``run.json`` at its end.
+
+``run.json`` gets its name last, and loses it first where a result is replaced: a folder that has
+one holds a whole result.
+"""
+
+from stemlab.results.blocks import BlockStore, check_capacity
+from stemlab.results.manifest import (
+    SCHEMA,
+    StemRecord,
+    describe_plan,
+    package_versions,
+    peak_memory_bytes,
+    read_run,
+    run_plans,
+    stem_records,
+)
+from stemlab.results.names import ResultNames, check_filename, file_safe
+from stemlab.results.publishing import (
+    EarlierResultError,
+    Target,
+    choose_target,
+    find_finished,
+    only_publisher,
+    recover,
+    remove_unfinished,
+)
+
+__all__ = [
+    "SCHEMA",
+    "BlockStore",
+    "EarlierResultError",
+    "ResultNames",
+    "StemRecord",
+    "Target",
+    "check_capacity",
+    "check_filename",
+    "choose_target",
+    "describe_plan",
+    "file_safe",
+    "find_finished",
+    "only_publisher",
+    "package_versions",
+    "peak_memory_bytes",
+    "read_run",
+    "recover",
+    "remove_unfinished",
+    "run_plans",
+    "stem_records",
+]

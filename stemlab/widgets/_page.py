@@ -1,0 +1,71 @@
+"""What a page may tell the kernel: any program that reaches the kernel's page can send anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anywidget
+
+from stemlab.errors import StemlabError
+
+__all__ = ["STATIC", "KeyKeeper", "PageWidget", "in_words"]
+
+STATIC = Path(__file__).resolve().parent / "static"
+_MOST_CHARACTERS = 10_000
+
+
+def in_words(error: Exception) -> str:
+    """Say what went wrong, in the words that a page shows."""
+    if isinstance(error, StemlabError):
+        return str(error)
+    return f"This is a bug of stemlab, please report it. {type(error).__name__}: {error}"
+
+
+class PageWidget(anywidget.AnyWidget):
+    """A widget whose page sets only traits that are tagged ``page=True``, to values that they take.
+
+    Anything else that a page sends is left out, with a line in the log.
+    """
+
+    def set_state(self, sync_data: Mapping[str, Any]) -> None:
+        """Take from a page what it may set, and tell it the values of the rest."""
+        taken = {name: value for name, value in sync_data.items() if self._takes(name, value)}
+        refused = [name for name in sync_data if name not in taken and name in self.keys]
+        if len(taken) < len(sync_data):
+            self.log.warning("%s: a page set what it may not", type(self).__name__)
+        super().set_state(taken)
+        if refused:
+            self.send_state(refused)
+
+    def _takes(self, name: str, value: object) -> bool:
+        if name not in self.trait_names(page=True):
+            return False
+        if isinstance(value, str) and len(value) > _MOST_CHARACTERS:
+            return False
+        try:
+            self.traits()[name]._validate(self, value)
+        except Exception:  # noqa: BLE001  # Whatever a validator says: it is no value of the trait.
+            return False
+        return True
+
+    def _handle_msg(self, msg: Mapping[str, Any]) -> None:
+        match msg:
+            case {"content": {"data": {"method": "update", "state": dict(state)}}}:
+                # Without buffers: no trait that a page sets holds bytes.
+                data: dict[str, Any] = {"method": "update", "state": state}
+            case {"content": {"data": {"method": "request_state"}}}:
+                data = {"method": "request_state"}
+            case {"content": {"data": {"method": "custom", "content": dict(content)}}}:
+                data = {"method": "custom", "content": content}
+            case _:
+                self.log.warning("%s: a message that it does not know", type(self).__name__)
+                return
+        super()._handle_msg({"content": {"data": data}, "buffers": msg.get("buffers") or []})
+
+
+class KeyKeeper(PageWidget):
+    """Keeps the keys that are pressed in panels from the notebook; shows nothing."""
+
+    _esm = STATIC / "keys.js"
