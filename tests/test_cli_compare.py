@@ -264,12 +264,12 @@ def test_seams_are_those_of_the_run(tmp_path, monkeypatch, unsaved, capsys):
     recorded["plan"][0]["hop_samples"] += 1
     Path("changed.json").write_text(json.dumps(recorded))
     assert run("song.wav", "--seams", "changed.json") == 2
-    assert "incomplete or was changed" in capsys.readouterr().err
+    assert "was changed: the hop of a plan" in capsys.readouterr().err
     for field in ("plan", "model", "parameters"):
         changed = {**recorded, field: {}} if field != "plan" else {**recorded, field: [3]}
         Path("changed.json").write_text(json.dumps(changed))
         assert run("song.wav", "--seams", "changed.json") == 2
-        assert "incomplete or was changed" in capsys.readouterr().err
+        assert "was changed: the hop of a plan" in capsys.readouterr().err
 
 
 def test_seams_of_a_run_of_version_0_1(v0_1, unsaved, capsys):
