@@ -119,12 +119,16 @@ def test_without_the_products_of_onednn(monkeypatch):
     network, inputs = lively(**SHAPES["htdemucs"]), music(30_000)
     usual = fast(network, inputs)
 
+    asked = []
+
     def missing(*_):
+        asked.append("oneDNN")
         raise RuntimeError("no such operator")
 
+    # On some processors both give the same samples, so only being asked tells that it was missed.
     monkeypatch.setattr(arithmetic, "_multiply", missing)
     assert agreement_db(fast(network, inputs), usual) >= 120
-    assert not np.array_equal(fast(network, inputs), usual)
+    assert asked
 
 
 def test_the_examples_of_a_batch_do_not_know_of_each_other():
