@@ -265,11 +265,15 @@ def test_seams_are_those_of_the_run(tmp_path, monkeypatch, unsaved, capsys):
     Path("changed.json").write_text(json.dumps(recorded))
     assert run("song.wav", "--seams", "changed.json") == 2
     assert "was changed: the hop of a plan" in capsys.readouterr().err
-    for field in ("plan", "model", "parameters"):
-        changed = {**recorded, field: {}} if field != "plan" else {**recorded, field: [3]}
-        Path("changed.json").write_text(json.dumps(changed))
+    for field, value, words in (
+        ("plan", [3], "was changed: a plan is incomplete"),
+        ("plan", [{}], "was changed: a plan is incomplete"),
+        ("model", {}, "is not a run manifest of schema 1 or 2: 'model' lacks a name"),
+        ("parameters", 3, "is not a run manifest of schema 1 or 2: 'parameters' is missing"),
+    ):
+        Path("changed.json").write_text(json.dumps({**recorded, field: value}))
         assert run("song.wav", "--seams", "changed.json") == 2
-        assert "was changed: the hop of a plan" in capsys.readouterr().err
+        assert words in capsys.readouterr().err
 
 
 def test_seams_of_a_run_of_version_0_1(v0_1, unsaved, capsys):

@@ -523,31 +523,6 @@ def test_replacing_reaches_stems_in_folders_of_their_own(tiny_htdemucs, tmp_path
     assert found == [os.path.join("drums", "song.wav"), os.path.join("run", "song.json")]
 
 
-def test_a_failed_replacement_leaves_the_earlier_result_whole(
-    tiny_htdemucs, tmp_path, rng, monkeypatch
-):
-    separator = AudioStemSeparator(tiny_htdemucs)
-    song = write(tmp_path / "song.wav", noise(rng, 5000))
-    first = separator.separate_file(song, tmp_path / "out")
-    files = [*first.stems.values(), first.manifest_path]
-    before = [path.read_bytes() for path in files]
-    replace = os.replace
-
-    # The disk's own error at the right moment cannot be had; the third move stands for it.
-    def fail_at_the_third(source, target):
-        if Path(target) == first.stems["other"] and "earlier" not in str(source):
-            raise OSError(28, "No space left on device")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", fail_at_the_third)
-    with pytest.raises(OutputError, match="No space left"):
-        separator.separate_file(
-            song, tmp_path / "out", overlap=0.5, output=OutputSettings(force=True)
-        )
-    assert [path.read_bytes() for path in files] == before
-    assert [each.name for each in (tmp_path / "out").iterdir()] == ["song"]
-
-
 def test_one_separator_serves_two_threads(tiny_htdemucs, rng):
     separator = AudioStemSeparator(tiny_htdemucs)
     mixture = noise(rng, 3 * RATE)

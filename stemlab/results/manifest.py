@@ -124,6 +124,8 @@ def stem_records(fields: Mapping[str, Any]) -> dict[str, StemRecord]:
     return records
 
 
+# The length of a segment is recorded in samples.
+_PLAN_FIELDS = set(ChunkPlan.__dataclass_fields__) - {"segment_seconds"}
 _STEM_FIELDS = tuple(StemRecord.__dataclass_fields__)
 
 
@@ -139,7 +141,7 @@ def run_plans(fields: Mapping[str, Any]) -> tuple[ChunkPlan, ...]:
             raise ValueError(f"its plans have more than {_MOST_SEGMENTS} segments")
         return plans
     except (KeyError, TypeError, ArithmeticError, AssertionError, AttributeError) as error:
-        raise ValueError(f"a plan is incomplete or was changed ({error!r:.80})") from error
+        raise ValueError("a plan is incomplete") from error
 
 
 def _plan(fields: Mapping[str, Any], plan: Mapping[str, Any]) -> ChunkPlan:
@@ -181,13 +183,18 @@ def _plan(fields: Mapping[str, Any], plan: Mapping[str, Any]) -> ChunkPlan:
 def describe_plan(plan: ChunkPlan) -> dict[str, Any]:
     """Describe a plan so that `run_plans` can build it again, and what follows from it."""
     return {
-        **{name: value for name, value in asdict(plan).items() if name != "segment_seconds"},
+        **{name: _listed(value) for name, value in asdict(plan).items() if name in _PLAN_FIELDS},
         "segment_samples": plan.segment_samples,
         "hop_samples": plan.hop_samples,
         "calls": plan.calls,
         "overlap_share": round(plan.overlap_share, 4),
         "padding_share": round(plan.padding_share, 4),
     }
+
+
+def _listed(value: Any) -> Any:
+    """Give a value the type that it has once JSON was read."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _table(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
