@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -523,6 +524,23 @@ def test_killed_again_while_it_is_put_right(results, tmp_path):
         assert os.listdir(out) == ["song"]
         shutil.rmtree(out)
     assert second > 8
+
+
+@unix
+def test_a_file_system_without_hard_links(results, tmp_path, monkeypatch):
+    # No such file system is at hand: the call refuses as it would there.
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    save_result(results["all"], tmp_path)
+    save_result(results["fewer"], tmp_path, force=True)
+    assert whole(tmp_path) == samples(results["fewer"])
+    with Folder(tmp_path) as folder, folder.subfolder("song") as song:
+        before = files(tmp_path)
+        with pytest.raises(FileExistsError):
+            song.move("bass.wav", song, "drums.wav")
+    assert files(tmp_path) == before
 
 
 @unix
