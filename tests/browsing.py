@@ -169,7 +169,12 @@ def running_lab(folder: Path) -> Iterator[Lab]:
         server = subprocess.Popen(
             command,
             cwd=work,
-            env={**os.environ, **{name: str(home / part) for name, part in own_folders.items()}},
+            env={
+                **os.environ,
+                **{name: str(home / part) for name, part in own_folders.items()},
+                # Or a debugger that the page starts may warn of Python's own modules.
+                "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            },
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
