@@ -276,7 +276,8 @@ def test_seams_are_those_of_the_run(tmp_path, monkeypatch, unsaved, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_seams_of_a_run_of_version_0_1(v0_1, unsaved, capsys):
+def test_seams_of_a_run_of_version_0_1(v0_1, unsaved, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     stem = v0_1 / "result" / "song" / "vocals.flac"
     assert run(v0_1 / "song.wav", stem, "--seams", v0_1 / "result" / "song", "--json") == 0
     found = json.loads(capsys.readouterr().out)["seams_seconds"]
