@@ -49,7 +49,7 @@ __all__ = [
 _PREFIX, _SUFFIX = ".stemlab-", ".partial"
 _SCRATCH_PREFIX = "stemlab-scratch-"
 _LOCK_NAME = "lock"
-# What stemlab writes into its working folders. A folder that holds anything else is left alone, as
+# Names of files in working folders. A folder that holds anything else is left alone, as
 # is one whose record of moves says that a run was killed while it replaced a result.
 _WORK_NAMES = re.compile(
     r"(?!moves)(lock|journal|earlier-\d+|[^/\\]+\.(f32|wav|flac|mp3|ogg|json|safetensors|upload))"

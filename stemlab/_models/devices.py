@@ -21,7 +21,7 @@ __all__ = [
     "resolve_device",
 ]
 
-# What the allocators of CPU and MPS say, and Python where a thread finds no room. PyTorch's own
+# Messages of the allocators of CPU and MPS, and of Python if a thread finds no room. PyTorch's own
 # allocator on CUDA has an exception class; the libraries beside it (cuBLAS, cuDNN, cuFFT) only
 # name a status.
 _OUT_OF_MEMORY_WORDS = (

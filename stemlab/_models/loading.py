@@ -45,7 +45,7 @@ __all__ = [
     "spec_of_network",
 ]
 
-# Of the cache of PyTorch's compiler, which stemlab does not use.
+# Names the cache of PyTorch's compiler, which stemlab does not use.
 _COMPILER_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 # Building a network takes time by these, even where no weight is made; the last two, running it.

@@ -30,7 +30,7 @@ __all__ = [
 _LOUDSPEAKERS = "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR".split()
 _UNKNOWN = "?"
 
-# What Apple's numbers of whole layouts stand for.
+# Apple's numbers of whole layouts, and the loudspeakers that they stand for.
 _APPLE_LAYOUTS = {
     108: "FL FR BL BR",
     113: "FL FR FC",

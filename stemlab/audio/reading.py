@@ -66,7 +66,7 @@ _OWN_LAYOUTS = {
 
 # Encoder delay and padding, 12 bits each in the LAME header: what a decoder may leave out.
 _MP3_TRIM_SAMPLES = 2 * 4095
-# Of float32 samples: 50 minutes of stereo at 44.1 kHz. A few MB of FLAC can decode to days.
+# 50 minutes of stereo float32 at 44.1 kHz. A few MB of FLAC can decode to days.
 _MOST_BYTES = 1 << 30
 _MOST_BLOCK_SAMPLES = 1 << 26
 # Files in which every sample has its place; in others a jump fails, or changes the samples that

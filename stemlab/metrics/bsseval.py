@@ -91,7 +91,7 @@ def bss_eval(
     all_known = others is not None and {*estimates} <= {*references, *others}
     true = {**references, **(others or {})}
     heard = {name: _samples_first(signal) for name, signal in true.items() if np.any(signal)}
-    # What stands for a stem that is not judged does not matter, as long as it is not silent.
+    # Any signal can stand for a stem that is not judged, as long as it is not silent.
     found = {
         name: _samples_first(estimates[name]) if name in references else signal
         for name, signal in heard.items()

@@ -7,7 +7,6 @@ one holds a whole result.
 from stemlab.results.blocks import BlockStore, check_capacity
 from stemlab.results.manifest import (
     SCHEMA,
-    StemRecord,
     describe_plan,
     package_versions,
     peak_memory_bytes,
@@ -31,7 +30,6 @@ __all__ = [
     "EarlierResultError",
     "ResultNames",
     "ResultPlace",
-    "StemRecord",
     "Target",
     "check_capacity",
     "check_filename",

@@ -27,7 +27,7 @@ __all__ = ["BlockStore", "check_capacity"]
 
 _JOURNAL = "journal"
 _READ_BYTES = 1 << 20
-# What a power cut may cost; after a killed process nothing is lost.
+# A power cut may cost as much; after a killed process nothing is lost.
 _SYNC_SECONDS = 10.0
 
 

@@ -12,7 +12,7 @@ from stemlab.errors import ParameterError
 __all__ = ["ResultNames", "check_filename", "file_safe"]
 
 _TEMPLATE_FIELDS = ("song", "source", "model", "ext")
-# What ends lines, or turns the direction of a text so that a name reads as another.
+# These end lines, or turn the direction of a text so that a name reads as another.
 _TURNS = "\u200e\u200f\u2028-\u202e\u2066-\u2069"
 
 

@@ -267,7 +267,7 @@ def _fingerprint(
 ) -> str:
     """Digest of all that decides what a run writes: equal ones need not be repeated."""
     how = {name: each for name, each in asdict(output).items() if name not in ("force", "resume")}
-    # Of an unknown model, no two runs are the same.
+    # If the model is unknown, no two runs are the same.
     known = {} if identity["model"] else {"run": secrets.token_hex(16)}
     parameters = {**asdict(asked), **how}
     return digest_of({**identity, **known, "input": input_sha256, "parameters": parameters})

@@ -165,7 +165,7 @@ class Sweep:
         self._separators = {
             name: _separator(each, device, batch_size) for name, each in self._sources.items()
         }
-        # Of a network whose code nobody vouches for, nothing may be found again.
+        # If nobody vouches for the code of a network, nothing may be found again.
         self._identities = {
             each.name: {
                 **self._separators[each.name].identity,

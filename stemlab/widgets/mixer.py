@@ -130,7 +130,7 @@ class StemMixer(PageWidget):
     lanes = traitlets.Enum(["waveform", "spectrogram"], "waveform").tag(sync=True, page=True)
     message = traitlets.Unicode("").tag(sync=True, page=True)
 
-    # What the page needs to know and cannot change.
+    # The page needs to know these and cannot change them.
     _rows: traitlets.List[str] = traitlets.List().tag(sync=True)
     _labels: traitlets.List[str] = traitlets.List().tag(sync=True)
     _tracks: traitlets.List[dict[str, str]] = traitlets.List().tag(sync=True)

@@ -31,7 +31,7 @@ from stemlab.widgets._served import is_served, panel_path
 __all__ = ["SongUpload"]
 
 _OWNER, _DRAFT = "upload", "song.upload"
-# What the files of a folder may take together before visitors of a page can add no more.
+# Visitors of a page can upload until the files of a folder come to this.
 _SERVED_BYTES = 8 * 1024**3
 # What Windows takes for a device, whatever follows the first dot.
 _DEVICES = re.compile(
