@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -327,6 +328,19 @@ def test_a_page_hears_of_failures_of_every_kind(
     painted(made)
     said = "This is a bug of stemlab, please report it. OSError: no room"
     assert sent == [({"kind": "failed", "message": said}, [])] * 2
+
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_interrupt_while_sound_is_encoded_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupting(BytesIO):
+        def write(self, content: Any) -> int:
+            signal.raise_signal(signal.SIGINT)
+            return super().write(content)
+
+    monkeypatch.setattr(mixer, "BytesIO", Interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        mixer._encode(noise(), RATE, "flac")
 
 
 @pytest.mark.parametrize(

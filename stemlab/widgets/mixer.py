@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from numbers import Real
@@ -436,7 +437,10 @@ def _envelope(recording: SeekableRecording, samples: int) -> AudioArray:
 
 def _encode(audio: AudioArray, sample_rate: int, format: str) -> bytes:
     file = BytesIO()
-    soundfile.write(file, audio.T, sample_rate, **_ENCODING[format])
+    # soundfile calls Python while it writes. An interrupt raised in there is lost, and threads get
+    # none.
+    with ThreadPoolExecutor(1) as encoder:
+        encoder.submit(soundfile.write, file, audio.T, sample_rate, **_ENCODING[format]).result()
     return file.getvalue()
 
 
