@@ -11,17 +11,7 @@ DEMO_SOURCES = ("drums", "bass", "other", "vocals")
 
 
 def asset_dir(name: str) -> Path:
-    """Find one of the folders that the wheel carries.
-
-    Parameters
-    ----------
-    name : {"models", "notebooks"}
-        Top-level folder of the repository; the wheel holds it under ``assets``.
-
-    Returns
-    -------
-    folder : Path
-    """
+    """Find one of the folders that the wheel carries."""
     installed = _PACKAGE / "assets" / name
     return installed if installed.is_dir() else _PACKAGE.parent / name
 

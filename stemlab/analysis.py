@@ -59,21 +59,7 @@ _ONSET_DB = 0.1
 
 @dataclass(frozen=True)
 class SignalLevels:
-    """How loud a recording or a stem is.
-
-    Parameters
-    ----------
-    loudness_lufs : float or None
-        Integrated loudness. None where there is none; a note of the report says why.
-    peak_dbfs : float or None
-        The largest sample, as it is: not the true peak between samples.
-    rms_dbfs : float or None
-    over_time_dbfs : tuple of (float or None)
-        RMS level of each half second; the last may be shorter.
-    band_levels_db : tuple of (float or None)
-        Level in each octave band; their powers add up to that of `rms_dbfs`, but for what lies
-        outside all bands.
-    """
+    """How loud a recording or a stem is."""
 
     loudness_lufs: float | None
     peak_dbfs: float | None
@@ -84,17 +70,7 @@ class SignalLevels:
 
 @dataclass(frozen=True)
 class StemReport:
-    """What is in a stem.
-
-    Parameters
-    ----------
-    levels : SignalLevels
-    energy_share : float or None, in [0, 1]
-        Its sum of squared samples, divided by that of all stems that were made. That is not the
-        mixture's, because stems overlap. None where all are silent.
-    active_share : float, in [0, 1]
-        Share of the half seconds in which its level is above `SongReport.active_above_dbfs`.
-    """
+    """What is in a stem."""
 
     levels: SignalLevels
     energy_share: float | None

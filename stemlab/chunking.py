@@ -40,18 +40,7 @@ _LONGEST_SEGMENT_SECONDS = 3600
 
 
 def check_overlap(overlap: float) -> None:
-    """Refuse an overlap outside [0, 1).
-
-    Parameters
-    ----------
-    overlap : float, in [0, 1)
-        Fraction of a segment shared with the next.
-
-    Raises
-    ------
-    ParameterError
-        If `overlap` is not a number in [0, 1).
-    """
+    """Refuse an overlap outside [0, 1)."""
     if not is_number(overlap) or not 0 <= overlap < 1:
         raise ParameterError(
             f"overlap={overlap!r} is not a fraction in [0, 1). Pass 0 for no overlap, or for "
@@ -60,23 +49,7 @@ def check_overlap(overlap: float) -> None:
 
 
 def check_segment_seconds(segment_seconds: float | Fraction) -> float | Fraction:
-    """Refuse a segment that is not longer than nothing, or longer than an hour.
-
-    Parameters
-    ----------
-    segment_seconds : float or Fraction, in (0, 3600]
-        Length of a model input.
-
-    Returns
-    -------
-    segment_seconds : float or Fraction
-        A plain number, whatever kind was passed.
-
-    Raises
-    ------
-    ParameterError
-        If `segment_seconds` is outside its range.
-    """
+    """Refuse a segment that is not longer than nothing, or longer than an hour."""
     return check_seconds(
         "segment_seconds",
         segment_seconds,
@@ -88,17 +61,6 @@ def check_segment_seconds(segment_seconds: float | Fraction) -> float | Fraction
 
 def triangular_window(samples: int) -> FloatArray:
     """Make the crossfade weights of overlap-add.
-
-    Parameters
-    ----------
-    samples : int, >= 1
-        Length of a segment.
-
-    Returns
-    -------
-    window : ndarray, shape (samples,), float32, in (0, 1]
-        Rises in equal steps to 1 in the middle and falls again; never zero, so that the first
-        and the last sample of a recording keep a weight to be divided by.
 
     References
     ----------
@@ -119,16 +81,7 @@ def triangular_window(samples: int) -> FloatArray:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One call of the network.
-
-    Parameters
-    ----------
-    start, stop : int
-        Samples that this call estimates; `start` is negative where a time shift begins before
-        the recording.
-    input_start, input_stop : int
-        Samples that the network is given: the chunk and its context.
-    """
+    """One call of the network."""
 
     start: int
     stop: int
@@ -354,16 +307,7 @@ class ChunkPlan:
 
 
 class MixtureWindow:
-    """The part of the recording that chunks still need, read from a stream of blocks.
-
-    Parameters
-    ----------
-    blocks : iterable of ndarray, each shape (channels, n), float32
-        The recording in order.
-    channels : int, >= 1
-    samples : int, >= 1
-        Length of the recording. Before its start and after its end there are zeros.
-    """
+    """The part of the recording that chunks still need, read from a stream of blocks."""
 
     def __init__(self, blocks: Iterable[AudioArray], channels: int, samples: int) -> None:
         self._blocks = iter(blocks)
@@ -371,17 +315,7 @@ class MixtureWindow:
         self._samples = samples
 
     def read(self, start: int, stop: int) -> AudioArray:
-        """Copy a range, with zeros outside the recording.
-
-        Parameters
-        ----------
-        start, stop : int
-            `start` must not lie before what `forget` dropped.
-
-        Returns
-        -------
-        audio : ndarray, shape (channels, stop - start), float32
-        """
+        """Copy a range, with zeros outside the recording."""
         first, last = (min(max(each, 0), self._samples) for each in (start, stop))
         inside = range(first, last)
         while self._timeline.stop < inside.stop:
@@ -392,21 +326,11 @@ class MixtureWindow:
         return audio
 
     def forget(self, position: int) -> None:
-        """Free what lies before a position.
-
-        Parameters
-        ----------
-        position : int
-        """
+        """Free what lies before a position."""
         self._timeline.forget(min(max(position, self._timeline.start), self._timeline.stop))
 
     def skip(self, position: int) -> None:
-        """Read up to a position without keeping what comes before.
-
-        Parameters
-        ----------
-        position : int
-        """
+        """Read up to a position without keeping what comes before."""
         while self._timeline.stop < min(position, self._samples):
             self._timeline.add(self._timeline.stop, next(self._blocks))
             self.forget(position)
@@ -509,33 +433,6 @@ def overlap_add(
 
     Members and time shifts advance together, so that only about a segment of each is held.
     Closing the generator cancels: nothing runs ahead of what was asked for.
-
-    Parameters
-    ----------
-    mixture : MixtureWindow
-    plans : sequence of ChunkPlan
-        One per member, all for the same recording.
-    estimate : callable
-        ``estimate(member, inputs)`` gets an array of shape (batch, channels, n) and returns
-        (batch, sources, channels, n), all float32.
-    gains : ndarray, shape (members, sources), float32
-        Share of each member in each source; each column sums to 1.
-    channels : int, >= 1
-    batch_size : int, >= 1
-        Chunks in one call of `estimate`.
-    begin : int, in [0, samples], default 0
-        First sample that is wanted. Those from there on are equal to those of a run from 0: each
-        call gets the same chunks.
-    on_calls : callable, optional
-        Called as ``on_calls(calls, samples)`` after each call of `estimate`, with the number of
-        chunks it did and the position up to which everything is finished.
-
-    Yields
-    ------
-    start : int
-        Position of the block.
-    block : ndarray, shape (sources, channels, n), float32
-        Blocks follow each other without gap from `begin` to the end of the recording.
     """
     shape = (gains.shape[1], channels)
     passes = [

@@ -149,32 +149,13 @@ class CostModel:
 
 
 def call_seconds(plan: ChunkPlan) -> float:
-    """Audio that each call of a plan computes, the last one perhaps less.
-
-    Parameters
-    ----------
-    plan : ChunkPlan
-
-    Returns
-    -------
-    seconds : float
-        Padding and context included.
-    """
+    """Audio that each call of a plan computes, the last one perhaps less."""
     length = plan.network_samples or plan.input_samples or min(plan.segment_samples, plan.samples)
     return length / plan.sample_rate
 
 
 def duration(seconds: float) -> str:
-    """Put a time into words.
-
-    Parameters
-    ----------
-    seconds : float, >= 0
-
-    Returns
-    -------
-    text : str
-    """
+    """Put a time into words."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -231,24 +212,6 @@ def fit_memory(
     separator: AudioStemSeparator, settings: SeparationSettings, limit_bytes: int
 ) -> int:
     """Find how many segments in one call fit into some memory; the output does not depend on it.
-
-    Parameters
-    ----------
-    separator : AudioStemSeparator
-        Its batch size is the most that is wanted.
-    settings : SeparationSettings
-    limit_bytes : int
-        Of the whole process, Python and PyTorch included.
-
-    Returns
-    -------
-    batch_size : int, >= 1
-
-    Raises
-    ------
-    ParameterError
-        If not even one segment fits; the message names what would, and what that changes. Or if
-        what runs on the device is not known.
 
     Notes
     -----

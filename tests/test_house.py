@@ -170,6 +170,9 @@ def reference() -> set[str]:
     return names
 
 
+SECTIONS = re.compile(r"^(Parameters|Attributes|Returns|Yields|Raises)\n-+$", re.MULTILINE)
+
+
 def docstring_faults(name: str, thing: Any, *, in_reference: bool) -> Iterator[str]:
     checks = set(PYPROJECT["tool"]["numpydoc_validation"]["checks"])
     docstring = inspect.getdoc(thing) or ""
@@ -189,6 +192,8 @@ def docstring_faults(name: str, thing: Any, *, in_reference: bool) -> Iterator[s
     for code, message in validate(name)["errors"]:
         if code in checks:
             yield f"{name}: {code} {message}"
+    if not in_reference and (found := SECTIONS.search(docstring)):
+        yield f"{name}: {found[1]} section, though it is not in the reference (docs/api.rst)"
     if in_reference and raises_something(thing) and "Raises\n---" not in docstring:
         yield f"{name}: raises and has no Raises section"
 

@@ -44,14 +44,7 @@ _ONEDNN_OUT_OF_MEMORY = (
 
 @dataclass(frozen=True)
 class Device:
-    """Where the network runs and why there.
-
-    Parameters
-    ----------
-    torch_device : torch.device
-    reason : str
-        How it was chosen, for the run manifest.
-    """
+    """Where the network runs and why there."""
 
     torch_device: torch.device
     reason: str
@@ -61,13 +54,7 @@ class Device:
 
 
 def available_devices() -> list[str]:
-    """List the devices that a network can run on here, best first.
-
-    Returns
-    -------
-    names : list of str
-        ``cuda:0`` and so on, ``mps``, and always ``cpu``.
-    """
+    """List the devices that a network can run on here, best first."""
     names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         names.append("mps")
@@ -75,22 +62,7 @@ def available_devices() -> list[str]:
 
 
 def resolve_device(request: str) -> Device:
-    """Turn a request into a device that exists.
-
-    Parameters
-    ----------
-    request : str
-        ``auto`` (CUDA, then MPS, then CPU) or the name of a device.
-
-    Returns
-    -------
-    device : Device
-
-    Raises
-    ------
-    ParameterError
-        If there is no such device here. Another one is never taken instead.
-    """
+    """Turn a request into a device that exists."""
     names = available_devices()
     if request == "auto":
         reason = f"auto: the best of {', '.join(names)}"
@@ -123,16 +95,7 @@ def arithmetic_of(device: torch.device) -> dict[str, Any]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception means that memory ran out.
-
-    Parameters
-    ----------
-    error : BaseException
-
-    Returns
-    -------
-    out_of_memory : bool
-    """
+    """Tell whether an exception means that memory ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     message = str(error).lower()
@@ -142,12 +105,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_cache(device: torch.device) -> None:
-    """Give the memory back that the device's allocator keeps for later.
-
-    Parameters
-    ----------
-    device : torch.device
-    """
+    """Give the memory back that the device's allocator keeps for later."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -155,30 +113,14 @@ def free_cache(device: torch.device) -> None:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start to count the peak of a device's memory anew.
-
-    Parameters
-    ----------
-    device : torch.device
-    """
+    """Start to count the peak of a device's memory anew."""
     free_cache(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_device_bytes(device: torch.device) -> int | None:
-    """Highest memory that tensors took on a device since the process started, or `reset_peak`.
-
-    Parameters
-    ----------
-    device : torch.device
-
-    Returns
-    -------
-    peak : int or None, in bytes
-        On MPS, which keeps no peak, what its allocator holds now: it gives nothing back until it
-        is told to. None on the CPU, which keeps no such count.
-    """
+    """Highest memory that tensors took on a device since the process started, or `reset_peak`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return torch.mps.driver_allocated_memory() if device.type == "mps" else None

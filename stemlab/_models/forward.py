@@ -25,21 +25,7 @@ _PADDED_SAMPLES = 4096
 
 
 class NetworkRunner:
-    """A network on its device, ready to be called with arrays, from any thread.
-
-    Parameters
-    ----------
-    network : nn.Module
-        An HTDemucs or HDemucs. Never changed; its weights are shared as far as they can be, or
-        those of a copy where it is in training mode, on another device or in another precision.
-    device : torch.device
-
-    Attributes
-    ----------
-    slow_because : str or None
-        Why Demucs' own forward is used, as in "the network has {slow_because}"; None if the
-        fast path is.
-    """
+    """A network on its device, ready to be called with arrays, from any thread."""
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         ready = not any(each.training for each in network.modules()) and all(
@@ -65,19 +51,7 @@ class NetworkRunner:
     def __call__(
         self, inputs: npt.NDArray[np.float32], *, pad_to_training_segment: bool
     ) -> npt.NDArray[np.float32]:
-        """Estimate the sources of a batch.
-
-        Parameters
-        ----------
-        inputs : ndarray, shape (batch, channels, samples), float32
-            Normalised mixture.
-        pad_to_training_segment : bool
-            Whether an HTDemucs pads to its training segment (Demucs' ``use_train_segment``).
-
-        Returns
-        -------
-        estimates : ndarray, shape (batch, sources, channels, samples), float32
-        """
+        """Estimate the sources of a batch."""
         samples = inputs.shape[-1]
         length = max(samples, self._training_samples if pad_to_training_segment else 0)
         mixture = torch.from_numpy(inputs).to(self._device)

@@ -76,54 +76,14 @@ ARCHITECTURES: dict[str, Callable[[], type[nn.Module]]] = {
 
 
 def load_network(manifest: ModelManifest, network: NetworkEntry) -> tuple[nn.Module, InstalledFile]:
-    """Load one network of a model: its file is read once, verified and parsed.
-
-    Parameters
-    ----------
-    manifest : ModelManifest
-    network : NetworkEntry
-        One of its networks.
-
-    Returns
-    -------
-    module : nn.Module
-        In evaluation mode, on the CPU, float32.
-    file : InstalledFile
-        What it was loaded from.
-
-    Raises
-    ------
-    ModelNotFoundError
-        If the file is missing.
-    ModelRefusedError
-        If the file is not the recorded one, or does not fit the architecture.
-    MissingDependencyError
-        If the architecture is that of a package which does not load here.
-    """
+    """Load one network of a model: its file is read once, verified and parsed."""
     file = installed_file(manifest, network)
     content = read_verified(file.path, size=file.size, sha256=file.sha256)
     return parse_network(network, content, str(file.path)), file
 
 
 def spec_of_network(network: nn.Module) -> tuple[ModelSpec, list[nn.Module]]:
-    """Describe a ready Demucs network, or bag of networks, of the caller's.
-
-    Parameters
-    ----------
-    network : HTDemucs, HDemucs or BagOfModels
-        Trusted by the caller.
-
-    Returns
-    -------
-    spec : ModelSpec
-    networks : list of nn.Module
-        The members, not copied.
-
-    Raises
-    ------
-    ModelRefusedError
-        If it is of another class, its sources cannot name files, or one has no share.
-    """
+    """Describe a ready Demucs network, or bag of networks, of the caller's."""
     bag = network.models if isinstance(network, BagOfModels) else [network]
     members = [each for each in bag if isinstance(each, (HTDemucs, HDemucs))]
     if len(members) != len(bag):
@@ -165,28 +125,7 @@ def _member(network: HTDemucs | HDemucs, gains: tuple[float, ...]) -> MemberSpec
 
 
 def parse_network(network: NetworkEntry, content: bytes, label: str) -> nn.Module:
-    """Make a network of the bytes of a safetensors file, if they are what it takes.
-
-    Parameters
-    ----------
-    network : NetworkEntry
-    content : bytes
-        Already verified.
-    label : str
-        How errors name the file.
-
-    Returns
-    -------
-    module : nn.Module
-        In evaluation mode, on the CPU, float32.
-
-    Raises
-    ------
-    ModelRefusedError
-        If the file is malformed, or its tensors are not those of the architecture.
-    MissingDependencyError
-        If the architecture is that of a package which does not load here.
-    """
+    """Make a network of the bytes of a safetensors file, if they are what it takes."""
     try:
         state = parse_safetensors(content)
     except (
@@ -205,26 +144,7 @@ def parse_network(network: NetworkEntry, content: bytes, label: str) -> nn.Modul
 
 
 def build_network(network: NetworkEntry, label: str) -> nn.Module:
-    """Build a network without weights, so that none is made only to be replaced.
-
-    Parameters
-    ----------
-    network : NetworkEntry
-    label : str
-        How errors name its file.
-
-    Returns
-    -------
-    module : nn.Module
-        On the meta device.
-
-    Raises
-    ------
-    ModelRefusedError
-        If the architecture is not allowed, or does not take the arguments.
-    MissingDependencyError
-        If the architecture is that of a package which does not load here.
-    """
+    """Build a network without weights, so that none is made only to be replaced."""
     if network.architecture not in ARCHITECTURES:
         raise _refusal(
             label,

@@ -19,29 +19,7 @@ __all__ = ["Model"]
 
 
 class Model:
-    """A registered model, one in a folder, or a ready network.
-
-    Parameters
-    ----------
-    model : str, path or nn.Module
-    device : Device
-    network_version : str, optional
-        Vouches for the code of a ready network; see `identity`.
-
-    Attributes
-    ----------
-    spec : ModelSpec
-    device : Device
-    request : str or None
-        What was asked for, as it was typed; None for a ready network, which has no name.
-    resolved_request : str or None
-        What asks for the same model from any folder: `request`, or the absolute path of a folder.
-
-    Raises
-    ------
-    ModelNotFoundError, ModelRefusedError
-        If there is no such model, or it failed a check.
-    """
+    """A registered model, one in a folder, or a ready network."""
 
     def __init__(
         self, model: StrPath | nn.Module, device: Device, network_version: str | None = None
@@ -113,41 +91,13 @@ class Model:
         return [digest for _, digest in sorted(self._weights_sha256.items())]
 
     def check_installed(self, members: Sequence[int]) -> None:
-        """Refuse networks whose files are not there, before any work is begun.
-
-        Parameters
-        ----------
-        members : sequence of int
-            Their numbers in `spec`.
-
-        Raises
-        ------
-        ModelNotFoundError
-            If a file is missing. It is opened, and verified, only by `runner`.
-        """
+        """Refuse networks whose files are not there, before any work is begun."""
         for member in members:
             if not self._ready and member not in self._runners:
                 installed_file(self._manifest, self._manifest.networks[member])
 
     def runner(self, member: int) -> NetworkRunner:
-        """Put one network on the device, once.
-
-        Parameters
-        ----------
-        member : int
-            Its number in `spec`.
-
-        Returns
-        -------
-        runner : NetworkRunner
-
-        Raises
-        ------
-        ModelNotFoundError, ModelRefusedError
-            If the weights are missing or failed a check.
-        OutOfMemoryError
-            If the network does not fit.
-        """
+        """Put one network on the device, once."""
         if member not in self._runners:
             if self._ready:
                 self._network_sha256 = self.sha256  # Of what the runner uses.

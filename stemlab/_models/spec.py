@@ -20,20 +20,7 @@ _STATE_RATE_AND_SEGMENT = ("HTDemucs", "HDemucs")
 
 @dataclass(frozen=True)
 class MemberSpec:
-    """One network of a model.
-
-    Parameters
-    ----------
-    architecture : {"HTDemucs", "HDemucs", "torchaudio.HDemucs"}
-    segment_seconds : float or Fraction, > 0
-        Its own segment, which is the default.
-    min_segment_samples : int
-        The shortest segment that is accepted: one hop of its STFT.
-    pads : bool
-        Whether it pads every input to its training segment unless told otherwise.
-    gains : tuple of float
-        Its share in each source.
-    """
+    """One network of a model."""
 
     architecture: str
     segment_seconds: float | Fraction
@@ -49,19 +36,7 @@ class MemberSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model: its sources, its audio format and its networks.
-
-    Parameters
-    ----------
-    name : str
-    sources : tuple of str
-    sample_rate : int, in Hz
-    channels : int
-    members : tuple of MemberSpec
-        More than one for a bag.
-    parameters : int
-        Number of weights of all networks together.
-    """
+    """A model: its sources, its audio format and its networks."""
 
     name: str
     sources: tuple[str, ...]
@@ -92,21 +67,7 @@ class ModelSpec:
 
 
 def spec_of_manifest(manifest: ModelManifest) -> ModelSpec:
-    """Describe the model of a manifest; its weights are not touched.
-
-    Parameters
-    ----------
-    manifest : ModelManifest
-
-    Returns
-    -------
-    spec : ModelSpec
-
-    Raises
-    ------
-    ModelRefusedError
-        If the manifest names an architecture that stemlab does not know, or contradicts itself.
-    """
+    """Describe the model of a manifest; its weights are not touched."""
     return ModelSpec(
         name=manifest.name,
         sources=manifest.sources,
@@ -118,17 +79,7 @@ def spec_of_manifest(manifest: ModelManifest) -> ModelSpec:
 
 
 def check_channels(spec: ModelSpec) -> None:
-    """Refuse a model for anything but stereo.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-
-    Raises
-    ------
-    ModelRefusedError
-        If its networks take another number of channels than two.
-    """
+    """Refuse a model for anything but stereo."""
     if spec.channels != 2:
         raise ModelRefusedError(
             f"{spec.name} takes {spec.channels} channels; stemlab works with networks that take 2."

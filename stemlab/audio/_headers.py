@@ -60,17 +60,7 @@ _MOST_CHUNK_BYTES = 1 << 20
 
 
 def stated_data_bytes(path: StrPath) -> tuple[int, int] | None:
-    """Return how many bytes of samples a RIFF, RF64 or AIFF header states, and how many there are.
-
-    Parameters
-    ----------
-    path : str or PathLike
-
-    Returns
-    -------
-    stated, present : tuple of int, or None
-        None for another kind of file, and where the writer left the length open.
-    """
+    """Return the bytes of samples that a RIFF, RF64 or AIFF header states, and those present."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(12)
@@ -102,18 +92,7 @@ def _data_chunk(file: BinaryIO, size: int, wanted: bytes, order: str) -> tuple[i
 
 
 def stated_loudspeakers(path: StrPath) -> tuple[str, ...] | None:
-    """Return the loudspeaker of each channel as a WAVE, FLAC, Opus, CAF or AIFF file states it.
-
-    Parameters
-    ----------
-    path : str or PathLike
-
-    Returns
-    -------
-    loudspeakers : tuple of str, or None
-        "?" for one that is not known; not always one for each channel. None for another kind of
-        file, and where nothing is stated.
-    """
+    """Return the loudspeaker of each channel as a WAVE, FLAC, Opus, CAF or AIFF file states it."""
     with open(path, "rb") as file:
         start = file.read(12)
         if start[:4] == b"fLaC":
@@ -207,17 +186,7 @@ def _by_mask(mask: int) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True)
 class Mp3Frames:
-    """The frames of an MP3 file, counted.
-
-    Parameters
-    ----------
-    samples : int
-        Samples in all frames, encoder delay and padding included.
-    frame_samples : int
-        Samples in one frame: 1152 or 576.
-    states_length : bool
-        Whether a Xing, Info or VBRI header states the number of frames.
-    """
+    """The frames of an MP3 file, counted."""
 
     samples: int
     frame_samples: int
@@ -246,17 +215,7 @@ def _mp3_frame(data: mmap.mmap, at: int) -> tuple[int, int] | None:
 
 
 def scan_mp3(path: StrPath) -> Mp3Frames | None:
-    """Count the frames of an MP3 file by walking from header to header.
-
-    Parameters
-    ----------
-    path : str or PathLike
-
-    Returns
-    -------
-    frames : Mp3Frames or None
-        None if no frame was found.
-    """
+    """Count the frames of an MP3 file by walking from header to header."""
     with (
         open(path, "rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
@@ -302,31 +261,14 @@ def _states_length(frame: bytes) -> bool:
 
 @dataclass(frozen=True)
 class OggPages:
-    """What the pages of an Ogg file tell.
-
-    Parameters
-    ----------
-    chained : bool
-        Whether the file holds several recordings one after another.
-    complete : bool
-        Whether the pages reach the end of the file and the last one is marked as the last.
-    """
+    """What the pages of an Ogg file tell."""
 
     chained: bool
     complete: bool
 
 
 def scan_ogg(path: StrPath) -> OggPages:
-    """Walk through an Ogg file from page to page.
-
-    Parameters
-    ----------
-    path : str or PathLike
-
-    Returns
-    -------
-    pages : OggPages
-    """
+    """Walk through an Ogg file from page to page."""
     with (
         open(path, "rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,

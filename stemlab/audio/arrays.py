@@ -55,24 +55,7 @@ _DOWNMIX = {
 
 
 def check_rate(name: str, rate: object) -> int:
-    """Return `rate` as an int, or refuse it.
-
-    Parameters
-    ----------
-    name : str
-        Name of the argument, for the message.
-    rate : object
-        A sample rate in Hz.
-
-    Returns
-    -------
-    rate : int, in Hz
-
-    Raises
-    ------
-    ParameterError
-        If `rate` is not a whole number within `RATE_RANGE_HZ`.
-    """
+    """Return `rate` as an int, or refuse it."""
     low, high = RATE_RANGE_HZ
     if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or not low <= rate <= high:
         raise ParameterError(
@@ -82,39 +65,13 @@ def check_rate(name: str, rate: object) -> int:
 
 
 def first_not_finite(audio: AudioArray) -> int | None:
-    """Return the index of the first sample that is NaN or infinite.
-
-    Parameters
-    ----------
-    audio : ndarray, shape (channels, samples), float32
-
-    Returns
-    -------
-    index : int or None
-        None if every sample is finite.
-    """
+    """Return the index of the first sample that is NaN or infinite."""
     finite = np.isfinite(audio).all(axis=0)
     return None if finite.all() else int(np.argmin(finite))
 
 
 def scale_samples(samples: npt.NDArray[np.generic]) -> AudioArray:
-    """Convert samples of any supported type to float32.
-
-    Parameters
-    ----------
-    samples : ndarray, float16, float32, float64, int16, int32 or uint8
-        Integers are PCM: full scale maps onto [-1, 1).
-
-    Returns
-    -------
-    audio : ndarray, same shape, float32
-        Shares memory with a float32 argument.
-
-    Raises
-    ------
-    TypeError
-        If the type is none of those above.
-    """
+    """Convert samples of any supported type to float32."""
     kind = samples.dtype.newbyteorder("=")
     if kind in (np.float16, np.float32, np.float64):
         with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused later
@@ -130,25 +87,6 @@ def scale_samples(samples: npt.NDArray[np.generic]) -> AudioArray:
 
 def as_audio(audio: npt.ArrayLike, *, name: str = "audio") -> AudioArray:
     """Check an array of audio and bring it to the form used everywhere in stemlab.
-
-    Parameters
-    ----------
-    audio : array_like, shape (channels, samples) or (samples,)
-        One or two channels, at least one sample, all finite. Types: float32, float64 and float16,
-        nominally in [-1, 1], or PCM as int16, int32 or uint8, scaled to [-1, 1). Not modified.
-    name : str
-        Name of the argument, for the messages.
-
-    Returns
-    -------
-    audio : ndarray, shape (channels, samples), float32
-        One-dimensional input becomes (1, samples). Shares memory with the argument where no
-        conversion was needed.
-
-    Raises
-    ------
-    AudioError
-        If the array has another type or shape, is empty, or holds NaN or infinite samples.
 
     Examples
     --------
@@ -195,23 +133,7 @@ def as_audio(audio: npt.ArrayLike, *, name: str = "audio") -> AudioArray:
 
 
 def as_signals(signals: Mapping[str, npt.ArrayLike]) -> dict[str, AudioArray]:
-    """Check several arrays of audio that have names.
-
-    Parameters
-    ----------
-    signals : mapping of str to array, each shape (channels, samples) or (samples,)
-
-    Returns
-    -------
-    signals : dict of str to ndarray, each shape (channels, samples), float32
-
-    Raises
-    ------
-    ParameterError
-        If there are none.
-    AudioError
-        As of `as_audio`.
-    """
+    """Check several arrays of audio that have names."""
     if not signals:
         raise ParameterError("signals is empty. Pass a mapping such as {'vocals': array}.")
     return {name: as_audio(each, name=f"signals[{name!r}]") for name, each in signals.items()}
@@ -222,32 +144,12 @@ def _one_line(error: Exception) -> str:
 
 
 def wave_layout(channels: int) -> tuple[str, ...] | None:
-    """Return the loudspeaker of each channel of a WAVE file.
-
-    Parameters
-    ----------
-    channels : int
-
-    Returns
-    -------
-    layout : tuple of str or None
-        None where there is no common layout of that many channels.
-    """
+    """Return the loudspeaker of each channel of a WAVE file."""
     return _WAVE_LAYOUTS.get(channels)
 
 
 def downmix_matrix(layout: Sequence[str]) -> AudioArray | None:
     """Return the weights that fold a layout down to stereo.
-
-    Parameters
-    ----------
-    layout : sequence of str
-        Loudspeaker of each channel: FL, FR, FC, LFE, BL, BR, BC, SL or SR.
-
-    Returns
-    -------
-    matrix : ndarray, shape (2, channels), float32, or None
-        None if a loudspeaker is unknown. Multiply from the left: ``matrix @ audio``.
 
     Notes
     -----

@@ -18,22 +18,7 @@ RECORDING_SUFFIXES = frozenset(
 
 
 def find_recordings(folder: StrPath) -> list[Path]:
-    """List the files of a folder that are named like recordings; folders inside are left out.
-
-    Parameters
-    ----------
-    folder : path
-
-    Returns
-    -------
-    files : list of Path
-        Sorted by name, hidden ones left out. None of them was opened.
-
-    Raises
-    ------
-    AudioError
-        If the folder cannot be listed.
-    """
+    """List the files of a folder that are named like recordings; folders inside are left out."""
     try:
         entries = list(Path(folder).iterdir())
     except OSError as error:

@@ -86,34 +86,13 @@ class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has n
     """
 
     def seekable(self) -> bool:
-        """Return False.
-
-        Returns
-        -------
-        seekable : bool
-        """
+        """Return False."""
         return False
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a recording states about itself.
-
-    Parameters
-    ----------
-    path : Path
-    sample_rate : int, in Hz
-    channels : int
-    samples : int or None
-        Length as the header states it: a claim, which compressed files get wrong. None where only
-        decoding tells.
-    container : str
-        File format, for example "WAV" or "mov,mp4,m4a,3gp,3g2,mj2".
-    codec : str
-        Encoding of the samples, for example "PCM_16" or "aac".
-    reader : {"soundfile", "pyav"}
-        The library that decodes it.
-    """
+    """What a recording states about itself."""
 
     path: Path
     sample_rate: int
@@ -450,46 +429,13 @@ def _rechunk(blocks: Iterable[AudioArray], size: int) -> Iterator[AudioArray]:
 
 
 def read_info(path: StrPath) -> AudioInfo:
-    """Describe a recording without decoding it.
-
-    Parameters
-    ----------
-    path : str or PathLike
-
-    Returns
-    -------
-    info : AudioInfo
-
-    Raises
-    ------
-    AudioNotFoundError
-        If there is no such file.
-    AudioError
-        If it is not a regular file, is empty or truncated, or is not audio that can be read.
-    MissingDependencyError
-        If the format needs PyAV and it is not installed.
-    """
+    """Describe a recording without decoding it."""
     with _open_recording(path) as recording:
         return recording.info
 
 
 def read_length(path: StrPath) -> tuple[int, int]:
-    """Tell how long a recording is: as its header states, or decoded where that states nothing.
-
-    Parameters
-    ----------
-    path : str or PathLike
-
-    Returns
-    -------
-    samples : int
-    sample_rate : int, in Hz
-
-    Raises
-    ------
-    AudioNotFoundError, AudioError, MissingDependencyError
-        As `stream_file`.
-    """
+    """Tell how long a recording is: as its header states, or decoded where that states nothing."""
     info = read_info(path)
     samples = info.samples
     if samples is None:
@@ -503,35 +449,6 @@ def stream_file(
     """Read a recording block by block at its own sample rate.
 
     The file is open from the first block to the last; closing the generator closes it.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        Anything libsndfile reads (WAV, RF64, AIFF, FLAC, Ogg Vorbis, Opus, MP3 and more), and with
-        the extra "av" anything FFmpeg reads (m4a, mp4, mkv and more; the first audio stream).
-    block_samples : int, in [1, 67108864]
-        Length of a block. Default: 65536 samples, 1.5 s at 44.1 kHz.
-    downmix : bool
-        Fold a recording of more than two channels down to stereo; without it, they are refused.
-        The loudspeakers are those that the file states (the channel mask of WAVE, for instance),
-        else the usual ones of so many channels. Mono stays mono.
-
-    Yields
-    ------
-    block : ndarray, shape (1 or 2, n), float32
-        `n` is `block_samples`, in the last block 1 to `block_samples`.
-
-    Raises
-    ------
-    AudioNotFoundError
-        If there is no such file.
-    AudioError
-        If the file cannot be read to its end, has too many channels, a sample rate outside
-        [1000, 768000] Hz, no samples, or a sample that is NaN or infinite.
-    MissingDependencyError
-        If the format needs PyAV and it is not installed.
-    ParameterError
-        If `block_samples` is out of its range.
 
     Notes
     -----
@@ -589,21 +506,7 @@ def _fold(recording: _Recording, shown: str, downmix: bool) -> AudioArray:
 
 
 def check_length(path: StrPath, samples: int, sample_rate: int, channels: int) -> None:
-    """Refuse to hold so much of a recording in memory at once.
-
-    Parameters
-    ----------
-    path : str or PathLike
-    samples : int
-        That are to be held, of each channel.
-    sample_rate : int, in Hz
-    channels : int
-
-    Raises
-    ------
-    AudioError
-        If they take more than 1 GiB as float32.
-    """
+    """Refuse to hold so much of a recording in memory at once."""
     most = _MOST_BYTES // (4 * channels)
     if samples > most:
         raise AudioError(
@@ -668,24 +571,7 @@ def read_file(
 
 
 def file_digest(path: StrPath) -> str:
-    """Return the SHA-256 of a file's bytes.
-
-    Parameters
-    ----------
-    path : str or PathLike
-
-    Returns
-    -------
-    digest : str
-        64 lower-case hexadecimal digits.
-
-    Raises
-    ------
-    AudioNotFoundError
-        If there is no such file.
-    AudioError
-        If it is not a regular file, is empty, or cannot be read.
-    """
+    """Return the SHA-256 of a file's bytes."""
     file_path = _regular_file(path)
     digest = hashlib.sha256()
     try:

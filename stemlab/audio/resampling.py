@@ -20,16 +20,6 @@ _MOST_CHANNELS = 65_536
 def resampled_length(samples: int, from_rate: int, to_rate: int) -> int:
     """Return the length of a recording after resampling.
 
-    Parameters
-    ----------
-    samples : int, >= 0
-    from_rate, to_rate : int, in Hz
-
-    Returns
-    -------
-    length : int
-        ``samples * to_rate / from_rate`` rounded, halves up; at least 1 if `samples` is.
-
     Examples
     --------
     >>> resampled_length(44100, 44100, 48000)
@@ -47,17 +37,6 @@ class StreamResampler:
     Push the blocks in order, then call `finish` once; the joined output has exactly
     `resampled_length` samples, is aligned with the input (no delay), and does not depend on how the
     input was cut into blocks.
-
-    Parameters
-    ----------
-    from_rate, to_rate : int, in Hz, in [1000, 768000]
-        Equal rates pass the blocks through.
-    channels : int, in [1, 65536]
-
-    Raises
-    ------
-    ParameterError
-        If a rate or `channels` is out of its range.
 
     Notes
     -----
@@ -97,23 +76,7 @@ class StreamResampler:
         )
 
     def push(self, block: AudioArray) -> AudioArray:
-        """Take a block of input and return the output that is ready.
-
-        Parameters
-        ----------
-        block : ndarray, shape (channels, n), float32
-            Not modified.
-
-        Returns
-        -------
-        block : ndarray, shape (channels, m), float32
-            `m` may be 0: the filter looks ahead.
-
-        Raises
-        ------
-        ParameterError
-            If the block has another shape, or `finish` was called before.
-        """
+        """Take a block of input and return the output that is ready."""
         self._check_open()
         if block.ndim != 2 or block.shape[0] != self.channels:
             raise ParameterError(
@@ -128,17 +91,7 @@ class StreamResampler:
         return np.ascontiguousarray(ready.T)
 
     def finish(self) -> AudioArray:
-        """Return the rest of the output; the resampler is used up.
-
-        Returns
-        -------
-        block : ndarray, shape (channels, m), float32
-
-        Raises
-        ------
-        ParameterError
-            If it was called before.
-        """
+        """Return the rest of the output; the resampler is used up."""
         self._check_open()
         self._finished = True
         if self._soxr is None or not self._taken:
@@ -156,30 +109,7 @@ class StreamResampler:
 
 
 def resample(audio: AudioArray, from_rate: int, to_rate: int) -> AudioArray:
-    """Convert a recording to another sample rate.
-
-    Parameters
-    ----------
-    audio : ndarray, shape (channels, samples), float32
-        Also anything else that `as_audio` takes. Not modified.
-    from_rate, to_rate : int, in Hz, in [1000, 768000]
-
-    Returns
-    -------
-    audio : ndarray, shape (channels, resampled_length(samples, from_rate, to_rate)), float32
-        May share memory with the argument if the rates are equal.
-
-    Raises
-    ------
-    AudioError
-        If `audio` is not valid audio.
-    ParameterError
-        If a rate is out of its range.
-
-    See Also
-    --------
-    StreamResampler : the same, block by block.
-    """
+    """Convert a recording to another sample rate."""
     audio = as_audio(audio)
     stream = StreamResampler(from_rate, to_rate, audio.shape[0])
     if stream.from_rate == stream.to_rate:

@@ -28,29 +28,6 @@ _MOST_DECODED_BYTES = 1 << 33
 class SeekableRecording:
     """A recording of which any stretch can be read at any time, from any thread.
 
-    Parameters
-    ----------
-    recording : path or array, shape (channels, samples) or (samples,)
-        One or two channels.
-    sample_rate : int, in Hz, optional
-        Of the result; a file of another rate is resampled. Needed for an array, whose rate it is.
-
-    Attributes
-    ----------
-    samples : int
-    channels : int
-    sample_rate : int, in Hz
-
-    Raises
-    ------
-    ParameterError
-        If an array comes without its rate, or the rate is out of range.
-    AudioError
-        If the recording cannot be read, has more than two channels, or is too long to be decoded
-        in advance.
-    OutputError
-        If there is no room for the decoded samples.
-
     Notes
     -----
     An array is kept as it is, without a copy. A WAV, AIFF or FLAC file is read where it is wanted.
@@ -83,25 +60,7 @@ class SeekableRecording:
             self.sample_rate = sample_rate
 
     def read(self, start: int, stop: int) -> AudioArray:
-        """Read a stretch.
-
-        Parameters
-        ----------
-        start, stop : int, 0 <= start <= stop
-            Half-open; what lies after the end of the recording is silent.
-
-        Returns
-        -------
-        audio : ndarray, shape (channels, stop - start), float32
-            May share memory with an array that was passed.
-
-        Raises
-        ------
-        ParameterError
-            If `start` and `stop` are not in that order.
-        AudioError
-            If the file cannot be read any more, or is another one by now.
-        """
+        """Read a stretch."""
         if not 0 <= start <= stop:
             raise ParameterError(
                 f"start={start!r}, stop={stop!r} is not a range of samples. Pass two of at least "

@@ -33,18 +33,7 @@ _SUBTYPES = {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """A file format that stems can be written in.
-
-    Parameters
-    ----------
-    name : str
-    extension : str
-        Without the dot.
-    bits : tuple of int
-        Allowed bits per sample, the default first; 32 means float. Empty for lossy formats.
-    sample_rates : tuple of range, in Hz
-        Sample rates that the encoder takes.
-    """
+    """A file format that stems can be written in."""
 
     name: str
     extension: str
@@ -89,25 +78,6 @@ def check_output_format(
     format: str, bits: int | None = None, sample_rate: int | None = None
 ) -> int | None:
     """Check the choice of an output format before any work is done.
-
-    Parameters
-    ----------
-    format : {"wav", "flac", "mp3", "ogg"}
-    bits : int or None
-        Bits per sample. wav: 32 (float, the default), 24 or 16; flac: 24 (default) or 16; mp3 and
-        ogg have none.
-    sample_rate : int or None, in Hz
-        Not checked if None.
-
-    Returns
-    -------
-    bits : int or None
-        Bits per sample that will be written; None for mp3 and ogg.
-
-    Raises
-    ------
-    ParameterError
-        If the format is unknown, or does not go with `bits` or `sample_rate`.
 
     Examples
     --------

@@ -21,19 +21,7 @@ class _Bar(tqdm):  # type: ignore[type-arg]
 
 
 def terminal_bar(*, hidden: bool, **options: Any) -> tqdm[Any]:
-    """Make a progress bar that is shown on a terminal only, and goes when it is done.
-
-    Parameters
-    ----------
-    hidden : bool
-        Whether it is not shown there either.
-    **options
-        For `tqdm`.
-
-    Returns
-    -------
-    bar : tqdm
-    """
+    """Make a progress bar that is shown on a terminal only, and goes when it is done."""
     # No thread that looks after bars that hang: where none can be started, tqdm warns of that.
     tqdm.monitor_interval = 0
     stream: Any = sys.stderr

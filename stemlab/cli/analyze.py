@@ -47,23 +47,7 @@ _OF_SEPARATION = {
 
 
 def run(options: argparse.Namespace) -> int:
-    """Analyse a song, with its stems if asked, and write the report and its picture.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-
-    Raises
-    ------
-    ParameterError, AudioError, ModelError, OutputError
-        If what was asked for does not work; mostly before the song is opened.
-    OutOfMemoryError, SeparationError
-        If the song cannot be separated. Nothing is written then.
-    """
+    """Analyse a song, with its stems if asked, and write the report and its picture."""
     # Everything that can be refused without the song is refused before it is opened.
     separator, settings = _separator(options)
     song = Path(options.song)

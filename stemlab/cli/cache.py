@@ -12,16 +12,7 @@ __all__ = ["run_clear", "run_show"]
 
 
 def run_show(options: argparse.Namespace) -> int:
-    """Say what is stored, and where.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-    """
+    """Say what is stored, and where."""
     usage = SweepStore().usage()
     if options.json:
         print(json.dumps({**asdict(usage), "folder": str(usage.folder)}, indent=2))
@@ -37,16 +28,7 @@ def run_show(options: argparse.Namespace) -> int:
 
 
 def run_clear(options: argparse.Namespace) -> int:
-    """Remove what is stored.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-    """
+    """Remove what is stored."""
     store = SweepStore()
     before = store.usage()
     store.clear(results=not options.audio, audio=not options.results)

@@ -42,24 +42,7 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare recordings, draw them, print a table.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-
-    Raises
-    ------
-    ParameterError
-        If an option is outside its range, the picture has no known suffix, or the reference is not
-        one of the files.
-    AudioError
-        If a file cannot be read.
-    """
+    """Compare recordings, draw them, print a table."""
     picture = Path(options.out)
     kind = picture.suffix.lower().removeprefix(".")
     if kind not in _METADATA:

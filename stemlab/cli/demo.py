@@ -23,16 +23,7 @@ _PICTURE = "spectrograms.png"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Separate the demo song, compare its stems with the true ones, draw them, print a table.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-    """
+    """Separate the demo song, compare its stems with the true ones, draw them, print a table."""
     folder = demo_song_dir()
     output = OutputSettings(filename="{source}.{ext}", force=True)
     with progress_bar("demo song", hidden=options.quiet or options.json) as bar:

@@ -24,16 +24,7 @@ __all__ = ["draw", "run"]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Draw the results of a sweep.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-    """
+    """Draw the results of a sweep."""
     results = read_sweep(options.results)
     recommended = None
     with suppress(ParameterError):  # Costs alone can be drawn too.
@@ -47,28 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def draw(results: pd.DataFrame, folder: Path, recommended: SweepSetting | None) -> list[Path]:
-    """Draw the results of a sweep into files.
-
-    Parameters
-    ----------
-    results : DataFrame
-    folder : Path
-    recommended : SweepSetting or None
-        Marked in the picture of all settings.
-
-    Returns
-    -------
-    pictures : list of Path
-        Heatmaps for each model, number of shifts and padding; the Pareto front and the quality of
-        each source against time, where there is any.
-
-    Raises
-    ------
-    ParameterError
-        If no setting succeeded.
-    OutputError
-        If one cannot be written.
-    """
+    """Draw the results of a sweep into files."""
     drawn: dict[str, Axes] = {}
     shown = results[results["error"] == ""].drop_duplicates(["model", "shifts", "padded"])
     for row in shown.to_dict(orient="records"):

@@ -21,16 +21,7 @@ __all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print versions, devices, models and codecs; no paths and no names of persons.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-    """
+    """Print versions, devices, models and codecs; no paths and no names of persons."""
     facts = {
         "versions": package_versions(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",

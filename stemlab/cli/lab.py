@@ -32,24 +32,7 @@ _MOST_BYTES = 16_000_000
 
 
 def run(options: argparse.Namespace) -> int:
-    """Copy the notebooks and serve them until the user stops that.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-        That of the server.
-
-    Raises
-    ------
-    MissingDependencyError
-        If JupyterLab, or Voilà, is not installed.
-    ParameterError, OutputError
-        If the notebooks cannot be copied.
-    """
+    """Copy the notebooks and serve them until the user stops that."""
     module, title, extra = (
         ("voila", "Voilà", "teach") if options.voila else ("jupyterlab", "JupyterLab", "lab")
     )
@@ -77,27 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def copy_notebooks(folder: Path) -> tuple[list[str], list[str]]:
-    """Copy the notebooks that come with stemlab, where there are none of their names.
-
-    Parameters
-    ----------
-    folder : Path
-        Made where it is missing.
-
-    Returns
-    -------
-    copied : list of str
-        Names of the notebooks that were missing.
-    kept : list of str
-        Names of those that were there and differ in their text or code: they are left as they are.
-
-    Raises
-    ------
-    ParameterError
-        If `folder` is a file.
-    OutputError
-        If a notebook cannot be written.
-    """
+    """Copy the notebooks that come with stemlab, where there are none of their names."""
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise ParameterError(f"'{folder}' is not a folder. Name one, or one that can be made.")
     copied, kept = [], []

@@ -44,19 +44,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Default: those of the process.
-
-    Returns
-    -------
-    code : int
-        0 done, 1 a bug of ours, 2 bad usage or parameter, 3 unreadable audio, 4 model missing or
-        refused, 5 out of memory, 6 cannot write, 130 interrupted.
-    """
+    """Run a command."""
     own_process = arguments is None
     if own_process:
         _open_streams()
@@ -99,16 +87,7 @@ def _run(arguments: Sequence[str] | None, *, own_process: bool) -> int:
 
 
 def exit_code(error: BaseException) -> int:
-    """Find the exit code of an error.
-
-    Parameters
-    ----------
-    error : BaseException
-
-    Returns
-    -------
-    code : int
-    """
+    """Find the exit code of an error."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return 6
     if _is_out_of_memory(error):
@@ -117,16 +96,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def describe(error: BaseException) -> str:
-    """Put an error into one line.
-
-    Parameters
-    ----------
-    error : BaseException
-
-    Returns
-    -------
-    line : str
-    """
+    """Put an error into one line."""
     text = " ".join(str(error).split())
     if isinstance(error, StemlabError):
         return text

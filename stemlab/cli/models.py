@@ -37,17 +37,7 @@ _POLICIES = {
 
 
 def run_list(options: argparse.Namespace) -> int:
-    """List the registered models.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-        That of the first model whose record is refused.
-    """
+    """List the registered models."""
     models = describe_models()
     if options.json:
         print(json.dumps(models, indent=2))
@@ -59,16 +49,7 @@ def run_list(options: argparse.Namespace) -> int:
 
 
 def run_show(options: argparse.Namespace) -> int:
-    """Tell all that is recorded of a model.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-    """
+    """Tell all that is recorded of a model."""
     model = find_model(options.name)
     facts = _describe(model)
     if options.json:
@@ -101,17 +82,7 @@ def run_show(options: argparse.Namespace) -> int:
 
 
 def run_verify(options: argparse.Namespace) -> int:
-    """Read and check the files of one model, or of all that are installed.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-        That of the first model that failed.
-    """
+    """Read and check the files of one model, or of all that are installed."""
     from stemlab.provisioning import verify_model
 
     reports, first_code = [], 0
@@ -139,16 +110,7 @@ def run_verify(options: argparse.Namespace) -> int:
 
 
 def run_add(options: argparse.Namespace) -> int:
-    """Put a model into the models folder.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-    """
+    """Put a model into the models folder."""
     from stemlab.provisioning import add_model
 
     with _file_bar(hidden=options.quiet or options.json) as bar:
@@ -170,16 +132,7 @@ def run_add(options: argparse.Namespace) -> int:
 
 
 def run_remove(options: argparse.Namespace) -> int:
-    """Take a model out of the models folder.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-    """
+    """Take a model out of the models folder."""
     from stemlab.provisioning import remove_model
 
     remove_model(options.name)
@@ -191,13 +144,7 @@ def run_remove(options: argparse.Namespace) -> int:
 
 
 def describe_models() -> list[dict[str, Any]]:
-    """Put what the registry says into plain tables.
-
-    Returns
-    -------
-    models : list of dict
-        Of a model whose record is refused, its name, ``error`` and ``exit_code``.
-    """
+    """Put what the registry says into plain tables."""
     models = []
     for name in _names():
         try:

@@ -31,13 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the whole command line.
-
-    Returns
-    -------
-    parser : ArgumentParser
-        Its result has the attribute ``run``, the function of the chosen command.
-    """
+    """Make the parser of the whole command line."""
     parser = _Parser(
         prog="stemlab",
         description="Take recorded music apart on your own machine.",

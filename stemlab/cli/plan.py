@@ -18,16 +18,7 @@ __all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Say what a separation would compute and cost.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-    """
+    """Say what a separation would compute and cost."""
     settings = settings_of(options)
     separator = AudioStemSeparator(
         options.model, device=options.device, batch_size=options.batch_size

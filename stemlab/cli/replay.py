@@ -15,17 +15,7 @@ __all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Repeat a run and say whether its samples are equal.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-        0 if they are, 1 if not.
-    """
+    """Repeat a run and say whether its samples are equal."""
     title = Path(options.manifest).name
     with progress_bar(title, hidden=options.quiet or options.json) as bar:
         report = replay(

@@ -33,21 +33,7 @@ __all__ = ["progress_bar", "run", "settings_of"]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Separate each song; the exit code is that of the first that failed.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-
-    Raises
-    ------
-    ParameterError, ModelError
-        If what was asked for does not work for any song.
-    """
+    """Separate each song; the exit code is that of the first that failed."""
     # Everything that concerns all songs is refused before the first is touched.
     settings = settings_of(options)
     output = OutputSettings(
@@ -100,21 +86,7 @@ def _within(
 
 
 def settings_of(options: argparse.Namespace) -> SeparationSettings:
-    """Take the settings that were typed.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    settings : SeparationSettings
-
-    Raises
-    ------
-    ParameterError
-        If a value is outside its range.
-    """
+    """Take the settings that were typed."""
     return SeparationSettings(
         segment_seconds=options.segment,
         overlap=options.overlap,
@@ -204,17 +176,6 @@ class _Bar:
 
 @contextmanager
 def progress_bar(title: str, *, hidden: bool) -> Iterator[_Bar]:
-    """Show a bar on a terminal while a song is separated.
-
-    Parameters
-    ----------
-    title : str
-    hidden : bool
-
-    Yields
-    ------
-    progress : callable
-        For the argument of that name of `AudioStemSeparator.separate_file`.
-    """
+    """Show a bar on a terminal while a song is separated."""
     with terminal_bar(hidden=hidden, desc=title, unit="segment") as bar:
         yield _Bar(bar)

@@ -53,23 +53,7 @@ _PADDED: dict[str | None, list[bool] | None] = {
 
 
 def run(options: argparse.Namespace) -> int:
-    """Sweep, print the table and the recommendation, write files.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Returns
-    -------
-    code : int
-
-    Raises
-    ------
-    ParameterError, AudioError, ModelError, OutputError
-        If what was asked for does not work for any setting.
-    SeparationError
-        If a setting failed while it ran; the others are shown all the same.
-    """
+    """Sweep, print the table and the recommendation, write files."""
     # Everything is refused before anything is measured.
     limits = {
         "memory_limit": options.memory_limit,

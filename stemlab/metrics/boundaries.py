@@ -29,15 +29,7 @@ _WORST = 5
 
 @dataclass(frozen=True)
 class Seam:
-    """A boundary of segments where the error stands out.
-
-    Parameters
-    ----------
-    seconds : float
-        Where it is.
-    excess_db : float
-        By how much.
-    """
+    """A boundary of segments where the error stands out."""
 
     seconds: float
     excess_db: float
@@ -45,18 +37,7 @@ class Seam:
 
 @dataclass(frozen=True)
 class SeamReport:
-    """What `seams` finds.
-
-    Parameters
-    ----------
-    mean_db : float
-        Mean excess over all boundaries: 0 if the error there is that of anywhere else; ``nan``
-        without boundaries, or where the reference is silent.
-    count : int
-        Number of boundaries.
-    worst : tuple of Seam
-        At most five, the worst first.
-    """
+    """What `seams` finds."""
 
     mean_db: float
     count: int

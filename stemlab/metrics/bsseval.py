@@ -21,15 +21,7 @@ __all__ = ["BssEval", "bss_eval", "museval_metrics"]
 
 @dataclass(frozen=True)
 class BssEval:
-    """BSSEval v4 of one source, each the median over frames of one second.
-
-    Parameters
-    ----------
-    sdr_db, isr_db, sir_db, sar_db : float, in dB
-        Distortion as a whole, and its parts: wrong place between the loudspeakers, other
-        sources, artefacts. ``nan`` where the source is silent throughout; `sir_db` and `sar_db`
-        also where a true source of the mixture is not known.
-    """
+    """BSSEval v4 of one source, each the median over frames of one second."""
 
     sdr_db: float
     isr_db: float
@@ -128,17 +120,7 @@ def _samples_first(signal: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 @cache
 def museval_metrics() -> ModuleType:
-    """Load museval's metrics alone: the whole package wants ffmpeg, to read data sets.
-
-    Returns
-    -------
-    metrics : module
-
-    Raises
-    ------
-    MissingDependencyError
-        If museval is not installed.
-    """
+    """Load museval's metrics alone: the whole package wants ffmpeg, to read data sets."""
     package = importlib.util.find_spec("museval")
     if package is None or package.origin is None:
         raise MissingDependencyError(

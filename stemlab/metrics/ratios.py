@@ -134,21 +134,7 @@ def consistency(mixture: npt.ArrayLike, stems: Iterable[npt.ArrayLike]) -> float
 def pair(
     reference: npt.ArrayLike, estimate: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Take a reference and an estimate as arrays of one shape.
-
-    Parameters
-    ----------
-    reference, estimate : array, shape (channels, samples) or (samples,)
-
-    Returns
-    -------
-    reference, estimate : ndarray, float64
-
-    Raises
-    ------
-    ParameterError
-        If the shapes differ or there is nothing to compare.
-    """
+    """Take a reference and an estimate as arrays of one shape."""
     true = np.asarray(reference, np.float64)
     found = np.asarray(estimate, np.float64)
     if true.shape != found.shape or true.ndim not in (1, 2) or true.size == 0:

@@ -28,27 +28,7 @@ def panels(
     columns: int = 1,
     height_inches: float,
 ) -> npt.NDArray[np.object_]:
-    """Make a row of panels for each signal, or check those of the caller.
-
-    Parameters
-    ----------
-    axes : Axes or array of Axes, or None
-        None makes a figure; where it has one column, its panels share their axes.
-    signals : int, >= 1
-    columns : int, >= 1
-        Panels in a row.
-    height_inches : float
-        Of a row of a new figure.
-
-    Returns
-    -------
-    panels : ndarray of Axes, shape (signals, columns)
-
-    Raises
-    ------
-    ParameterError
-        If `axes` is of another shape.
-    """
+    """Make a row of panels for each signal, or check those of the caller."""
     if axes is None:
         alone = columns == 1
         figure = Figure(
@@ -70,13 +50,7 @@ def panels(
 
 
 def share_time(lanes: npt.NDArray[np.object_], start_seconds: float, stop_seconds: float) -> None:
-    """Give lanes below each other one time axis, named under the last.
-
-    Parameters
-    ----------
-    lanes : ndarray of Axes, shape (lanes,)
-    start_seconds, stop_seconds : float
-    """
+    """Give lanes below each other one time axis, named under the last."""
     for lane in lanes:
         lane.set_xlim(start_seconds, stop_seconds)
     lanes[-1].set_xlabel("Time (s)")

@@ -210,15 +210,6 @@ def draw_comparison(
 def band_name(centre_hz: float) -> str:
     """Name an octave band as is usual: with a rounded centre.
 
-    Parameters
-    ----------
-    centre_hz : float
-        Exact: 1 kHz times a power of 2.
-
-    Returns
-    -------
-    name : str
-
     Examples
     --------
     >>> [band_name(each) for each in (31.25, 62.5, 125.0, 4000.0)]

@@ -46,49 +46,18 @@ _LARGEST = 1e9
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a Demucs package, or a safetensors file in Demucs' form, says of its network.
-
-    Parameters
-    ----------
-    architecture : str
-        Name in the allow-list of `stemlab._models`.
-    arguments : dict
-        Those the architecture takes.
-    dropped : tuple of str
-        Names of those it does not take, which Demucs drops as well.
-    """
+    """What a Demucs package, or a safetensors file in Demucs' form, says of its network."""
 
     architecture: str
     arguments: dict[str, Any]
     dropped: tuple[str, ...]
 
     def effective(self, name: str) -> Any:
-        """Value of an argument, its default where it was not declared.
-
-        Parameters
-        ----------
-        name : str
-
-        Returns
-        -------
-        value : object
-        """
+        """Value of an argument, its default where it was not declared."""
         return _effective(self.architecture, self.arguments, name)
 
     def check(self, network: NetworkEntry, label: str) -> None:
-        """Refuse a file that says something else of its network than what is recorded.
-
-        Parameters
-        ----------
-        network : NetworkEntry
-        label : str
-            How errors name the file.
-
-        Raises
-        ------
-        ModelRefusedError
-            If class or arguments differ.
-        """
+        """Refuse a file that says something else of its network than what is recorded."""
         differing = [] if self.architecture == network.architecture else ["architecture"]
         says = {"architecture": self.architecture}
         recorded = {"architecture": network.architecture}
@@ -113,25 +82,7 @@ class Declaration:
 
 
 def declaration_of_package(facts: dict[str, Any], label: str) -> Declaration | None:
-    """Read what `_pickles.convert` found in a package.
-
-    Parameters
-    ----------
-    facts : dict
-        ``klass``, ``args`` and ``kwargs``, or nothing.
-    label : str
-        How errors name the file.
-
-    Returns
-    -------
-    declaration : Declaration or None
-        None if it says nothing.
-
-    Raises
-    ------
-    ModelRefusedError
-        If what it says is no network that stemlab knows.
-    """
+    """Read what `_pickles.convert` found in a package."""
     if not facts:
         return None
     klass, args, kwargs = facts["klass"], facts["args"], facts["kwargs"]
@@ -197,25 +148,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None:
-    """Read the metadata that Demucs writes into its safetensors files.
-
-    Parameters
-    ----------
-    content : bytes
-        Its digest has been checked.
-    label : str
-        How errors name the file.
-
-    Returns
-    -------
-    declaration : Declaration or None
-        None if it has none.
-
-    Raises
-    ------
-    ModelRefusedError
-        If it is malformed, or names no network that stemlab knows.
-    """
+    """Read the metadata that Demucs writes into its safetensors files."""
     try:
         (length,) = struct.unpack_from("<Q", content)
         if length > _MOST_HEADER_BYTES:

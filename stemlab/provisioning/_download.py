@@ -42,15 +42,7 @@ _MOST_WORDS = 200
 
 @dataclass(frozen=True)
 class FileProgress:
-    """How far the work on one file of a model is.
-
-    Parameters
-    ----------
-    step : {"download", "convert"}
-    file : str
-        Its name.
-    done, total : int, in bytes
-    """
+    """How far the work on one file of a model is."""
 
     step: Literal["download", "convert"]
     file: str
@@ -66,28 +58,7 @@ class _Interrupted(Exception):
 
 
 def fetch(file: WeightFile, folder: Folder, progress: ProgressCallback | None = None) -> bytes:
-    """Download a file, or the rest of it, and verify it.
-
-    Parameters
-    ----------
-    file : WeightFile
-        With a URL.
-    folder : Folder
-        Keeps ``<digest>.part``, for a later call if this one is cut off.
-    progress : callable, optional
-
-    Returns
-    -------
-    content : bytes
-        Of the recorded size and digest.
-
-    Raises
-    ------
-    DownloadError
-        If the server cannot be reached, refuses, sends something else, or leaves HTTPS.
-    OutputError
-        If what arrives cannot be stored.
-    """
+    """Download a file, or the rest of it, and verify it."""
     path = folder.path / part_name(file)
     try:
         with _part(folder, path.name) as part:
@@ -115,16 +86,7 @@ def fetch(file: WeightFile, folder: Folder, progress: ProgressCallback | None = 
 
 
 def part_name(file: WeightFile) -> str:
-    """Name the beginning of a download; named by its digest, it can be no other file's.
-
-    Parameters
-    ----------
-    file : WeightFile
-
-    Returns
-    -------
-    name : str
-    """
+    """Name the beginning of a download; named by its digest, it can be no other file's."""
     return f"{file.sha256}.part"
 
 

@@ -36,27 +36,7 @@ _ENVIRONMENT = (
 
 
 def convert(content: bytes, label: str) -> tuple[bytes, dict[str, Any]]:
-    """Turn a pickle of weights into the bytes of a safetensors file.
-
-    Parameters
-    ----------
-    content : bytes
-        Its digest has been checked.
-    label : str
-        How errors name the file.
-
-    Returns
-    -------
-    weights : bytes
-        A safetensors file. Its tensors have not been compared with an architecture yet.
-    facts : dict
-        ``klass``, ``args`` and ``kwargs`` of a Demucs package; empty for a plain state.
-
-    Raises
-    ------
-    ModelRefusedError
-        If it holds anything but tensors and plain arguments, or the process came to its limits.
-    """
+    """Turn a pickle of weights into the bytes of a safetensors file."""
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     try:

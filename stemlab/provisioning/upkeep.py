@@ -34,17 +34,7 @@ __all__ = ["VerifiedModel", "remove_model", "verify_model"]
 
 @dataclass(frozen=True)
 class VerifiedModel:
-    """What was read and found to be what it should be.
-
-    Parameters
-    ----------
-    name : str
-        As it is registered; of a folder, as it was asked for.
-    files : tuple of InstalledFile
-        One for each network.
-    parameters : int
-        Number of weights.
-    """
+    """What was read and found to be what it should be."""
 
     name: str
     files: tuple[InstalledFile, ...]

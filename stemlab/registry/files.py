@@ -15,27 +15,7 @@ _AGAIN = "Install the model again; do not use this file."
 
 
 def read_bounded(path: Path, at_most: int, *, follow_links: bool = False) -> bytes:
-    """Read a regular file, if it holds no more than it may.
-
-    Parameters
-    ----------
-    path : Path
-    at_most : int, in bytes
-    follow_links : bool, optional
-        Whether the file may be a link: yes where a person named it, no inside a model's folder,
-        which a link would leave.
-
-    Returns
-    -------
-    content : bytes
-
-    Raises
-    ------
-    ModelNotFoundError
-        If it is missing.
-    ModelRefusedError
-        If it is a link, not a regular file, longer than `at_most`, or cannot be read.
-    """
+    """Read a regular file, if it holds no more than it may."""
     try:
         return files.read_bounded(path, at_most, follow_links=follow_links)
     except FileNotFoundError as error:
@@ -59,25 +39,6 @@ def read_verified(path: Path, *, size: int, sha256: str, follow_links: bool = Fa
 
     The caller parses this buffer and never opens the file again, so nothing can change between
     the check and the use.
-
-    Parameters
-    ----------
-    path : Path
-    size : int, in bytes
-    sha256 : str, 64 hex digits
-    follow_links : bool, optional
-        See `read_bounded`.
-
-    Returns
-    -------
-    content : bytes
-
-    Raises
-    ------
-    ModelNotFoundError
-        If the file is missing.
-    ModelRefusedError
-        If its size or its SHA-256 is not the recorded one, or it cannot be read.
     """
     content = read_bounded(path, size, follow_links=follow_links)
     if len(content) != size:
@@ -93,22 +54,7 @@ def read_verified(path: Path, *, size: int, sha256: str, follow_links: bool = Fa
 
 
 def refuse_digest(path: Path, content: bytes, expected: str, *, advice: str = _AGAIN) -> None:
-    """Refuse content whose SHA-256 is not the expected one.
-
-    Parameters
-    ----------
-    path : Path
-        Where it was read.
-    content : bytes
-    expected : str, 64 hex digits
-    advice : str, optional
-        The next step.
-
-    Raises
-    ------
-    ModelRefusedError
-        If the digests differ.
-    """
+    """Refuse content whose SHA-256 is not the expected one."""
     actual = hashlib.sha256(content).hexdigest()
     if actual != expected:
         raise ModelRefusedError(

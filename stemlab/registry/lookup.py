@@ -28,32 +28,12 @@ _log = logging.getLogger(__name__)
 
 
 def builtin_names() -> list[str]:
-    """Name the models that stemlab knows.
-
-    Returns
-    -------
-    names : list of str
-
-    Raises
-    ------
-    ModelRefusedError
-        If the registry is damaged.
-    """
+    """Name the models that stemlab knows."""
     return list(_builtin())
 
 
 def own_names() -> list[str]:
-    """Name the models that the user added, but for those that a built-in one hides.
-
-    Returns
-    -------
-    names : list of str
-
-    Raises
-    ------
-    ModelRefusedError
-        If the user's registry is damaged.
-    """
+    """Name the models that the user added, but for those that a built-in one hides."""
     builtin = _builtin()
     return [name for name in read_registry(models_dir()) if _same_name(name, builtin) is None]
 
@@ -62,21 +42,6 @@ def registered_name(name: str, *, own: bool = True) -> str | None:
     """Find a name as it is registered, in whatever case it was asked for.
 
     Names that differ by case alone would be one folder on many systems.
-
-    Parameters
-    ----------
-    name : str
-    own : bool, optional
-        Whether the user's registry is looked into as well, after the built-in one.
-
-    Returns
-    -------
-    registered : str or None
-
-    Raises
-    ------
-    ModelRefusedError
-        If a registry that was looked into is damaged.
     """
     found = _same_name(name, _builtin())
     return _same_name(name, read_registry(models_dir())) if found is None and own else found
@@ -167,22 +132,7 @@ def find_model(name: StrPath) -> ModelManifest:
 
 
 def asked_for(model: StrPath) -> str:
-    """Take the name or folder of a model as text.
-
-    Parameters
-    ----------
-    model : str or path
-
-    Returns
-    -------
-    name : str
-        A path that is not written as text is always that of a folder.
-
-    Raises
-    ------
-    ParameterError
-        If it is neither.
-    """
+    """Take the name or folder of a model as text."""
     if isinstance(model, str):
         return model
     if isinstance(model, os.PathLike):
@@ -193,16 +143,7 @@ def asked_for(model: StrPath) -> str:
 
 
 def is_folder(name: str) -> bool:
-    """Tell whether a model is asked for by its folder instead of by its name.
-
-    Parameters
-    ----------
-    name : str
-
-    Returns
-    -------
-    folder : bool
-    """
+    """Tell whether a model is asked for by its folder instead of by its name."""
     return "/" in name or "\\" in name
 
 

@@ -62,18 +62,7 @@ _RESERVED = {
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file that holds the weights of a network, as it is published.
-
-    Parameters
-    ----------
-    name : str
-    size : int, in bytes
-    sha256 : str, 64 hex digits
-    url : str or None
-        Where it is published, with its revision pinned where the place has revisions.
-    confirmations : int or None
-        How many independent public projects state this digest; None if its author does.
-    """
+    """A file that holds the weights of a network, as it is published."""
 
     name: str
     size: int
@@ -94,19 +83,7 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class NetworkEntry:
-    """One network of a model: how it is built and the files that hold its weights.
-
-    Parameters
-    ----------
-    architecture : str
-        Name in the allow-list of `stemlab._models`.
-    arguments : mapping
-        Keyword arguments of the architecture.
-    files : tuple of WeightFile
-        Any one of them is enough, the first is preferred.
-    gains : tuple of float, or None
-        Share of this network in each source, for a bag; None if it makes them all.
-    """
+    """One network of a model: how it is built and the files that hold its weights."""
 
     architecture: str
     arguments: Mapping[str, Any]
@@ -173,28 +150,7 @@ def read_manifest(
     kind: Literal["bundled", "released", "user", "folder"] = "folder",
     files_in: StrPath | None = None,
 ) -> ModelManifest:
-    """Read and check the manifest of a model.
-
-    Parameters
-    ----------
-    folder : path
-    sha256 : str, 64 hex digits, optional
-        Digest that the file must have: the registry's, for a registered model.
-    kind : {"bundled", "released", "user", "folder"}, optional
-    files_in : path, optional
-        Folder of the weights, if it is another one.
-
-    Returns
-    -------
-    manifest : ModelManifest
-
-    Raises
-    ------
-    ModelNotFoundError
-        If the folder has no manifest.
-    ModelRefusedError
-        If it does not match `sha256`, is not valid, or names a file outside the folder.
-    """
+    """Read and check the manifest of a model."""
     path = Path(folder) / MANIFEST_NAME
     content = read_bounded(path, MAX_TABLE_BYTES)
     if sha256 is not None:
@@ -209,26 +165,7 @@ def parse_manifest(
     kind: Literal["bundled", "released", "user", "folder"],
     folder: StrPath,
 ) -> ModelManifest:
-    """Check the content of a manifest.
-
-    Parameters
-    ----------
-    path : Path
-        How errors name it.
-    content : bytes
-    kind : {"bundled", "released", "user", "folder"}
-    folder : path
-        Of the weights.
-
-    Returns
-    -------
-    manifest : ModelManifest
-
-    Raises
-    ------
-    ModelRefusedError
-        If it is not valid.
-    """
+    """Check the content of a manifest."""
     with invalid(path, "model manifest", "Compare it with models/stemlab-mini/manifest.json."):
         fields = parse_json(content)
         return _manifest(
@@ -238,26 +175,7 @@ def parse_manifest(
 
 @contextmanager
 def invalid(path: Path, what: str, advice: str) -> Iterator[None]:
-    """Refuse a table whose fields are missing, or not what they should be.
-
-    Parameters
-    ----------
-    path : Path
-        Of the table.
-    what : str
-        What it should be.
-    advice : str
-        The next step.
-
-    Yields
-    ------
-    nothing : None
-
-    Raises
-    ------
-    ModelRefusedError
-        For every error of reading a field.
-    """
+    """Refuse a table whose fields are missing, or not what they should be."""
     try:
         yield
     except ModelError:
@@ -281,14 +199,6 @@ def exact_seconds(seconds: float) -> Fraction:
 
     7.8 s are 39/5 s: rounded to a binary number, a duration can miss its last sample.
 
-    Parameters
-    ----------
-    seconds : float, > 0
-
-    Returns
-    -------
-    seconds : Fraction
-
     Examples
     --------
     >>> int(44_100 * 8.2), int(44_100 * exact_seconds(8.2))
@@ -298,17 +208,7 @@ def exact_seconds(seconds: float) -> Fraction:
 
 
 def check_sources(sources: Sequence[str]) -> None:
-    """Refuse sources that cannot name files.
-
-    Parameters
-    ----------
-    sources : sequence of str
-
-    Raises
-    ------
-    ModelRefusedError
-        If one is not a plain word, or two are the same but for their case.
-    """
+    """Refuse sources that cannot name files."""
     plain = all(_is_word(each) for each in sources)
     if not sources or not plain or len({each.lower() for each in sources}) < len(sources):
         raise ModelRefusedError(
@@ -318,17 +218,7 @@ def check_sources(sources: Sequence[str]) -> None:
 
 
 def check_digest(digest: Any) -> None:
-    """Refuse what is no full SHA-256.
-
-    Parameters
-    ----------
-    digest : object
-
-    Raises
-    ------
-    ValueError
-        If it is not 64 lower-case hex digits.
-    """
+    """Refuse what is no full SHA-256."""
     _expect(
         isinstance(digest, str) and _DIGEST.fullmatch(digest) is not None,
         f"sha256 {digest!r} is not 64 lower-case hex digits",
@@ -336,19 +226,7 @@ def check_digest(digest: Any) -> None:
 
 
 def check_text(key: str, value: Any) -> None:
-    """Refuse what cannot be shown: a terminal obeys some characters instead.
-
-    Parameters
-    ----------
-    key : str
-        How the error names it.
-    value : object
-
-    Raises
-    ------
-    ValueError
-        If it is no text of printable characters.
-    """
+    """Refuse what cannot be shown: a terminal obeys some characters instead."""
     _expect(
         isinstance(value, str) and bool(value.strip()) and value.isprintable(),
         f"{key} is not a text of printable characters",
@@ -356,34 +234,12 @@ def check_text(key: str, value: Any) -> None:
 
 
 def printable(text: str, *, at_most: int = 400) -> str:
-    """Make what a stranger's file or server said fit to be shown: short, and no command.
-
-    Parameters
-    ----------
-    text : str
-    at_most : int, optional
-        Characters that are kept.
-
-    Returns
-    -------
-    shown : str
-        With "?" for what a terminal would obey.
-    """
+    """Make what a stranger's file or server said fit to be shown: short, and no command."""
     return "".join(each if each.isprintable() else "?" for each in text[:at_most])
 
 
 def check_file_name(name: Any) -> None:
-    """Refuse a name that is not that of a file in the same folder, on any system.
-
-    Parameters
-    ----------
-    name : object
-
-    Raises
-    ------
-    ValueError
-        If it is anything but a plain name.
-    """
+    """Refuse a name that is not that of a file in the same folder, on any system."""
     _expect(isinstance(name, str), f"{name!r} is no name")
     _expect("/" not in name and "\\" not in name, f"{name!r} leaves the model's folder")
     _expect(

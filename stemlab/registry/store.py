@@ -47,16 +47,7 @@ RECORDS_NAME = "installed.json"
 
 @dataclass(frozen=True)
 class InstalledFile:
-    """The safetensors file that a network is loaded from.
-
-    Parameters
-    ----------
-    path : Path
-    size : int, in bytes
-    sha256 : str, 64 hex digits
-    source : WeightFile
-        What it came from: itself, or the pickle that it was converted from.
-    """
+    """The safetensors file that a network is loaded from."""
 
     path: Path
     size: int
@@ -66,17 +57,7 @@ class InstalledFile:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """A line of ``installed.json``: a file, and the digest of what it was made from.
-
-    Parameters
-    ----------
-    file : str
-        Its name in the model's folder.
-    bytes : int
-    sha256, source_sha256 : str, 64 hex digits
-    confirmed : bool
-        Whether the user typed the digest of its source.
-    """
+    """A line of ``installed.json``: a file, and the digest of what it was made from."""
 
     file: str
     bytes: int
@@ -86,14 +67,7 @@ class SourceRecord:
 
 
 def models_dir() -> Path:
-    """Folder of the models that were added.
-
-    Returns
-    -------
-    folder : Path
-        ``$STEMLAB_MODELS``, or a folder of stemlab's own where the platform keeps such data. It
-        may not exist yet.
-    """
+    """Folder of the models that were added."""
     configured = os.environ.get("STEMLAB_MODELS")
     if configured:
         return Path(os.path.abspath(os.path.expanduser(configured)))
@@ -101,25 +75,7 @@ def models_dir() -> Path:
 
 
 def installed_file(manifest: ModelManifest, network: NetworkEntry) -> InstalledFile:
-    """Find the file that a network is loaded from; it is not opened.
-
-    Parameters
-    ----------
-    manifest : ModelManifest
-    network : NetworkEntry
-        One of its networks.
-
-    Returns
-    -------
-    file : InstalledFile
-
-    Raises
-    ------
-    ModelNotFoundError
-        If none of its files was added.
-    ModelRefusedError
-        If the record of what was added is damaged.
-    """
+    """Find the file that a network is loaded from; it is not opened."""
     folder = manifest.folder
     if manifest.kind != "folder":
         refuse_link(folder)
@@ -152,17 +108,7 @@ def installed_file(manifest: ModelManifest, network: NetworkEntry) -> InstalledF
 
 
 def refuse_link(folder: Path) -> None:
-    """Refuse a model's folder that is a link to another place.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Raises
-    ------
-    ModelRefusedError
-        If it is.
-    """
+    """Refuse a model's folder that is a link to another place."""
     if folder.is_symlink():
         raise ModelRefusedError(
             f"{str(folder)!r} is a link, which leaves the models folder. Remove it; to keep models "
@@ -172,16 +118,7 @@ def refuse_link(folder: Path) -> None:
 
 
 def is_installed(manifest: ModelManifest) -> bool:
-    """Tell whether every network of a model has a file; the files are not opened.
-
-    Parameters
-    ----------
-    manifest : ModelManifest
-
-    Returns
-    -------
-    installed : bool
-    """
+    """Tell whether every network of a model has a file; the files are not opened."""
     try:
         for network in manifest.networks:
             installed_file(manifest, network)
@@ -191,22 +128,7 @@ def is_installed(manifest: ModelManifest) -> bool:
 
 
 def read_records(folder: Path) -> list[SourceRecord]:
-    """Read what the files of a released model were made from; none without ``installed.json``.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the model.
-
-    Returns
-    -------
-    records : list of SourceRecord
-
-    Raises
-    ------
-    ModelRefusedError
-        If the record is damaged.
-    """
+    """Read what the files of a released model were made from; none without ``installed.json``."""
     path = folder / RECORDS_NAME
     if not os.path.lexists(path):
         return []
@@ -223,27 +145,7 @@ def read_records(folder: Path) -> list[SourceRecord]:
 
 
 def read_registry(folder: Path, *, required: bool = False) -> dict[str, dict[str, Any]]:
-    """Read which models a registry names, and the digest of each one's manifest.
-
-    Parameters
-    ----------
-    folder : Path
-        Holds ``registry.json``.
-    required : bool, optional
-        Whether it must be there.
-
-    Returns
-    -------
-    models : dict of dict
-        Empty where there is no registry.
-
-    Raises
-    ------
-    ModelNotFoundError
-        If it is required and missing.
-    ModelRefusedError
-        If it is damaged.
-    """
+    """Read which models a registry names, and the digest of each one's manifest."""
     path = folder / REGISTRY_NAME
     if not required and not os.path.lexists(path):
         return {}

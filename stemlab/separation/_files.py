@@ -58,24 +58,7 @@ _CONTAINS = (
 def job_settings(
     settings: SeparationSettings, output: OutputSettings, offered: Sequence[str]
 ) -> SeparationSettings:
-    """Settle what a model has to do: for two stems only one, the other is the mixture's rest.
-
-    Parameters
-    ----------
-    settings : SeparationSettings
-    output : OutputSettings
-    offered : sequence of str
-        The sources of the model.
-
-    Returns
-    -------
-    settings : SeparationSettings
-
-    Raises
-    ------
-    ParameterError
-        If the model does not make what is asked for.
-    """
+    """Settle what a model has to do: for two stems only one, the other is the mixture's rest."""
     if output.two_stems is None:
         return settings
     choices = settings.pick_sources(offered)
@@ -90,29 +73,7 @@ def job_settings(
 def run_to_files(
     job: Job, asked: SeparationSettings, path: Path, out_dir: Path, output: OutputSettings
 ) -> SeparationResult:
-    """Run a job over a file, block by block, and publish its stems and their manifest.
-
-    Parameters
-    ----------
-    job : Job
-    asked : SeparationSettings
-        What the manifest records; the job's own are those of `job_settings`.
-    path, out_dir : Path
-    output : OutputSettings
-
-    Returns
-    -------
-    result : SeparationResult
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be read, or changes while it is.
-    OutputError
-        If there is a result already, or it cannot be written.
-    ModelError, OutOfMemoryError, SeparationError
-        As for `Job.run`.
-    """
+    """Run a job over a file, block by block, and publish its stems and their manifest."""
     started = time.perf_counter()
     job.load()
     info = audio_io.read_info(path)
@@ -371,18 +332,7 @@ def _describe_stems(
 
 
 def relative_path(path: StrPath, folder: Path) -> str:
-    """Write the path of the input as seen from the result, so that both can move together.
-
-    Parameters
-    ----------
-    path : path
-    folder : Path
-
-    Returns
-    -------
-    relative : str
-        Absolute where there is no way from one to the other.
-    """
+    """Write the path of the input as seen from the result, so that both can move together."""
     try:
         return os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
     except ValueError:  # Another drive.

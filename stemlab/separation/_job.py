@@ -63,31 +63,7 @@ def recording_of_file(info: audio_io.AudioInfo, downmix: bool) -> Recording:
 
 
 class Job:
-    """One run of a model over one recording.
-
-    Parameters
-    ----------
-    model : Model
-    settings : SeparationSettings
-    batch_size : int
-    progress : callable, optional
-
-    Attributes
-    ----------
-    sources : tuple of str
-        The stems that it makes.
-    changes : list of str
-        What the user should know of the run, in sentences.
-    samples : int
-        Length of the recording at its own rate, once it is known.
-    made_plans : tuple of ChunkPlan
-        What is computed, once that is known.
-
-    Raises
-    ------
-    ParameterError
-        If the settings do not fit the model.
-    """
+    """One run of a model over one recording."""
 
     def __init__(
         self,
@@ -126,13 +102,7 @@ class Job:
         self.model.check_installed(self._members)
 
     def load(self) -> None:
-        """Load what the run needs, so that a refused model is known before the song is read.
-
-        Raises
-        ------
-        ModelError, OutOfMemoryError
-            As for `Model.runner`.
-        """
+        """Load what the run needs, so that a refused model is known before the song is read."""
         for member in self._members:
             self.model.runner(member)
         if self.model.device.torch_device.type != "cpu":
@@ -153,32 +123,14 @@ class Job:
             start += stems.shape[-1]
 
     def prepare(self, recording: Recording) -> None:
-        """Load the model, and read the recording once: for its length and level.
-
-        Parameters
-        ----------
-        recording : Recording
-        """
+        """Load the model, and read the recording once: for its length and level."""
         self.load()
         self.samples, samples, *self._level = self._measure(recording)
         self.made_plans = self.plans(samples)
         self.changes.extend(dict.fromkeys(note for plan in self.made_plans for note in plan.notes))
 
     def separate(self, recording: Recording, begin: int = 0) -> Generator[AudioArray]:
-        """Yield finished blocks at the model's rate, in the recording's channels.
-
-        Parameters
-        ----------
-        recording : Recording
-            The one that was prepared.
-        begin : int, default 0
-            Position at the model's rate; what is before it has been made by an earlier run. What
-            follows is equal to what one run from 0 makes.
-
-        Yields
-        ------
-        stems : ndarray, shape (sources, channels, n), float32
-        """
+        """Yield finished blocks at the model's rate, in the recording's channels."""
         samples, (mean, deviation) = self.made_plans[0].samples, self._level
         blocks = _read_ahead((block - mean) / deviation for block in self._at_model_rate(recording))
         window = MixtureWindow(exactly(blocks, samples, recording), self._spec.channels, samples)
@@ -204,17 +156,7 @@ class Job:
     def at_native_rate(
         self, blocks: Iterable[AudioArray], recording: Recording
     ) -> Generator[AudioArray]:
-        """Bring what `separate` makes to the rate of the recording, and to its length.
-
-        Parameters
-        ----------
-        blocks : iterable of ndarray, each shape (sources, channels, n), float32
-        recording : Recording
-
-        Yields
-        ------
-        stems : ndarray, shape (sources, channels, n), float32
-        """
+        """Bring what `separate` makes to the rate of the recording, and to its length."""
         stems, channels = len(self.sources), recording.channels
         resampler = audio_io.StreamResampler(
             self._spec.sample_rate, recording.sample_rate, stems * channels

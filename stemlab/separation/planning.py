@@ -15,19 +15,7 @@ _MAX_SHIFT_SECONDS = 0.5
 
 
 def check_segment(spec: ModelSpec, settings: SeparationSettings) -> None:
-    """Refuse a segment that a model cannot take.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    settings : SeparationSettings
-
-    Raises
-    ------
-    ParameterError
-        If the segment is longer than an HTDemucs was trained with, or shorter than one hop of
-        the network's short-time Fourier transform.
-    """
+    """Refuse a segment that a model cannot take."""
     seconds = settings.segment_seconds
     if seconds is None:
         return
@@ -52,26 +40,7 @@ def check_segment(spec: ModelSpec, settings: SeparationSettings) -> None:
 def make_plans(
     spec: ModelSpec, samples: int, settings: SeparationSettings
 ) -> tuple[ChunkPlan, ...]:
-    """Plan every member of a model over one recording.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    samples : int, >= 1
-        Length of the recording at the model's rate.
-    settings : SeparationSettings
-
-    Returns
-    -------
-    plans : tuple of ChunkPlan
-        One per member; their random shifts are drawn from the seed in the order in which Demucs
-        draws them, members first.
-
-    Raises
-    ------
-    ParameterError
-        If the model cannot take the segment.
-    """
+    """Plan every member of a model over one recording."""
     check_segment(spec, settings)
     draw = random.Random(settings.seed)
     farthest = int(_MAX_SHIFT_SECONDS * spec.sample_rate)

@@ -171,26 +171,7 @@ class OutputSettings:
 
 
 def check_count(name: str, value: object, low: int, high: int) -> int:
-    """Return a whole number as an int, or refuse it.
-
-    Parameters
-    ----------
-    name : str
-        Name of the argument, for the message.
-    value : int
-        Of any kind, NumPy's too.
-    low, high : int
-        The smallest and the largest that are allowed.
-
-    Returns
-    -------
-    value : int
-
-    Raises
-    ------
-    ParameterError
-        If `value` is not a whole number in that range.
-    """
+    """Return a whole number as an int, or refuse it."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or not low <= int(value) <= high:  # type: ignore[call-overload]
         raise ParameterError(f"{name}={value!r} is not a whole number in [{low}, {high}].")

@@ -26,18 +26,7 @@ _MOST_BYTES = 2**60
 
 @dataclass(frozen=True)
 class RecordFacts:
-    """What a record of a setting must say, as the sweep that looks for it knows it.
-
-    Parameters
-    ----------
-    sources : tuple of str
-    references : frozenset of str
-        Sources with a true stem.
-    measures : Measures
-    seconds : float
-        Length of the excerpt.
-    device : str
-    """
+    """What a record of a setting must say, as the sweep that looks for it knows it."""
 
     sources: tuple[str, ...]
     references: frozenset[str]

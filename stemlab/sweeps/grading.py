@@ -26,25 +26,7 @@ def grade(
     offered: Sequence[str],
     bsseval: bool,
 ) -> dict[str, Any]:
-    """Measure the stems of one setting.
-
-    Parameters
-    ----------
-    audio : SweepAudio
-    stems : mapping of str to ndarray, each shape (channels, samples), float32
-    plans : sequence of ChunkPlan
-        How they were made.
-    long_run : mapping of str to ndarray, each shape (channels, samples), float32
-        Stems of the same model with long context; empty where there was no such run.
-    offered : sequence of str
-        All that the model makes.
-    bsseval : bool
-
-    Returns
-    -------
-    figures : dict
-        ``consistency_db``, ``seams`` and, in ``sources``, figures by source.
-    """
+    """Measure the stems of one setting."""
     edges = _boundaries(plans, audio.sample_rate)
     references = {name: audio.references[name] for name in stems if name in audio.references}
     # Interference is what comes from the other true sources, of which none may be missing.

@@ -50,20 +50,7 @@ Stems = dict[str, AudioArray]
 
 @dataclass(frozen=True)
 class Task:
-    """One setting to measure. Small: what all settings need is in `Material`.
-
-    Parameters
-    ----------
-    source : ModelSource
-    settings : SeparationSettings
-    device : str
-    batch_size : int
-    measures : Measures
-    material_key : str
-        Of the material it needs.
-    material_path : Path, optional
-        Where other processes of this machine find it.
-    """
+    """One setting to measure. Small: what all settings need is in `Material`."""
 
     source: ModelSource
     settings: SeparationSettings
@@ -74,21 +61,7 @@ class Task:
     material_path: Path | None = None
 
     def portable(self, why: str) -> Task:
-        """Give what another process can do; see `ModelSource.portable`.
-
-        Parameters
-        ----------
-        why : str
-
-        Returns
-        -------
-        task : Task
-
-        Raises
-        ------
-        ParameterError
-            If its network cannot be made again.
-        """
+        """Give what another process can do; see `ModelSource.portable`."""
         return replace(self, source=self.source.portable(why))
 
     @property
@@ -99,32 +72,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Material:
-    """What the settings of one model share.
-
-    Parameters
-    ----------
-    key : str
-    audio : SweepAudio
-    long_run : mapping of str to ndarray, each shape (channels, samples), float32
-        Stems of the long-context run; empty without one.
-    """
+    """What the settings of one model share."""
 
     key: str
     audio: SweepAudio
     long_run: Mapping[str, AudioArray] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write it to a file.
-
-        Parameters
-        ----------
-        path : Path
-
-        Raises
-        ------
-        OSError
-            If it cannot be written.
-        """
+        """Write it to a file."""
         audio = self.audio
         facts = [self.key, audio.name, audio.sample_rate, audio.start, audio.total]
         arrays = {
@@ -136,21 +91,7 @@ class Material:
 
     @classmethod
     def load(cls, path: Path) -> Material:
-        """Read it from a file.
-
-        Parameters
-        ----------
-        path : Path
-
-        Returns
-        -------
-        material : Material
-
-        Raises
-        ------
-        OSError, ValueError, KeyError
-            If it cannot be read.
-        """
+        """Read it from a file."""
         with np.load(path, allow_pickle=False) as file:
             key, name, rate, start, total = json.loads(str(file["facts"]))
             arrays = {each: file[each] for each in file.files if each != "facts"}
@@ -163,15 +104,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task.
-
-    Parameters
-    ----------
-    figures : dict, or None
-        None where the process lacks the material: send the task again, with it.
-    stems : dict of str to ndarray
-        Where they were asked for.
-    """
+    """What became of a task."""
 
     figures: dict[str, Any] | None
     stems: Stems = field(default_factory=dict)
@@ -193,23 +126,7 @@ _WARM: WeakSet[AudioStemSeparator] = WeakSet()
 
 
 def work(task: Task, material: Material | None) -> Outcome:
-    """Do a task in a process that may not have its material yet.
-
-    Parameters
-    ----------
-    task : Task
-    material : Material, optional
-        Sent only where it was found to be missing.
-
-    Returns
-    -------
-    outcome : Outcome
-
-    Raises
-    ------
-    StemlabError
-        If the setting fails.
-    """
+    """Do a task in a process that may not have its material yet."""
     found = material or _find_material(task)
     if found is None:
         return Outcome(None)
@@ -238,25 +155,7 @@ def measure(
     *,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Run one setting and measure it.
-
-    Parameters
-    ----------
-    task : Task
-    material : Material
-    separator : AudioStemSeparator
-    progress : callable, optional
-        Called with a `SegmentDone` after each segment; raising an exception there cancels.
-
-    Returns
-    -------
-    outcome : Outcome
-
-    Raises
-    ------
-    StemlabError
-        If the setting fails.
-    """
+    """Run one setting and measure it."""
     audio, settings = material.audio, task.settings
     run = (
         _run_alone(task, audio, progress)
@@ -280,22 +179,7 @@ def measure(
 
 
 def separate_there(task: Task, audio: SweepAudio) -> Stems:
-    """Separate the excerpt in a process that has no separator yet.
-
-    Parameters
-    ----------
-    task : Task
-    audio : SweepAudio
-
-    Returns
-    -------
-    stems : dict of str to ndarray, each shape (channels, samples), float32
-
-    Raises
-    ------
-    StemlabError
-        As `AudioStemSeparator.separate_audio`.
-    """
+    """Separate the excerpt in a process that has no separator yet."""
     return separate(make_separator(task.source, task.device, task.batch_size), audio, task.settings)
 
 
@@ -305,24 +189,7 @@ def separate(
     settings: SeparationSettings,
     progress: Progress | None = None,
 ) -> Stems:
-    """Separate the excerpt in this process.
-
-    Parameters
-    ----------
-    separator : AudioStemSeparator
-    audio : SweepAudio
-    settings : SeparationSettings
-    progress : callable, optional
-
-    Returns
-    -------
-    stems : dict of str to ndarray, each shape (channels, samples), float32
-
-    Raises
-    ------
-    StemlabError
-        As `AudioStemSeparator.separate_audio`.
-    """
+    """Separate the excerpt in this process."""
     return separator.separate_audio(
         audio.mixture, audio.sample_rate, progress=progress, **asdict(settings)
     )
@@ -355,19 +222,7 @@ def _return_freed_memory() -> None:
 
 
 def warm_up(separator: AudioStemSeparator, settings: SeparationSettings) -> None:
-    """Load and verify the weights, and run the network once: a first call takes longer.
-
-    Parameters
-    ----------
-    separator : AudioStemSeparator
-    settings : SeparationSettings
-        Those of the run that follows, which must need no less memory than this one.
-
-    Raises
-    ------
-    StemlabError
-        As `AudioStemSeparator.separate_audio`.
-    """
+    """Load and verify the weights, and run the network once: a first call takes longer."""
     if separator not in _WARM:
         second = np.zeros((2, separator.sample_rate), np.float32)
         once = replace(settings, shifts=0, overlap=0.0)

@@ -23,27 +23,7 @@ SweepModel = StrPath | nn.Module | Factory
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model of a sweep.
-
-    Parameters
-    ----------
-    name : str
-        In the table.
-    request : str or None
-        Registered name or folder; None for a network of the caller's.
-    factory : str or None
-        ``module:function`` that makes a network of the caller's.
-    network : nn.Module or None
-        That network, in this process.
-    sha256 : str, 64 hex digits
-        Digest that a process which makes it again must find.
-    identity : str or None
-        `AudioStemSeparator.identity` of the model: None if nothing tells what it computes.
-    stems : tuple of str
-        What it separates.
-    pads_by_default : bool
-        Whether short segments are padded where nobody says.
-    """
+    """A model of a sweep."""
 
     name: str
     request: str | None
@@ -58,22 +38,7 @@ class ModelSource:
         object.__setattr__(self, "stems", tuple(self.stems))  # It may come from JSON.
 
     def portable(self, why: str) -> ModelSource:
-        """Give what another process can make the model of.
-
-        Parameters
-        ----------
-        why : str
-            What takes it to another process, for the message.
-
-        Returns
-        -------
-        source : ModelSource
-
-        Raises
-        ------
-        ParameterError
-            If it is a network that nothing can make again.
-        """
+        """Give what another process can make the model of."""
         if self.request is None and self.factory is None:
             raise ParameterError(
                 f"model={self.name!r} is a network in the memory of this process, and {why} works "
@@ -88,27 +53,7 @@ def model_sources(
     *,
     network_version: str | None = None,
 ) -> list[ModelSource]:
-    """Find the models of a sweep; their weights are not loaded.
-
-    Parameters
-    ----------
-    models : str, path, Demucs network, function that makes one, or several of these
-        A mapping gives them names of the caller's.
-    network_version : str, optional
-        Vouches for the code of networks of the caller's own class: the results of such a network
-        are stored, and used again until this changes or its weights do.
-
-    Returns
-    -------
-    sources : list of ModelSource
-
-    Raises
-    ------
-    ParameterError
-        If there is none, or two have one name.
-    ModelNotFoundError, ModelRefusedError
-        If there is no such model, or it failed a check.
-    """
+    """Find the models of a sweep; their weights are not loaded."""
     if isinstance(models, Mapping):
         named = [(str(name), each) for name, each in models.items()]
     elif isinstance(models, Iterable) and not isinstance(models, (str, nn.Module)):
@@ -150,25 +95,7 @@ def _source(name: str, model: SweepModel, version: str | None) -> ModelSource:
 # A process gets setting after setting of one model.
 @lru_cache(maxsize=2)
 def make_separator(source: ModelSource, device: str, batch_size: int) -> AudioStemSeparator:
-    """Make the separator of a model, verified to be the one of the sweep.
-
-    Parameters
-    ----------
-    source : ModelSource
-    device : str
-    batch_size : int
-
-    Returns
-    -------
-    separator : AudioStemSeparator
-
-    Raises
-    ------
-    ModelNotFoundError, ModelRefusedError
-        If the model is not here, or not the same.
-    ParameterError
-        If the device is not available.
-    """
+    """Make the separator of a model, verified to be the one of the sweep."""
     model: Any = source.network if source.request is None else source.request
     if model is None:
         assert source.factory is not None

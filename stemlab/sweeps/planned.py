@@ -63,22 +63,7 @@ _RECORD = 2
 
 @dataclass(frozen=True)
 class SweepEstimate:
-    """What is left to do of a sweep, before it is done.
-
-    Parameters
-    ----------
-    settings : int
-        Of the grid.
-    computations : int
-        Different ones among them.
-    stored : int
-        Of these, how many were measured before.
-    seconds : float
-        Time that the others take one after another on this machine, the long-context runs
-        included.
-    peak_memory_bytes : int or None
-        The highest of a setting; None where it is not known.
-    """
+    """What is left to do of a sweep, before it is done."""
 
     settings: int
     computations: int
@@ -87,17 +72,7 @@ class SweepEstimate:
     peak_memory_bytes: int | None
 
     def in_words(self, device: str) -> str:
-        """Put the estimate into a sentence or two.
-
-        Parameters
-        ----------
-        device : str
-            Where the settings will run.
-
-        Returns
-        -------
-        text : str
-        """
+        """Put the estimate into a sentence or two."""
         same, left = self.settings - self.computations, self.computations - self.stored
         memory = self.peak_memory_bytes
         return (

@@ -149,42 +149,12 @@ def recommend(
 
 
 def pareto_front(results: pd.DataFrame) -> list[SweepSetting]:
-    """List the settings that no other beats.
-
-    Parameters
-    ----------
-    results : DataFrame
-        As `sweep` returns it.
-
-    Returns
-    -------
-    settings : list of SweepSetting
-        The fastest first.
-
-    Raises
-    ------
-    ParameterError
-        If no setting succeeded, or the table lacks what is needed.
-    """
+    """List the settings that no other beats."""
     return _front(_graded(results))
 
 
 def parse_memory(limit: float | str) -> float:
     """Take an amount of memory.
-
-    Parameters
-    ----------
-    limit : float in bytes, or str
-        A number with a unit: ``"2GB"``, ``"900 MB"``, ``"1.5GiB"``.
-
-    Returns
-    -------
-    limit : float, in bytes
-
-    Raises
-    ------
-    ParameterError
-        If it is neither.
 
     Examples
     --------
@@ -207,18 +177,7 @@ def check_limits(
     tolerance_db: float = 0.1,
     max_seam_db: float = 3.0,
 ) -> None:
-    """Refuse limits that make no sense, before anything is measured for them.
-
-    Parameters
-    ----------
-    memory_limit, max_rtf, tolerance_db, max_seam_db : optional
-        As for `recommend`.
-
-    Raises
-    ------
-    ParameterError
-        If one is outside its range.
-    """
+    """Refuse limits that make no sense, before anything is measured for them."""
     if memory_limit is not None:
         parse_memory(memory_limit)
     for name, value, allowed in (

@@ -28,21 +28,7 @@ References = StrPath | Mapping[str, StrPath | npt.ArrayLike]
 
 @dataclass(frozen=True)
 class SweepAudio:
-    """The excerpt of a recording that every setting separates.
-
-    Parameters
-    ----------
-    name : str
-        Of the file without its folder, or "array".
-    mixture : ndarray, shape (channels, samples), float32
-    sample_rate : int, in Hz
-    start : int
-        Sample of the recording at which the excerpt begins.
-    total : int
-        Samples of the whole recording.
-    references : mapping of str to ndarray, each shape (channels, samples), float32
-        True stems of the excerpt; empty where there are none.
-    """
+    """The excerpt of a recording that every setting separates."""
 
     name: str
     mixture: AudioArray
@@ -75,30 +61,7 @@ def load_audio(
     excerpt_seconds: float | None,
     excerpt_start_seconds: float | None,
 ) -> SweepAudio:
-    """Take a recording and cut the excerpt out of it.
-
-    Parameters
-    ----------
-    audio : path or array, shape (channels, samples)
-    sample_rate : int, in Hz, or None
-        Of an array; a file states its own.
-    excerpt_seconds : float, > 0, or None
-        None for the whole recording, as for one that is shorter.
-    excerpt_start_seconds : float, >= 0, or None
-        None for the excerpt in the middle.
-
-    Returns
-    -------
-    audio : SweepAudio
-        Without references.
-
-    Raises
-    ------
-    ParameterError
-        If a value is outside its range.
-    AudioError
-        If the recording cannot be read or used.
-    """
+    """Take a recording and cut the excerpt out of it."""
     if excerpt_seconds is not None:
         excerpt_seconds = _check_seconds("excerpt_seconds", excerpt_seconds, above=True)
     if excerpt_start_seconds is not None:
@@ -134,28 +97,7 @@ def load_audio(
 def load_references(
     references: References, audio: SweepAudio, sources: Sequence[str]
 ) -> dict[str, AudioArray]:
-    """Take the true stems of the excerpt.
-
-    Parameters
-    ----------
-    references : folder, or mapping of str to path or array
-        A folder holds a file for each source, named like it (``vocals.wav``), in any format.
-    audio : SweepAudio
-    sources : sequence of str
-        What the models make; other references are left alone.
-
-    Returns
-    -------
-    references : dict of str to ndarray, each shape (channels, samples), float32
-        Of those sources that have one.
-
-    Raises
-    ------
-    AudioError
-        If one cannot be read, or its rate, channels or length are not the recording's.
-    ParameterError
-        If there is none of these sources.
-    """
+    """Take the true stems of the excerpt."""
     if isinstance(references, Mapping):
         given: dict[str, Any] = {name: references[name] for name in sources if name in references}
         where = f"references has {', '.join(map(str, references)) or 'nothing'}"
@@ -258,16 +200,7 @@ def _excerpt(
 
 
 def samples_digest(audio: AudioArray) -> str:
-    """Digest the shape and the samples of a recording.
-
-    Parameters
-    ----------
-    audio : ndarray, shape (channels, samples), float32
-
-    Returns
-    -------
-    digest : str, 64 hex digits
-    """
+    """Digest the shape and the samples of a recording."""
     digest = hashlib.sha256(f"{audio.shape}\n".encode())
     digest.update(np.ascontiguousarray(audio, "<f4").tobytes())
     return digest.hexdigest()

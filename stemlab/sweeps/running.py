@@ -47,19 +47,7 @@ _DISTURBED, _FEW = 3.0, 3
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """A progress event of a sweep.
-
-    Parameters
-    ----------
-    done, total : int
-        Computations that have ended, those found in the store included, and all.
-    running : str
-        What is under way.
-    share : float, in [0, 1]
-        Of what was left to do at the start, by the samples that are computed.
-    remaining_seconds : float, or None
-        Estimated from the time taken so far; None at the start.
-    """
+    """A progress event of a sweep."""
 
     done: int
     total: int
@@ -70,18 +58,7 @@ class SweepProgress:
 
 @dataclass(frozen=True)
 class Job:
-    """A computation of a sweep.
-
-    Parameters
-    ----------
-    key : str
-        What its result is stored under.
-    task : Task
-        Its material comes when it runs.
-    weight : int
-        Samples that the networks compute, which its time depends on.
-    shown : str
-    """
+    """A computation of a sweep."""
 
     key: str
     task: Task
@@ -91,18 +68,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a job.
-
-    Parameters
-    ----------
-    job : Job
-    outcome : Outcome or None
-        None where it failed.
-    error : str
-        Why.
-    alone : bool
-        Whether no other job was under way beside it.
-    """
+    """What became of a job."""
 
     job: Job
     outcome: Outcome | None
@@ -111,12 +77,7 @@ class Done:
 
 
 class Stopped(BaseException):
-    """Carries an exception of the caller's callback past what turns exceptions into rows.
-
-    Parameters
-    ----------
-    cause : BaseException
-    """
+    """Carries an exception of the caller's callback past what turns exceptions into rows."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(cause)
@@ -124,18 +85,7 @@ class Stopped(BaseException):
 
 
 class Teller:
-    """Tells the caller how far a sweep is.
-
-    Parameters
-    ----------
-    total : int
-        Computations, those that are stored included.
-    jobs : sequence of Job
-        What is left to do.
-    long_runs : mapping of str to int
-        Weight of the long-context run of each model among them, 0 where there is none to make.
-    callback : callable, optional
-    """
+    """Tells the caller how far a sweep is."""
 
     def __init__(
         self,
@@ -153,52 +103,26 @@ class Teller:
         self._started = time.perf_counter()
 
     def begin(self, shown: str, weight: int = 0) -> None:
-        """Say what is under way.
-
-        Parameters
-        ----------
-        shown : str
-        weight : int, optional
-        """
+        """Say what is under way."""
         self._current = (shown, weight)
         self._tell(0.0)
 
     def begin_long_run(self, name: str) -> None:
-        """Say that the long-context run of a model is under way.
-
-        Parameters
-        ----------
-        name : str
-        """
+        """Say that the long-context run of a model is under way."""
         if self._long_runs[name]:
             self.begin(f"{name}: the long-context run to compare with", self._long_runs[name])
 
     def end_long_run(self, name: str) -> None:
-        """Say that it has ended.
-
-        Parameters
-        ----------
-        name : str
-        """
+        """Say that it has ended."""
         self._ended += self._long_runs[name]
         self._current = (self._current[0], 0)
 
     def segment(self, event: SegmentDone) -> None:
-        """Say how far it is.
-
-        Parameters
-        ----------
-        event : SegmentDone
-        """
+        """Say how far it is."""
         self._tell(event.done / event.total)
 
     def end(self, weight: int) -> None:
-        """Say that a job has ended.
-
-        Parameters
-        ----------
-        weight : int
-        """
+        """Say that a job has ended."""
         self._done += 1
         self._ended += weight
         self._current = (self._current[0], 0)
@@ -229,23 +153,7 @@ def run_here(
     material_of: MaterialOf,
     tell: Teller,
 ) -> Generator[Done]:
-    """Run jobs one after another in this process.
-
-    Parameters
-    ----------
-    jobs : sequence of Job
-        Those of one model together.
-    audio : SweepAudio
-    separators : mapping of str to AudioStemSeparator
-        By the name of the model.
-    material_of : callable
-        See `MaterialOf`.
-    tell : Teller
-
-    Yields
-    ------
-    done : Done
-    """
+    """Run jobs one after another in this process."""
     material: Material | None = None
     name = ""
     rates: list[float] = []
@@ -294,22 +202,7 @@ def run_on(
     material_of: MaterialOf,
     tell: Teller,
 ) -> Generator[Done]:
-    """Run jobs on an executor, as many at once as it does.
-
-    Parameters
-    ----------
-    executor : concurrent.futures.Executor
-    jobs : sequence of Job
-    audio : SweepAudio
-    material_of : callable
-        See `MaterialOf`.
-    tell : Teller
-
-    Yields
-    ------
-    done : Done
-        In the order in which they end.
-    """
+    """Run jobs on an executor, as many at once as it does."""
     if not isinstance(executor, ThreadPoolExecutor):
         jobs = [replace(each, task=each.task.portable(_kind(executor))) for each in jobs]
     with ScratchFolder() as scratch:
@@ -401,17 +294,7 @@ def _kind(executor: Executor) -> str:
 
 
 def refuse_fork(executor: Executor) -> None:
-    """Refuse processes in which PyTorch may wait for ever.
-
-    Parameters
-    ----------
-    executor : concurrent.futures.Executor
-
-    Raises
-    ------
-    ParameterError
-        If it forks this process.
-    """
+    """Refuse processes in which PyTorch may wait for ever."""
     context = getattr(executor, "_mp_context", None)
     forks = context is not None and context.get_start_method() == "fork"
     if isinstance(executor, ProcessPoolExecutor) and forks:

@@ -28,18 +28,7 @@ _LONG_OVERLAP, _LONG_SHIFTS = 0.75, 2
 
 @dataclass(frozen=True)
 class SweepSetting:
-    """One setting of a sweep, as the columns of its table name it.
-
-    Parameters
-    ----------
-    model : str
-    segment_seconds : float, > 0
-        As asked for; the model's own where none was.
-    overlap : float, in [0, 1)
-    shifts : int, >= 0
-    padded : bool
-        Whether the model pads short segments to its training length; False for one that does not.
-    """
+    """One setting of a sweep, as the columns of its table name it."""
 
     model: str
     segment_seconds: float
@@ -49,17 +38,7 @@ class SweepSetting:
 
     @classmethod
     def of_row(cls, row: Mapping[Any, Any]) -> SweepSetting:
-        """Take the setting of a row of the table.
-
-        Parameters
-        ----------
-        row : mapping
-            With the columns that are named like the parameters.
-
-        Returns
-        -------
-        setting : SweepSetting
-        """
+        """Take the setting of a row of the table."""
         return cls(
             str(row["model"]),
             float(row["segment_seconds"]),
@@ -77,25 +56,7 @@ class SweepSetting:
 
 @dataclass(frozen=True)
 class SweepGrid:
-    """The values to go through: every combination is a setting.
-
-    Parameters
-    ----------
-    segments : sequence of float, > 0, optional
-        In seconds. Default: each model's own, a half and a quarter of it.
-    overlaps : sequence of float, in [0, 1), default (0, 0.1, 0.25, 0.5)
-    shifts : sequence of int, in [0, 100], default (0,)
-    padded : sequence of bool, optional
-        Whether an HTDemucs pads short segments to its training length. Default: what each model
-        was made for, see `ModelManifest.segment_policy`.
-    seed : int, >= 0, default 0
-        Decides the shifts.
-
-    Raises
-    ------
-    ParameterError
-        If a list is empty or names a value twice, or a value is outside its range.
-    """
+    """The values to go through: every combination is a setting."""
 
     segments: Sequence[float] | None = None
     overlaps: Sequence[float] = (0.0, 0.1, 0.25, 0.5)
@@ -123,28 +84,7 @@ class SweepGrid:
 
 @dataclass(frozen=True)
 class Measures:
-    """What is measured of each setting besides its time.
-
-    Parameters
-    ----------
-    memory : bool, default False
-        Peak memory of that setting alone: on the CPU each runs in a fresh process, which takes
-        seconds to start; on CUDA and MPS the device's own count is read.
-    repeats : int, in [1, 100], default 1
-        How often each runs; its time is the median.
-    agreement : bool, default True
-        Compare with a long-context run of the same model, which is made once for all settings
-        and takes as long as several of them.
-    bsseval : bool, default False
-        BSSEval v4 as well, where there are true stems: seconds per second of audio and setting.
-    keep_audio : bool, default False
-        Keep the stems of each setting for listening, as long as the cache has room.
-
-    Raises
-    ------
-    ParameterError
-        If `repeats` is outside its range.
-    """
+    """What is measured of each setting besides its time."""
 
     memory: bool = False
     repeats: int = 1
@@ -167,23 +107,7 @@ def settings_of(
     *,
     pads_by_default: bool,
 ) -> dict[SweepSetting, SeparationSettings]:
-    """Combine the values of a grid for one model.
-
-    Parameters
-    ----------
-    grid : SweepGrid
-    separator : AudioStemSeparator
-    model : str
-        Name in the table.
-    sources : sequence of str, optional
-    pads_by_default : bool
-        Whether short segments are padded where the grid does not say.
-
-    Returns
-    -------
-    settings : dict of SweepSetting to SeparationSettings
-        In the order of the grid, each once. Whether the model can take them is not checked.
-    """
+    """Combine the values of a grid for one model."""
     spec = separator.spec
     own = spec.segment_seconds
     found = {}
@@ -211,20 +135,7 @@ def settings_of(
 def long_context_settings(
     grid: SweepGrid, separator: AudioStemSeparator, sources: Sequence[str] | None
 ) -> SeparationSettings:
-    """Choose the settings of the run that the others are compared with.
-
-    Parameters
-    ----------
-    grid : SweepGrid
-    separator : AudioStemSeparator
-    sources : sequence of str, optional
-
-    Returns
-    -------
-    settings : SeparationSettings
-        The longest segment that the model takes or the grid has, an overlap of 0.75 and two
-        shifts, which are other ones than those of the grid.
-    """
+    """Choose the settings of the run that the others are compared with."""
     longest: float | None = None
     if all(each.max_segment_seconds is None for each in separator.spec.members):
         own = separator.spec.segment_seconds
@@ -240,16 +151,7 @@ def long_context_settings(
 
 
 def computation_of(plans: Sequence[ChunkPlan]) -> str:
-    """Digest of what plans compute: equal for settings that come to the same.
-
-    Parameters
-    ----------
-    plans : sequence of ChunkPlan
-
-    Returns
-    -------
-    digest : str, 64 hex digits
-    """
+    """Digest of what plans compute: equal for settings that come to the same."""
     return digest_of([_computation(each) for each in plans])
 
 

@@ -50,20 +50,7 @@ _MOST_HEADER_BYTES = 4096
 
 @dataclass(frozen=True)
 class StoreUsage:
-    """How much a store holds.
-
-    Parameters
-    ----------
-    folder : Path
-    results : int
-        Settings whose figures are stored.
-    result_bytes : int
-    kept : int
-        Settings whose stems are kept.
-    kept_bytes : int
-    kept_limit_bytes : int
-        Beyond it, the stems that were used longest ago go.
-    """
+    """How much a store holds."""
 
     folder: Path
     results: int
@@ -75,14 +62,7 @@ class StoreUsage:
 
 @dataclass(frozen=True)
 class StemsFormat:
-    """What kept stems must be to be used: their names, rate, channels and length.
-
-    Parameters
-    ----------
-    names : tuple of str
-    sample_rate : int, in Hz
-    channels, samples : int
-    """
+    """What kept stems must be to be used: their names, rate, channels and length."""
 
     names: tuple[str, ...]
     sample_rate: int
@@ -91,15 +71,7 @@ class StemsFormat:
 
 
 class SweepStore:
-    """The results of sweeps, by key.
-
-    Parameters
-    ----------
-    folder : path, optional
-        Default: ``sweeps`` in `cache_dir`.
-    audio_limit_bytes : int, > 0, optional
-        What kept stems may take together.
-    """
+    """The results of sweeps, by key."""
 
     def __init__(
         self, folder: StrPath | None = None, *, audio_limit_bytes: int = AUDIO_LIMIT_BYTES
@@ -111,30 +83,14 @@ class SweepStore:
         self._limit = audio_limit_bytes
 
     def check_writable(self) -> None:
-        """Refuse a store that cannot keep results, before anything is measured for it.
-
-        Raises
-        ------
-        OutputError
-            If a file cannot be written there.
-        """
+        """Refuse a store that cannot keep results, before anything is measured for it."""
         with self._writing() as (root, drafts):
             drafts.write("writable.json", b"{}")
             for name in ("results", "audio"):
                 _own_subfolder(root, name).close()
 
     def find(self, key: str) -> dict[str, Any] | None:
-        """Look up a result.
-
-        Parameters
-        ----------
-        key : str, 64 hex digits
-
-        Returns
-        -------
-        record : dict, or None
-            None where there is none, or it cannot be read. What it holds is not checked.
-        """
+        """Look up a result."""
         try:
             with self._open("results", key[:2]) as folder:
                 record = parse_json(folder.read(f"{key}.json", _MOST_RECORD_BYTES))
@@ -143,19 +99,7 @@ class SweepStore:
         return record if record.pop("key", None) == key else None
 
     def add(self, key: str, record: Mapping[str, Any]) -> None:
-        """Store a result.
-
-        Parameters
-        ----------
-        key : str, 64 hex digits
-        record : mapping
-            What standard JSON can hold; gets ``key``.
-
-        Raises
-        ------
-        OutputError
-            If it cannot be written.
-        """
+        """Store a result."""
         content = json.dumps({**record, "key": key}, indent=1, allow_nan=False).encode()
         with (
             self._writing() as (root, drafts),
@@ -166,25 +110,7 @@ class SweepStore:
             _put(drafts, folder, f"{key}.json", content)
 
     def keep(self, key: str, stems: Mapping[str, AudioArray], sample_rate: int) -> bool:
-        """Keep stems for listening, in place of the ones used longest ago where room is short.
-
-        Parameters
-        ----------
-        key : str, 64 hex digits
-        stems : mapping of str to ndarray, each shape (channels, samples), float32
-            Replace those that were kept before.
-        sample_rate : int, in Hz
-
-        Returns
-        -------
-        kept : bool
-            False if they alone take more than the limit, or their place is taken.
-
-        Raises
-        ------
-        OutputError
-            If they cannot be written.
-        """
+        """Keep stems for listening, in place of the ones used longest ago where room is short."""
         size = sum(stem.nbytes for stem in stems.values())
         if size > self._limit:
             _log.warning(
@@ -209,36 +135,12 @@ class SweepStore:
         return not skipped
 
     def kept(self, key: str, expected: StemsFormat) -> dict[str, Path]:
-        """Find kept stems, which from now count as used.
-
-        Parameters
-        ----------
-        key : str, 64 hex digits
-        expected : StemsFormat
-            What they must be.
-
-        Returns
-        -------
-        stems : dict of str to Path
-            Float WAV files; empty where none are kept, or one is not what was kept.
-        """
+        """Find kept stems, which from now count as used."""
         folder = self.folder / "audio" / key
         return {name: folder / f"{name}.wav" for name in self.kept_samples(key, expected)}
 
     def kept_samples(self, key: str, expected: StemsFormat) -> dict[str, AudioArray]:
-        """Read kept stems, which from now count as used.
-
-        Parameters
-        ----------
-        key : str, 64 hex digits
-        expected : StemsFormat
-            What they must be.
-
-        Returns
-        -------
-        stems : dict of str to ndarray, each shape (channels, samples), float32
-            Empty where none are kept, or one is not what was kept.
-        """
+        """Read kept stems, which from now count as used."""
         try:
             with self._open("audio", key) as folder:
                 digests = parse_json(folder.read(_DIGESTS_NAME, _MOST_RECORD_BYTES))
@@ -255,12 +157,7 @@ class SweepStore:
         return stems
 
     def usage(self) -> StoreUsage:
-        """Count what is stored.
-
-        Returns
-        -------
-        usage : StoreUsage
-        """
+        """Count what is stored."""
         records = [
             facts.st_size
             for prefix, folder in self._folders("results", _PREFIX_NAME)
@@ -273,18 +170,7 @@ class SweepStore:
         )
 
     def clear(self, *, results: bool = True, audio: bool = True) -> None:
-        """Remove what is stored; nothing else in the folder is touched.
-
-        Parameters
-        ----------
-        results, audio : bool, optional
-            Figures, and kept stems.
-
-        Raises
-        ------
-        OutputError
-            If something cannot be removed.
-        """
+        """Remove what is stored; nothing else in the folder is touched."""
         try:
             with self._open() as root:
                 if results:

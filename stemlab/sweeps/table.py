@@ -92,21 +92,7 @@ def make_table(
     settings: Sequence[tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None, str]],
     manifest: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Make the table of a sweep.
-
-    Parameters
-    ----------
-    settings : sequence of tuple
-        Of each setting its columns, those of its plan, its record (None if it failed) and why it
-        failed.
-    manifest : mapping
-        Becomes ``attrs["manifest"]``.
-
-    Returns
-    -------
-    results : DataFrame
-        With the columns of `COLUMNS`, one row per setting and source.
-    """
+    """Make the table of a sweep."""
     rows = [row for each in settings for row in _rows(*each)]
     results = pd.DataFrame(rows, columns=list(COLUMNS))
     # As it will be read from a file.
@@ -196,19 +182,7 @@ def write_sweep(results: pd.DataFrame, path: StrPath) -> None:
 
 
 def check_table_path(path: StrPath) -> None:
-    """Refuse a name that says no format, before anything is measured for it.
-
-    Parameters
-    ----------
-    path : path
-
-    Raises
-    ------
-    ParameterError
-        If it does not end in ``.csv`` or ``.json``.
-    OutputError
-        If it is known that it cannot be written.
-    """
+    """Refuse a name that says no format, before anything is measured for it."""
     if Path(path).suffix.lower() not in (".csv", ".json"):
         raise ParameterError(
             f"{str(path)!r} does not end in .csv or .json, which says how to write the table. "
@@ -218,17 +192,7 @@ def check_table_path(path: StrPath) -> None:
 
 
 def plain_rows(results: pd.DataFrame) -> list[dict[str, Any]]:
-    """Put the rows of a table into what the JSON standard can hold.
-
-    Parameters
-    ----------
-    results : DataFrame
-
-    Returns
-    -------
-    rows : list of dict
-        None for what is missing, ``"inf"`` and ``"-inf"`` as text.
-    """
+    """Put the rows of a table into what the JSON standard can hold."""
     return [
         {str(name): _plain(value) for name, value in row.items()}
         for row in results.to_dict(orient="records")

@@ -27,35 +27,12 @@ _DEEPEST, _MOST_FOLDERS = 3, 100
 
 
 def demo_song() -> str:
-    """Path of the song that comes with stemlab.
-
-    Returns
-    -------
-    path : str
-    """
+    """Path of the song that comes with stemlab."""
     return str(demo_song_dir() / "mixture.flac")
 
 
 class SongChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
-    """Choose the demo song, a recording of a folder, any other by its path, or upload one.
-
-    Parameters
-    ----------
-    folder : path
-        Its recordings are offered; uploaded ones land there.
-    song : path, optional
-        Default: the demo song.
-
-    Attributes
-    ----------
-    song : str
-        Can be set.
-
-    Raises
-    ------
-    ParameterError
-        If `folder` is not a folder.
-    """
+    """Choose the demo song, a recording of a folder, any other by its path, or upload one."""
 
     song = traitlets.Unicode()
 
@@ -130,18 +107,7 @@ class SongChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no t
 
 
 class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
-    """Choose one of the folders that hold recordings to compare, or any other by its path.
-
-    Parameters
-    ----------
-    folder : path
-        It, and those below it, are offered where they hold two recordings or more.
-
-    Attributes
-    ----------
-    folder : str
-        Can be set.
-    """
+    """Choose one of the folders that hold recordings to compare, or any other by its path."""
 
     folder = traitlets.Unicode()
 
@@ -191,23 +157,7 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
 
 
 class ModelChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
-    """Choose one of the models that are installed; says what it is and under which licence.
-
-    Parameters
-    ----------
-    model : path
-        A registered name, or the path of a folder with a model, which is then offered as well.
-
-    Attributes
-    ----------
-    model : str
-        Can be set to one that is offered.
-
-    Raises
-    ------
-    ModelNotFoundError, ModelRefusedError
-        If there is no such model, or a manifest failed a check.
-    """
+    """Choose one of the models that are installed; says what it is and under which licence."""
 
     model = traitlets.Unicode()
 

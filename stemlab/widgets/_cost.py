@@ -17,13 +17,7 @@ _CLOSING_SECONDS = 60.0
 
 
 class CostTeller:
-    """Tells what settings cost; how fast this machine is, it finds out in the background, once.
-
-    Parameters
-    ----------
-    changed : callable
-        Called when there is more to tell.
-    """
+    """Tells what settings cost; how fast this machine is, it finds out in the background, once."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -40,26 +34,7 @@ class CostTeller:
         *,
         measure: bool,
     ) -> str:
-        """Put the plan of a separation and its cost into words.
-
-        Parameters
-        ----------
-        separator : AudioStemSeparator
-        length : (int, int)
-            Samples of the recording, and its rate in Hz.
-        settings : SeparationSettings
-        measure : bool
-            Whether to find out how fast this machine is, if that is not known.
-
-        Returns
-        -------
-        text : str
-
-        Raises
-        ------
-        ParameterError
-            If the model cannot take the settings.
-        """
+        """Put the plan of a separation and its cost into words."""
         samples, rate = length
         plans = separator.plan(resampled_length(samples, rate, separator.sample_rate), settings)
         parts = [_work(plans, samples / rate)]
@@ -81,19 +56,6 @@ class CostTeller:
     def calibrated(self, separator: AudioStemSeparator) -> CostModel:
         """Find out how fast this machine is, or wait for it if that is going on: two would disturb
         each other.
-
-        Parameters
-        ----------
-        separator : AudioStemSeparator
-
-        Returns
-        -------
-        model : CostModel
-
-        Raises
-        ------
-        ModelError, OutOfMemoryError
-            If the model cannot be loaded.
         """
         key = _key(separator)
         with self._calibrating:

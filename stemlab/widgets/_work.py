@@ -27,34 +27,13 @@ LABELS = {"description_width": "6.5em"}
 
 
 def indented(widget: Any) -> Any:
-    """Move a widget that has no label to where the fields of the others begin.
-
-    Parameters
-    ----------
-    widget : Widget
-
-    Returns
-    -------
-    widget : Widget
-        The same.
-    """
+    """Move a widget that has no label to where the fields of the others begin."""
     widget.layout.margin = "2px 2px 2px calc(6.5em + 8px)"
     return widget
 
 
 def picture(figure: Figure, told: str) -> ipywidgets.HTML:
-    """Make a figure into a widget, which threads can show as well.
-
-    Parameters
-    ----------
-    figure : Figure
-    told : str
-        What there is to see, for whoever cannot see it.
-
-    Returns
-    -------
-    picture : HTML
-    """
+    """Make a figure into a widget, which threads can show as well."""
     content = BytesIO()
     figure.savefig(content, format="png", dpi=90)
     return ipywidgets.HTML(
@@ -68,19 +47,7 @@ class _Cancelled(Exception):
 
 
 class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
-    """A panel that does one piece of work at a time, in a thread of its own.
-
-    Attributes
-    ----------
-    state : {"idle", "running", "done", "cancelled", "failed"}
-    progress : float, in [0, 1]
-    message : str
-        What the panel says about the state.
-    error : str
-        What went wrong in the last run; empty otherwise.
-    mixer : StemMixer or None
-        Plays the last result.
-    """
+    """A panel that does one piece of work at a time, in a thread of its own."""
 
     state = traitlets.Enum(["idle", "running", "done", "cancelled", "failed"], "idle")
     progress = traitlets.Float(0.0)
@@ -114,27 +81,7 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
             self.message = "Stopping."
 
     def wait(self, timeout: float | None = None) -> Any:
-        """Wait for the work to end; interrupting the wait cancels it.
-
-        Parameters
-        ----------
-        timeout : float, in seconds, optional
-            Default: no limit.
-
-        Returns
-        -------
-        result : object
-            Of the work.
-
-        Raises
-        ------
-        SeparationError
-            If it was cancelled, or there was none.
-        TimeoutError
-            If it is not done after `timeout`; it goes on.
-        StemlabError
-            What made it fail.
-        """
+        """Wait for the work to end; interrupting the wait cancels it."""
         if self._ended is None:
             raise SeparationError("nothing was started yet. Press the button, or call its method.")
         try:

@@ -36,17 +36,7 @@ _EXCERPT_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """What a setting was said to cost, and what it cost.
-
-    Parameters
-    ----------
-    setting : str
-    predicted : CostEstimate
-    seconds : float
-        Processing time, with the model loaded.
-    peak_memory_bytes : int or None
-        Of a process that did nothing else. None where it cannot be measured.
-    """
+    """What a setting was said to cost, and what it cost."""
 
     setting: str
     predicted: CostEstimate

@@ -35,17 +35,7 @@ _SONG_START, _SONG_SEGMENT = 8, 1.95
 
 @dataclass(frozen=True)
 class SeamView:
-    """What a cut signal is like.
-
-    Parameters
-    ----------
-    material : str
-    overlap : float
-    plan : ChunkPlan
-    click_db : float
-        How far the seams stand out. Of the sine wave: its greatest step from one sample to the
-        next, over that of the uncut wave. Of the song: the mean of `seams` over its stems.
-    """
+    """What a cut signal is like."""
 
     material: str
     overlap: float

@@ -31,30 +31,14 @@ class Arena:
         self._used = 0
 
     def start(self, values: int) -> None:
-        """Begin a call: what the last one made is overwritten.
-
-        Parameters
-        ----------
-        values : int
-            How many will be taken at most at a time.
-        """
+        """Begin a call: what the last one made is overwritten."""
         self._used = 0
         if values > len(self._memory):
             self._memory = torch.empty(0)  # Before there is more.
             self._memory = torch.empty(values)
 
     def buffer(self, *shape: int) -> Tensor:
-        """Take the next piece.
-
-        Parameters
-        ----------
-        *shape : int
-
-        Returns
-        -------
-        buffer : Tensor, float32
-            Its values are arbitrary.
-        """
+        """Take the next piece."""
         first = self._used
         self._used += math.prod(shape)
         return self._memory[first : self._used].view(shape)
@@ -65,24 +49,12 @@ class Arena:
         return self._used
 
     def release(self, mark: int) -> None:
-        """Take back all pieces from a mark on.
-
-        Parameters
-        ----------
-        mark : int
-        """
+        """Take back all pieces from a mark on."""
         self._used = mark
 
 
 class Product:
-    """``rows @ weight.T + bias``, by the library that is quickest at it.
-
-    Parameters
-    ----------
-    weight : Tensor, shape (outputs, inputs), float32
-        Used as it is, not copied. A few percent quicker where the outputs lie next to each other.
-    bias : Tensor, shape (outputs,), float32
-    """
+    """``rows @ weight.T + bias``, by the library that is quickest at it."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self._weight, self._bias = weight.detach(), bias.detach()
@@ -93,16 +65,7 @@ class Product:
             self._multiply = functional.linear
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Multiply.
-
-        Parameters
-        ----------
-        rows : Tensor, shape (..., inputs), contiguous
-
-        Returns
-        -------
-        product : Tensor, shape (..., outputs)
-        """
+        """Multiply."""
         return self._multiply(rows, self._weight, self._bias)
 
 
@@ -111,11 +74,6 @@ class Gate:
 
     Each half is a product of its own: PyTorch's GLU of values that lie side by side takes as long
     as the product.
-
-    Parameters
-    ----------
-    weight : Tensor, shape (2 * outputs, inputs), float32
-    bias : Tensor, shape (2 * outputs,), float32
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
@@ -123,17 +81,7 @@ class Gate:
         self._values, self._opening = (Product(*each) for each in halves)
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Multiply.
-
-        Parameters
-        ----------
-        rows : Tensor, shape (..., inputs), contiguous
-
-        Returns
-        -------
-        values, opening : Tensor, shape (..., outputs)
-            What is gated is their product: left to the caller, who may have something to add it to.
-        """
+        """Multiply."""
         return self._values(rows), self._opening(rows).sigmoid_()
 
 
@@ -145,20 +93,7 @@ def _multiply(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def blocks(count: int, values_each: int) -> Iterator[slice]:
-    """Cut a range into blocks that fit the cache.
-
-    Parameters
-    ----------
-    count : int
-        Length of the range.
-    values_each : int
-        How many values each element stands for.
-
-    Yields
-    ------
-    block : slice
-        In order, together the range.
-    """
+    """Cut a range into blocks that fit the cache."""
     size = max(_BLOCK_VALUES // values_each, 1)
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
@@ -166,16 +101,6 @@ def blocks(count: int, values_each: int) -> Iterator[slice]:
 
 def centre(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Take the mean off each row, in place.
-
-    Parameters
-    ----------
-    rows : Tensor, shape (rows, values), float32
-
-    Returns
-    -------
-    mean, variance : Tensor, shape (rows,), float64
-        As exact as single precision is, for rows of any length; the variance divides by the number
-        of values.
 
     Notes
     -----
@@ -195,36 +120,13 @@ def centre(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gelu(x: Tensor) -> Tensor:
-    """Gaussian error linear unit, in place.
-
-    Parameters
-    ----------
-    x : Tensor, float32
-
-    Returns
-    -------
-    x : Tensor
-        The same.
-    """
+    """Gaussian error linear unit, in place."""
     torch.ops.aten.gelu_(x)
     return x
 
 
 def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Group normalisation with one group, in place.
-
-    Parameters
-    ----------
-    x : Tensor, shape (rows, steps, channels), float32, contiguous
-        Each row is a group of its own.
-    weight, bias : Tensor, shape (channels,), float32
-    eps : float
-
-    Returns
-    -------
-    x : Tensor
-        The same.
-    """
+    """Group normalisation with one group, in place."""
     _, variance = centre(x.view(len(x), -1))
     scale = (weight / (variance + eps).sqrt()[:, None]).float()[:, None]
     for block in blocks(x.shape[1], x.shape[0] * x.shape[2]):

@@ -50,37 +50,14 @@ class _Encoder:
 
 
 class FrequencyEncoder(_Encoder):
-    """Fewer frequencies, more channels.
-
-    Parameters
-    ----------
-    layer : HEncLayer
-    embedding : Tensor, shape (frequencies out, channels), float32, optional
-        Added to what comes out.
-
-    Raises
-    ------
-    UnknownLayoutError
-        If it is of another layout.
-    """
+    """Fewer frequencies, more channels."""
 
     def __init__(self, layer: Any, embedding: Tensor | None = None) -> None:
         super().__init__(layer, along_frequency=True)
         self._embedding = embedding
 
     def __call__(self, x: Tensor, arena: Arena) -> Tensor:
-        """Encode.
-
-        Parameters
-        ----------
-        x : Tensor, shape (frequencies, frames, channels in), float32
-        arena : Arena
-            Where the result goes.
-
-        Returns
-        -------
-        encoded : Tensor, shape (frequencies / stride, frames, channels)
-        """
+        """Encode."""
         stride, frames = self.stride, x.shape[1]
         encoded = arena.buffer(len(x) // stride, frames, self.channels)
         for block in blocks(len(encoded), frames * self.channels):
@@ -97,34 +74,13 @@ class FrequencyEncoder(_Encoder):
 
 
 class TimeEncoder(_Encoder):
-    """Fewer steps, more channels.
-
-    Parameters
-    ----------
-    layer : HEncLayer
-
-    Raises
-    ------
-    UnknownLayoutError
-        If it is of another layout.
-    """
+    """Fewer steps, more channels."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer, along_frequency=False)
 
     def __call__(self, x: Tensor, arena: Arena) -> Tensor:
-        """Encode.
-
-        Parameters
-        ----------
-        x : Tensor, shape (steps, channels in), float32
-        arena : Arena
-            Where the result goes.
-
-        Returns
-        -------
-        encoded : Tensor, shape (steps / stride, rounded up, channels)
-        """
+        """Encode."""
         stride = self.stride
         encoded = arena.buffer(-(-len(x) // stride), self.channels)
         for block in blocks(*encoded.shape):
@@ -187,30 +143,13 @@ class _Decoder:
 
 
 class FrequencyDecoder(_Decoder):
-    """More frequencies, fewer channels.
-
-    Parameters
-    ----------
-    layer : HDecLayer
-
-    Raises
-    ------
-    UnknownLayoutError
-        If it is of another layout.
-    """
+    """More frequencies, fewer channels."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer, along_frequency=True)
 
     def add_to(self, target: Tensor, x: Tensor) -> None:
-        """Decode.
-
-        Parameters
-        ----------
-        target : Tensor, shape (frequencies * stride, frames, channels), float32
-            What is decoded is added to it.
-        x : Tensor, shape (frequencies, frames, channels in), float32
-        """
+        """Decode."""
         self._add_upsampled(target, self._gated(x))
 
     def _gated(self, x: Tensor) -> Iterator[Tensor]:
@@ -222,31 +161,13 @@ class FrequencyDecoder(_Decoder):
 
 
 class TimeDecoder(_Decoder):
-    """More steps, fewer channels.
-
-    Parameters
-    ----------
-    layer : HDecLayer
-
-    Raises
-    ------
-    UnknownLayoutError
-        If it is of another layout.
-    """
+    """More steps, fewer channels."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer, along_frequency=False)
 
     def add_to(self, target: Tensor, x: Tensor) -> None:
-        """Decode.
-
-        Parameters
-        ----------
-        target : Tensor, shape (steps, channels), float32
-            What is decoded is cropped to its length and added to it.
-        x : Tensor, shape (steps / stride, rounded up, channels in), float32
-            Overwritten.
-        """
+        """Decode."""
         context = self._context
         before = x.new_zeros(context, x.shape[1])
         for block in blocks(*x.shape):

@@ -21,11 +21,6 @@ class WinogradGate:
     ``d1 - d3`` with a transformed kernel are m0 to m3; then ``m0 + m1 + m2`` and ``m1 - m2 - m3``
     are what the kernel gives at two neighbours. Here that is done along both axes.
 
-    Parameters
-    ----------
-    weight : Tensor, shape (2 * channels, channels in, 3, 3), float32
-    bias : Tensor, shape (2 * channels,), float32
-
     References
     ----------
     A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
@@ -43,17 +38,7 @@ class WinogradGate:
         ]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Convolve and gate.
-
-        Parameters
-        ----------
-        x : Tensor, shape (rows + 2, steps, channels in), float32
-            With a row of context at either end.
-
-        Returns
-        -------
-        gated : Tensor, shape (rows, steps, channels)
-        """
+        """Convolve and gate."""
         rows, steps = x.shape[0] - 2, x.shape[1]
         x = functional.pad(x, (0, 0, 1, 1 + steps % 2, 0, rows % 2))
         x0, x1, x2, x3 = x[:-2:2], x[1:-1:2], x[2::2], x[3::2]

@@ -12,36 +12,13 @@ class UnknownLayoutError(Exception):
 
 
 def require(condition: bool, what: str) -> None:
-    """Refuse a network unless a condition holds.
-
-    Parameters
-    ----------
-    condition : bool
-    what : str
-        What the network has otherwise, as in "the network has {what}".
-
-    Raises
-    ------
-    UnknownLayoutError
-        If `condition` is false.
-    """
+    """Refuse a network unless a condition holds."""
     if not condition:
         raise UnknownLayoutError(what)
 
 
 def require_plain(network: nn.Module) -> None:
-    """Refuse a network that somebody patched or hooked, or whose classes are not known.
-
-    Parameters
-    ----------
-    network : nn.Module
-
-    Raises
-    ------
-    UnknownLayoutError
-        If a module's class is not one of PyTorch or Demucs, a module has a hook, or one of its
-        methods was replaced.
-    """
+    """Refuse a network that somebody patched or hooked, or whose classes are not known."""
     for name, module in network.named_modules():
         kind = type(module)
         where = f"in {name}" if name else "in itself"

@@ -27,18 +27,7 @@ _QUIET = 1e-5  # Added to standard deviations by Demucs.
 
 
 class FastHTDemucs:
-    """An HTDemucs in evaluation mode on the CPU, ready to be called.
-
-    Parameters
-    ----------
-    network : HTDemucs
-        Float32, on the CPU. Its largest weights are shared, others are laid out anew.
-
-    Raises
-    ------
-    UnknownLayoutError
-        If the network computes something that is not known here.
-    """
+    """An HTDemucs in evaluation mode on the CPU, ready to be called."""
 
     def __init__(self, network: Any) -> None:
         require(type(network) is HTDemucs, "another class")
@@ -62,17 +51,7 @@ class FastHTDemucs:
         self._alone = threading.Lock()
 
     def __call__(self, mixtures: Tensor) -> Tensor:
-        """Estimate the sources of some mixtures, one after the other.
-
-        Parameters
-        ----------
-        mixtures : Tensor, shape (batch, channels, samples), float32
-
-        Returns
-        -------
-        estimates : Tensor, shape (batch, sources, channels, samples), float32
-            Those of ``use_train_segment=False``: nothing is padded.
-        """
+        """Estimate the sources of some mixtures, one after the other."""
         with self._alone:
             estimates = [self._estimate(each) for each in mixtures]
         return torch.stack(estimates) if len(estimates) > 1 else estimates[0][None]

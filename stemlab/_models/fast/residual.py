@@ -16,29 +16,13 @@ __all__ = ["Residual"]
 
 
 class Residual:
-    """Some branches that each add to their input what they see along the steps of a row.
-
-    Parameters
-    ----------
-    dconv : DConv
-
-    Raises
-    ------
-    UnknownLayoutError
-        If a branch holds something else than the two convolutions of an HTDemucs.
-    """
+    """Some branches that each add to their input what they see along the steps of a row."""
 
     def __init__(self, dconv: Any) -> None:
         self._branches = [_Branch(each) for each in dconv.layers]
 
     def add_to(self, x: Tensor) -> None:
-        """Apply all branches in place.
-
-        Parameters
-        ----------
-        x : Tensor, shape (rows, steps, channels), float32, contiguous
-            Rows do not know of each other.
-        """
+        """Apply all branches in place."""
         for branch in self._branches:
             branch.add_to(x)
 

@@ -18,25 +18,7 @@ _SMALL = 1e-8  # Added to magnitudes by Demucs.
 
 
 class Spectrum:
-    """Both transforms of an HTDemucs, and what lies between its layers and them.
-
-    Parameters
-    ----------
-    network : HTDemucs
-        None of its weights is needed.
-
-    Attributes
-    ----------
-    hop : int
-        Samples from one frame to the next.
-    delay : int
-        Samples of the first frame that lie before the mixture.
-
-    Raises
-    ------
-    UnknownLayoutError
-        If it transforms in another way.
-    """
+    """Both transforms of an HTDemucs, and what lies between its layers and them."""
 
     def __init__(self, network: Any) -> None:
         require(network.hop_length * 4 == network.nfft, "another overlap of frames")
@@ -50,19 +32,7 @@ class Spectrum:
         self._network.__dict__.update(network.__dict__, _modules={}, _parameters={})
 
     def forward(self, mixture: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Transform, as Demucs does.
-
-        Parameters
-        ----------
-        mixture : Tensor, shape (channels, samples), float32
-
-        Returns
-        -------
-        values : Tensor, shape (frequencies, frames, channels), float32
-            Magnitudes, or real and imaginary part of each channel.
-        directions : Tensor, shape (frames, channels, frequencies), complex64, or None
-            With magnitudes: what makes complex values of them.
-        """
+        """Transform, as Demucs does."""
         spectrum = self._network._spec(mixture[None])
         values = self._network._magnitude(spectrum)[0].permute(1, 2, 0)
         if self._complex:
@@ -71,16 +41,7 @@ class Spectrum:
         return values, spectrum.div_(_SMALL + spectrum.abs())
 
     def add_inverse(self, samples: Tensor, values: Tensor, directions: Tensor | None) -> None:
-        """Transform back: an inverse STFT of some frames at a time.
-
-        Parameters
-        ----------
-        samples : Tensor, shape (channels, frames + 3, hop), float32
-            What comes out is added, the first sample of the mixture `delay` samples from its start.
-        values : Tensor, shape (frequencies, frames, channels or 2 * channels), float32
-            As of `forward`, for each source one after the other.
-        directions : Tensor, shape (frames, channels of the mixture, frequencies), optional
-        """
+        """Transform back: an inverse STFT of some frames at a time."""
         channels, hop = samples.shape[0], samples.shape[2]
         frequencies, frames, _ = values.shape
         bins = values.new_zeros(0)

@@ -25,18 +25,7 @@ __all__ = ["CrossTransformer"]
 
 
 class CrossTransformer:
-    """Layers that attend to their own branch, and layers that attend to the other, in turns.
-
-    Parameters
-    ----------
-    network : HTDemucs
-        Its transformer is taken, and the products around it that change the number of channels.
-
-    Raises
-    ------
-    UnknownLayoutError
-        If it is of another layout.
-    """
+    """Layers that attend to their own branch, and layers that attend to the other, in turns."""
 
     def __init__(self, network: Any) -> None:
         transformer = network.crosstransformer
@@ -62,18 +51,7 @@ class CrossTransformer:
             )
 
     def __call__(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
-        """Transform.
-
-        Parameters
-        ----------
-        x : Tensor, shape (frequencies, frames, channels), float32
-        xt : Tensor, shape (steps, channels), float32
-
-        Returns
-        -------
-        x, xt : Tensor
-            In the same shapes.
-        """
+        """Transform."""
         frequencies, frames, _ = x.shape
         # The tokens of a frame follow each other.
         x = x.transpose(0, 1).flatten(0, 1)
