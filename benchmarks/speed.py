@@ -70,7 +70,7 @@ def make_network(name: str) -> Any:
     import torch
     from demucs.htdemucs import HTDemucs
 
-    from stemlab._models.loading import load_network
+    from stemlab.networks.loading import load_network
     from stemlab.registry import find_model
 
     if name == "stemlab-mini":

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stemlab._models.identity import digest_of
-from stemlab._models.spec import ModelSpec
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import OutputError, ParameterError
 from stemlab.files import Folder, cache_dir, parse_json, write_atomically
+from stemlab.networks.identity import digest_of
+from stemlab.networks.spec import ModelSpec
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
 __all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration", "fit_memory"]

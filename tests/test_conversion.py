@@ -33,9 +33,9 @@ from model_files import hub_file, package, recorded
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save
 
-from stemlab._models.loading import build_network, parse_network
 from stemlab.cli import main
 from stemlab.errors import ModelRefusedError
+from stemlab.networks.loading import build_network, parse_network
 from stemlab.provisioning import _pickles, _unpickle, add_model
 from stemlab.provisioning._declared import declaration_of_package, declaration_of_safetensors
 from stemlab.provisioning._pickles import convert

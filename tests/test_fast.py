@@ -11,9 +11,9 @@ from demucs.htdemucs import HTDemucs
 from demucs.transformer import LayerScale
 from torch import nn
 
-from stemlab._models.fast import FastHTDemucs, UnknownLayoutError, arithmetic
-from stemlab._models.fast.convolution import WinogradGate
-from stemlab._models.forward import NetworkRunner
+from stemlab.networks.fast import FastHTDemucs, UnknownLayoutError, arithmetic
+from stemlab.networks.fast.convolution import WinogradGate
+from stemlab.networks.forward import NetworkRunner
 
 SOURCES = ["drums", "bass", "other", "vocals"]
 # In the ways in which published networks differ from each other, but narrower.

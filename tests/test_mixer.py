@@ -330,7 +330,6 @@ def test_a_page_hears_of_failures_of_every_kind(
     assert sent == [({"kind": "failed", "message": said}, [])] * 2
 
 
-
 @pytest.mark.filterwarnings("error")
 def test_an_interrupt_while_sound_is_encoded_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupting(BytesIO):

@@ -22,7 +22,6 @@ from demucs.states import load_model
 from hostile import killed_at
 from model_files import hub_file, package, publish, recorded
 
-from stemlab._models import loading
 from stemlab.audio import write_file
 from stemlab.cli import main
 from stemlab.errors import (
@@ -33,6 +32,7 @@ from stemlab.errors import (
     OutputError,
     ParameterError,
 )
+from stemlab.networks import loading
 from stemlab.provisioning import _download, add_model, adding, remove_model, verify_model
 from stemlab.registry import find_model, installed_file, is_installed, lookup, own_names
 from stemlab.separation import AudioStemSeparator

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stemlab._assets import asset_dir
-from stemlab._models.loading import build_network, load_network
-from stemlab._models.spec import spec_of_manifest
 from stemlab.errors import ModelNotFoundError, ModelRefusedError, ParameterError
+from stemlab.networks.loading import build_network, load_network
+from stemlab.networks.spec import spec_of_manifest
 from stemlab.registry import (
     InstalledFile,
     builtin_names,

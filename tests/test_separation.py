@@ -20,7 +20,6 @@ from demucs.apply import BagOfModels, apply_model
 from demucs.htdemucs import HTDemucs
 
 from stemlab import audio as audio_io
-from stemlab._models.devices import is_out_of_memory
 from stemlab.errors import (
     AudioError,
     AudioNotFoundError,
@@ -31,6 +30,7 @@ from stemlab.errors import (
     ParameterError,
     SeparationError,
 )
+from stemlab.networks.devices import is_out_of_memory
 from stemlab.separation import (
     AudioStemSeparator,
     OutputSettings,

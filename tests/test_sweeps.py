@@ -31,10 +31,10 @@ import torch
 from demucs.apply import BagOfModels
 
 from stemlab._assets import demo_song_dir
-from stemlab._models.identity import code_is_known, network_digest
 from stemlab.errors import AudioError, ModelRefusedError, OutputError, ParameterError
 from stemlab.files import WorkFolder
 from stemlab.metrics import sdr
+from stemlab.networks.identity import code_is_known, network_digest
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps import (
     COLUMNS,

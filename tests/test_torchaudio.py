@@ -18,8 +18,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from stemlab._models.loading import build_network
 from stemlab.errors import MissingDependencyError
+from stemlab.networks.loading import build_network
 from stemlab.provisioning import add_model
 from stemlab.registry import find_model
 from stemlab.separation import AudioStemSeparator

@@ -12,9 +12,9 @@ from typing import Any
 import soundfile
 import torch
 
-from stemlab._models.devices import available_devices
 from stemlab.cli.models import describe_models
 from stemlab.errors import ModelError
+from stemlab.networks.devices import available_devices
 from stemlab.results import package_versions
 
 __all__ = ["run"]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from stemlab._models.loading import ARCHITECTURES
 from stemlab.errors import ModelRefusedError
 from stemlab.files import strict_json
+from stemlab.networks.loading import ARCHITECTURES
 from stemlab.registry import NetworkEntry, check_sources, exact_seconds
 
 __all__ = ["Declaration", "declaration_of_package", "declaration_of_safetensors"]

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stemlab._models.loading import build_network, load_network, parse_network
-from stemlab._models.spec import check_channels, spec_of_manifest
 from stemlab._typing import StrPath
 from stemlab.errors import (
     ModelError,
@@ -23,6 +21,8 @@ from stemlab.errors import (
     ParameterError,
 )
 from stemlab.files import Folder
+from stemlab.networks.loading import build_network, load_network, parse_network
+from stemlab.networks.spec import check_channels, spec_of_manifest
 from stemlab.provisioning._declared import (
     Declaration,
     declaration_of_package,

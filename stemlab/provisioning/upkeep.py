@@ -6,10 +6,10 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 
-from stemlab._models.loading import load_network
 from stemlab._typing import StrPath
 from stemlab.errors import ModelError, ModelNotFoundError, ModelRefusedError, ParameterError
 from stemlab.files import Folder
+from stemlab.networks.loading import load_network
 from stemlab.provisioning._store import (
     DOWNLOADS,
     discard,

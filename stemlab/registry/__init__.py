@@ -4,7 +4,7 @@
 the size and digest of each file of weights: whoever changes one byte of either is found out.
 The models that a person added have a registry of the same form in the models folder; it is read
 after the built-in one and cannot replace what that names. A folder with a ``manifest.json`` gets
-the same checks from there on. Nothing here parses weights: that is for `stemlab._models`, which
+the same checks from there on. Nothing here parses weights: that is for `stemlab.networks`, which
 gets bytes that were already checked.
 
 `lookup` finds a model by name, `manifests` reads what is recorded of it, `store` knows the models

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from stemlab import audio as audio_io
-from stemlab._models.devices import peak_device_bytes
-from stemlab._models.identity import digest_of
 from stemlab._typing import AudioArray, StrPath
 from stemlab.audio.writing import write_to
 from stemlab.chunking import MixtureWindow
 from stemlab.errors import AudioError, ParameterError
+from stemlab.networks.devices import peak_device_bytes
+from stemlab.networks.identity import digest_of
 from stemlab.results import (
     SCHEMA,
     BlockStore,

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from stemlab._models.devices import arithmetic_of
-from stemlab._models.model import Model
+from stemlab.networks.devices import arithmetic_of
+from stemlab.networks.model import Model
 from stemlab.results import package_versions
 
 __all__ = ["identity_of"]

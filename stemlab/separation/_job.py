@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from stemlab import audio as audio_io
-from stemlab._models.devices import free_cache, is_out_of_memory
-from stemlab._models.model import Model
-from stemlab._models.spec import MemberSpec
 from stemlab._typing import AudioArray
 from stemlab.audio.arrays import check_rate
 from stemlab.chunking import ChunkPlan, MixtureWindow, overlap_add
 from stemlab.errors import AudioError, OutOfMemoryError, SeparationError
+from stemlab.networks.devices import free_cache, is_out_of_memory
+from stemlab.networks.model import Model
+from stemlab.networks.spec import MemberSpec
 from stemlab.separation.events import SegmentDone, StemBlock
 from stemlab.separation.planning import check_segment, make_plans
 from stemlab.separation.settings import SeparationSettings

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from stemlab._models.spec import MemberSpec, ModelSpec
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import ParameterError
+from stemlab.networks.spec import MemberSpec, ModelSpec
 from stemlab.separation.settings import SeparationSettings
 
 __all__ = ["check_segment", "make_plans"]

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from torch import nn
 
 from stemlab import audio as audio_io
-from stemlab._models.devices import resolve_device
-from stemlab._models.model import Model
-from stemlab._models.spec import ModelSpec
 from stemlab._typing import AudioArray, StrPath
 from stemlab.chunking import ChunkPlan
+from stemlab.networks.devices import resolve_device
+from stemlab.networks.model import Model
+from stemlab.networks.spec import ModelSpec
 from stemlab.separation._files import job_settings, run_to_files
 from stemlab.separation._identity import identity_of
 from stemlab.separation._job import Job, Progress, recording_of_array, recording_of_file

@@ -23,10 +23,10 @@ import torch
 from stemlab import audio as audio_io
 from stemlab import errors
 from stemlab._isolation import child
-from stemlab._models.devices import peak_device_bytes, reset_peak
 from stemlab._typing import AudioArray
 from stemlab.errors import OutOfMemoryError, SeparationError, StemlabError
 from stemlab.files import ScratchFolder
+from stemlab.networks.devices import peak_device_bytes, reset_peak
 from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
 from stemlab.sweeps.grading import grade
 from stemlab.sweeps.models import ModelSource, make_separator

@@ -16,13 +16,13 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from stemlab._models.identity import digest_of
 from stemlab._typing import AudioArray, StrPath
 from stemlab.audio import resampled_length
 from stemlab.chunking import ChunkPlan
 from stemlab.cost import CostEstimate, CostModel, calibrate, call_seconds, duration
 from stemlab.errors import ParameterError
 from stemlab.metrics.bsseval import museval_metrics
+from stemlab.networks.identity import digest_of
 from stemlab.registry import is_folder
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps._records import RecordFacts, checked_record, plain_record

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from stemlab._models.identity import digest_of
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import ParameterError
+from stemlab.networks.identity import digest_of
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.separation.settings import check_count
 

@@ -9,9 +9,9 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-from stemlab._models.devices import available_devices
 from stemlab.cost import CostEstimate
 from stemlab.errors import ParameterError, SeparationError
+from stemlab.networks.devices import available_devices
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps import SweepProgress, plan_sweep
 from stemlab.widgets._choosers import ModelChooser, demo_song

@@ -15,7 +15,6 @@ import traitlets
 
 from stemlab import audio
 from stemlab._assets import demo_song_dir
-from stemlab._models.devices import available_devices
 from stemlab._typing import StrPath
 from stemlab.errors import (
     AudioError,
@@ -25,6 +24,7 @@ from stemlab.errors import (
     StemlabError,
 )
 from stemlab.files import ScratchFolder
+from stemlab.networks.devices import available_devices
 from stemlab.results import EarlierResultError
 from stemlab.separation import (
     AudioStemSeparator,

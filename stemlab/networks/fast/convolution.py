@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stemlab._models.fast.arithmetic import Product
+from stemlab.networks.fast.arithmetic import Product
 
 __all__ = ["WinogradGate"]
 

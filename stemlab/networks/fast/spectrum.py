@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stemlab._models.fast.arithmetic import blocks
-from stemlab._models.fast.layout import require
+from stemlab.networks.fast.arithmetic import blocks
+from stemlab.networks.fast.layout import require
 
 __all__ = ["Spectrum"]
 

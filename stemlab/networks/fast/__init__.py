@@ -42,7 +42,7 @@ What makes it quick, and small:
 knows, and refuses another with `UnknownLayoutError`: then Demucs' own forward is used.
 """
 
-from stemlab._models.fast.layout import UnknownLayoutError
-from stemlab._models.fast.network import FastHTDemucs
+from stemlab.networks.fast.layout import UnknownLayoutError
+from stemlab.networks.fast.network import FastHTDemucs
 
 __all__ = ["FastHTDemucs", "UnknownLayoutError"]

@@ -18,8 +18,8 @@ from demucs.transformer import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stemlab._models.fast.arithmetic import Product, blocks, gelu, normalise
-from stemlab._models.fast.layout import require
+from stemlab.networks.fast.arithmetic import Product, blocks, gelu, normalise
+from stemlab.networks.fast.layout import require
 
 __all__ = ["CrossTransformer"]
 

@@ -16,10 +16,10 @@ from demucs.hdemucs import HDecLayer, HEncLayer
 from torch import Tensor
 from torch.nn import functional
 
-from stemlab._models.fast.arithmetic import Arena, Gate, Product, blocks, gelu
-from stemlab._models.fast.convolution import WinogradGate
-from stemlab._models.fast.layout import require
-from stemlab._models.fast.residual import Residual
+from stemlab.networks.fast.arithmetic import Arena, Gate, Product, blocks, gelu
+from stemlab.networks.fast.convolution import WinogradGate
+from stemlab.networks.fast.layout import require
+from stemlab.networks.fast.residual import Residual
 
 __all__ = ["FrequencyDecoder", "FrequencyEncoder", "TimeDecoder", "TimeEncoder"]
 

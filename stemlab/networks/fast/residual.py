@@ -9,8 +9,8 @@ from demucs.transformer import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stemlab._models.fast.arithmetic import Gate, Product, blocks, gelu, normalise
-from stemlab._models.fast.layout import require
+from stemlab.networks.fast.arithmetic import Gate, Product, blocks, gelu, normalise
+from stemlab.networks.fast.layout import require
 
 __all__ = ["Residual"]
 

@@ -3,3 +3,5 @@
 `spec` describes a model without its weights, `loading` builds networks from verified bytes,
 `forward` runs one network on a device, `devices` chooses that device.
 """
+
+__all__: list[str] = []

@@ -15,7 +15,7 @@ from demucs.transformer import create_sin_embedding
 from torch import nn
 from torch.nn import functional
 
-from stemlab._models.fast import FastHTDemucs, UnknownLayoutError
+from stemlab.networks.fast import FastHTDemucs, UnknownLayoutError
 
 __all__ = ["NetworkRunner"]
 

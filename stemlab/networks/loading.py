@@ -22,10 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import nn
 
-from stemlab._models.devices import is_out_of_memory
-from stemlab._models.spec import MemberSpec, ModelSpec
 from stemlab.errors import MissingDependencyError, ModelRefusedError
 from stemlab.files import ScratchFolder
+from stemlab.networks.devices import is_out_of_memory
+from stemlab.networks.spec import MemberSpec, ModelSpec
 from stemlab.registry import (
     InstalledFile,
     ModelManifest,

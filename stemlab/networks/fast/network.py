@@ -10,16 +10,16 @@ import torch
 from demucs.htdemucs import HTDemucs
 from torch import Tensor
 
-from stemlab._models.fast.arithmetic import Arena, centre
-from stemlab._models.fast.branches import (
+from stemlab.networks.fast.arithmetic import Arena, centre
+from stemlab.networks.fast.branches import (
     FrequencyDecoder,
     FrequencyEncoder,
     TimeDecoder,
     TimeEncoder,
 )
-from stemlab._models.fast.layout import require, require_plain
-from stemlab._models.fast.spectrum import Spectrum
-from stemlab._models.fast.transformer import CrossTransformer
+from stemlab.networks.fast.layout import require, require_plain
+from stemlab.networks.fast.spectrum import Spectrum
+from stemlab.networks.fast.transformer import CrossTransformer
 
 __all__ = ["FastHTDemucs"]
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from stemlab._models.devices import Device, is_out_of_memory
-from stemlab._models.forward import NetworkRunner
-from stemlab._models.identity import code_is_known, digest_of, network_digest
-from stemlab._models.loading import load_network, spec_of_network
-from stemlab._models.spec import check_channels, spec_of_manifest
 from stemlab._typing import StrPath
 from stemlab.errors import ModelNotFoundError, OutOfMemoryError
+from stemlab.networks.devices import Device, is_out_of_memory
+from stemlab.networks.forward import NetworkRunner
+from stemlab.networks.identity import code_is_known, digest_of, network_digest
+from stemlab.networks.loading import load_network, spec_of_network
+from stemlab.networks.spec import check_channels, spec_of_manifest
 from stemlab.registry import asked_for, find_model, installed_file
 
 __all__ = ["Model"]
