@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from stemlab._checks import check_rate
 from stemlab._typing import AudioArray
 from stemlab.audio import as_audio, resample
-from stemlab.audio.arrays import check_rate
 from stemlab.errors import ParameterError
 from stemlab.spectra import SpectralComparison, compare_spectra
 

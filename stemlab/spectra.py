@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stemlab._checks import MOST_SECONDS
+from stemlab._checks import MOST_SECONDS, check_count, check_rate
 from stemlab.audio import SeekableRecording
-from stemlab.audio.arrays import as_audio, check_rate
+from stemlab.audio.arrays import as_audio
 from stemlab.errors import ParameterError
 
 __all__ = [
@@ -65,12 +65,11 @@ class SpectralGrid:
     frequency_range_hz: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        size = self.fft_samples
-        if type(size) is not int or not 16 <= size <= 65536 or size % 2:
-            raise ParameterError(
-                f"fft_samples={size!r} is not an even whole number in [16, 65536]. "
-                "2048 suits music at 44.1 kHz."
-            )
+        advice = "2048 suits music at 44.1 kHz."
+        size = check_count("fft_samples", self.fft_samples, 16, 65536, advice)
+        if size % 2:
+            raise ParameterError(f"fft_samples={size!r} is not even. {advice}")
+        object.__setattr__(self, "fft_samples", size)
         if self.frequency_scale not in FREQUENCY_SCALES:
             raise ParameterError(
                 f"frequency_scale={self.frequency_scale!r} is not known. "

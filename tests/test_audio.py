@@ -495,7 +495,7 @@ def test_playlists_open_no_other_file(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "9", None, True, np.inf, 2**26 + 1, 10**30])
 def test_block_samples_is_checked_at_the_call(tmp_path: Path, size: object) -> None:
-    message = r"block_samples=.* is not a whole number in \[1, 67108864\]; leave it out"
+    message = r"block_samples=.* is not a whole number in \[1, 67108864\]\. Leave it out"
     with pytest.raises(ParameterError, match=message):
         audio.stream_file(tmp_path / "song.wav", block_samples=size)
 
@@ -908,7 +908,7 @@ def test_an_empty_stream_resamples_to_nothing() -> None:
 
 @pytest.mark.parametrize("rate", [0, -1, 999, 768_001, 44_100.0, True, "44100"])
 def test_bad_rates_are_refused(rate: object) -> None:
-    with pytest.raises(ParameterError, match=r"to_rate=.* is not a sample rate: give a whole"):
+    with pytest.raises(ParameterError, match=r"to_rate=.* is not a sample rate. Pass a whole"):
         audio.resample(noise(10), RATE, rate)
 
 

@@ -138,6 +138,7 @@ def test_a_failed_separation_fails_the_command_and_writes_nothing(folder, capsys
         (["missing.wav", "--shifts", "1"], 2, "--shifts decides"),
         (["missing.wav", "--seed", "1"], 2, "--seed decides"),
         (["missing.wav", "--no-pad"], 2, "--no-pad decides"),
+        (["missing.wav", "--skip-covered-tail"], 2, "leave --skip-covered-tail out"),
         (["missing.wav", "--batch-size", "2"], 2, "--batch-size decides"),
         (["missing.wav", "--device", "cpu"], 2, "--device decides"),
         (["missing.wav", "--sources", "bass"], 2, "--sources decides"),

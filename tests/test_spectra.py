@@ -179,7 +179,8 @@ def test_any_length_can_be_measured(samples: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fft_samples": 15}, "fft_samples=15 is not an even whole number"),
+        ({"fft_samples": 15}, "fft_samples=15 is not a whole number"),
+        ({"fft_samples": 17}, "fft_samples=17 is not even"),
         ({"fft_samples": True}, "fft_samples=True"),
         ({"frequency_scale": "bark"}, "frequency_scale='bark'.*log, linear, mel"),
         ({"time_range_seconds": (3, 2)}, r"time_range_seconds=\(3, 2\) is not a range"),

@@ -13,10 +13,8 @@ from stemlab.errors import AudioError, ParameterError
 
 __all__ = [
     "MAX_CHANNELS",
-    "RATE_RANGE_HZ",
     "as_audio",
     "as_signals",
-    "check_rate",
     "downmix_matrix",
     "first_not_finite",
     "scale_samples",
@@ -24,7 +22,6 @@ __all__ = [
 ]
 
 MAX_CHANNELS = 8
-RATE_RANGE_HZ = (1_000, 768_000)
 
 _SAMPLE_TYPES = "float32, float64, float16, int16, int32 or uint8"
 
@@ -52,16 +49,6 @@ _DOWNMIX = {
     # One rear channel feeds both sides, 3 dB below a rear pair.
     "BC": (0.5, 0.5),
 }
-
-
-def check_rate(name: str, rate: object) -> int:
-    """Return `rate` as an int, or refuse it."""
-    low, high = RATE_RANGE_HZ
-    if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or not low <= rate <= high:
-        raise ParameterError(
-            f"{name}={rate!r} is not a sample rate: give a whole number of Hz in [{low}, {high}]"
-        )
-    return int(rate)
 
 
 def first_not_finite(audio: AudioArray) -> int | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 import numpy as np
 import soundfile
 
-from stemlab._checks import is_whole
+from stemlab._checks import RATE_RANGE_HZ, check_count, check_rate
 from stemlab._typing import AudioArray, StrPath
 from stemlab.audio._headers import (
     scan_mp3,
@@ -26,15 +26,13 @@ from stemlab.audio._headers import (
 )
 from stemlab.audio.arrays import (
     MAX_CHANNELS,
-    RATE_RANGE_HZ,
-    check_rate,
     downmix_matrix,
     first_not_finite,
     scale_samples,
     wave_layout,
 )
 from stemlab.audio.resampling import StreamResampler, resampled_length
-from stemlab.errors import AudioError, AudioNotFoundError, MissingDependencyError, ParameterError
+from stemlab.errors import AudioError, AudioNotFoundError, MissingDependencyError
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -460,12 +458,9 @@ def stream_file(
     .. [1] ITU-R, "Multichannel stereophonic sound system with and without accompanying picture",
        Recommendation BS.775-4, 2022. https://www.itu.int/rec/R-REC-BS.775
     """
-    if not is_whole(block_samples) or not 1 <= block_samples <= _MOST_BLOCK_SAMPLES:
-        raise ParameterError(
-            f"block_samples={block_samples!r} is not a whole number in [1, {_MOST_BLOCK_SAMPLES}]; "
-            "leave it out for 65536"
-        )
-    return _stream(path, int(block_samples), downmix)
+    advice = "Leave it out for 65536."
+    size = check_count("block_samples", block_samples, 1, _MOST_BLOCK_SAMPLES, advice)
+    return _stream(path, size, downmix)
 
 
 def _stream(path: StrPath, block_samples: int, downmix: bool) -> Generator[AudioArray, None, None]:

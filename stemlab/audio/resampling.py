@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import soxr
 
-from stemlab._checks import is_whole
+from stemlab._checks import check_count, check_rate
 from stemlab._typing import AudioArray
-from stemlab.audio.arrays import as_audio, check_rate
+from stemlab.audio.arrays import as_audio
 from stemlab.errors import ParameterError
 
 __all__ = ["StreamResampler", "resample", "resampled_length"]
@@ -59,11 +59,7 @@ class StreamResampler:
     def __init__(self, from_rate: int, to_rate: int, channels: int) -> None:
         self.from_rate = check_rate("from_rate", from_rate)
         self.to_rate = check_rate("to_rate", to_rate)
-        if not is_whole(channels) or not 1 <= channels <= _MOST_CHANNELS:
-            raise ParameterError(
-                f"channels={channels!r} is not a whole number in [1, {_MOST_CHANNELS}]"
-            )
-        self.channels = int(channels)
+        self.channels = check_count("channels", channels, 1, _MOST_CHANNELS)
         self._taken = 0
         self._given = 0
         self._finished = False

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from stemlab._checks import check_rate
 from stemlab._typing import AudioArray, StrPath
-from stemlab.audio.arrays import as_audio, check_rate, first_not_finite
+from stemlab.audio.arrays import as_audio, first_not_finite
 from stemlab.audio.reading import read_info, stream_file
 from stemlab.audio.resampling import StreamResampler
 from stemlab.errors import AudioError, OutputError, ParameterError

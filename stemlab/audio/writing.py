@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from stemlab._checks import is_number, is_whole, plain
+from stemlab._checks import RATE_RANGE_HZ, check_count, check_rate, is_number, plain
 from stemlab._typing import AudioArray, StrPath
-from stemlab.audio.arrays import RATE_RANGE_HZ, check_rate, first_not_finite
+from stemlab.audio.arrays import first_not_finite
 from stemlab.audio.reading import ForwardFile
 from stemlab.errors import OutputError, ParameterError
 from stemlab.files import atomic_file
@@ -213,8 +213,8 @@ def write_to(
     gain = plain(gain)
     if not is_number(gain) or not abs(gain) <= _LARGEST:
         raise ParameterError(f"gain={gain!r} must be a finite number, as float32")
-    if samples is not None and (not is_whole(samples) or not 0 <= samples < 2**63):
-        raise ParameterError(f"samples={samples!r} is not a length; pass that of the blocks")
+    if samples is not None:
+        samples = check_count("samples", samples, 0, 2**63 - 1)
     container = _container(format, bits, channels, samples)
     pieces = _pieces(blocks, sample_rate, channels, gain, clamp)
     return _write(handle, target, container, bits, sample_rate, channels, pieces)

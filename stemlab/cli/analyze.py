@@ -15,7 +15,7 @@ from typing import Any
 from stemlab._text import printable
 from stemlab.analysis import SignalLevels, SongReport, analyze
 from stemlab.audio import read_file
-from stemlab.cli.parser import make_parser
+from stemlab.cli.parser import add_settings
 from stemlab.cli.separate import progress_bar, settings_of
 from stemlab.errors import OutputError, ParameterError
 from stemlab.files import Folder, check_writable, parse_json
@@ -32,18 +32,6 @@ _CONTAINS = (
     "Figures of the recording and of its stems, and the file name of the recording. No audio, no "
     "folders. The picture beside it shows levels and spectra."
 )
-# What only matters with stems, and how it is typed.
-_OF_SEPARATION = {
-    "model": "--model",
-    "segment": "--segment",
-    "overlap": "--overlap",
-    "shifts": "--shifts",
-    "seed": "--seed",
-    "no_pad": "--no-pad",
-    "batch_size": "--batch-size",
-    "device": "--device",
-    "sources": "--sources",
-}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -140,9 +128,12 @@ def _separator(
         )
         separator.check(settings)
         return separator, settings
-    usual = make_parser().parse_args(["analyze", "SONG"])
-    for name, typed in _OF_SEPARATION.items():
-        if getattr(options, name) != getattr(usual, name):
+    # Each of these options would be ignored.
+    parser = argparse.ArgumentParser()
+    add_settings(parser)
+    for name, default in vars(parser.parse_args([])).items():
+        if getattr(options, name) != default:
+            typed = "--" + name.replace("_", "-")
             raise ParameterError(
                 f"{typed} decides how stems are made, and none are asked for. "
                 f"Add --separate-stems, or leave {typed} out."
@@ -167,10 +158,10 @@ def _lines(song: str, report: SongReport) -> list[str]:
         lines.append(
             f"{name:{width}}{_levels(stem.levels)}{energy:>8}{format(stem.active_share, '.0%'):>8}"
         )
-    return [*lines, "", *(f"note: {each}" for each in report.notes)]
+    return [*lines, "", *(f"note: {note}" for note in report.notes)]
 
 
 def _levels(levels: SignalLevels) -> str:
     shown = (levels.loudness_lufs, levels.rms_dbfs, levels.peak_dbfs)
-    texts = ["–" if each is None else f"{each:z.1f}" for each in shown]
+    texts = ["–" if level is None else f"{level:z.1f}" for level in shown]
     return f"{texts[0]:>8}{texts[1]:>10}{texts[2]:>11}"

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from stemlab._version import __version__
 
-__all__ = ["make_parser"]
+__all__ = ["add_settings", "make_parser"]
 
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 a bug of ours, 2 bad usage or parameter, 3 unreadable audio, 4 model "
@@ -97,8 +97,8 @@ def _add_device(parser: _Options, default: str | None) -> None:
     )
 
 
-def _add_settings(parser: _Options) -> None:
-    """What decides how a song is separated."""
+def add_settings(parser: _Options) -> None:
+    """Add the options that decide how a song is separated."""
     add = parser.add_argument
     _add_model(parser)
     add("--segment", type=float, metavar="S", help="seconds (default: the model's own)")
@@ -140,7 +140,7 @@ def _add_separate(commands: _Commands[_Parser]) -> None:
     add = parser.add_argument
     add("songs", nargs="+", metavar="SONG_OR_FOLDER", help="audio files, or folders of them")
     add("--out", default="stems", metavar="DIR", help="target folder (default: stems)")
-    _add_settings(parser)
+    add_settings(parser)
     add("--two-stems", metavar="STEM", help="write this stem and no_STEM, the rest of the mixture")
     add("--format", default="wav", metavar="F", help="wav, flac, mp3 or ogg (default: wav)")
     add("--bits", type=int, metavar="N", help="16, 24, or 32 for float WAV (the default)")
@@ -210,7 +210,7 @@ def _add_analyze(commands: _Commands[_Parser]) -> None:
         "(default: analysis)",
     )
     add("--downmix", action="store_true", help="mix more than two channels down to stereo")
-    _add_settings(parser.add_argument_group("how stems are made, only with --separate-stems"))
+    add_settings(parser.add_argument_group("how stems are made, only with --separate-stems"))
 
 
 def _add_plan(commands: _Commands[_Parser]) -> None:
@@ -218,7 +218,7 @@ def _add_plan(commands: _Commands[_Parser]) -> None:
         commands, "plan", "plan", "Say what a separation would compute and cost, without it."
     )
     parser.add_argument("song", metavar="SONG", help="audio file")
-    _add_settings(parser)
+    add_settings(parser)
 
 
 def _add_sweep(commands: _Commands[_Parser]) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
+from stemlab._checks import check_rate
 from stemlab._typing import AudioArray
-from stemlab.audio.arrays import as_signals, check_rate
+from stemlab.audio.arrays import as_signals
 from stemlab.plots._panels import panels, share_time, show_plainly
 
 __all__ = ["plot_waveforms"]

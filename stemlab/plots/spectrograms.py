@@ -16,6 +16,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.lines import Line2D
 from matplotlib.ticker import AutoLocator, EngFormatter, FixedLocator, NullFormatter, NullLocator
 
+from stemlab._checks import is_number
 from stemlab.errors import ParameterError
 from stemlab.plots._panels import COLORS, panels, share_time, short, show_plainly
 from stemlab.spectra import SpectralComparison, SpectralGrid, compare_spectra
@@ -222,17 +223,14 @@ def band_name(centre_hz: float) -> str:
 def _check_options(
     max_db_range: float, max_difference_db: float, seams_seconds: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    given: dict[str, tuple[object, int]] = {
+    given: dict[str, tuple[float, int]] = {
         "max_db_range": (max_db_range, 80),
         "max_difference_db": (max_difference_db, 24),
     }
     for name, (value, usual) in given.items():
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-            value = np.nan
-        if not 0 < value < np.inf:
+        if not is_number(value) or not 0 < value < np.inf:
             raise ParameterError(
-                f"{name}={given[name][0]!r} is not above 0. "
-                f"Give a number of dB, for instance {usual}."
+                f"{name}={value!r} is not above 0. Give a number of dB, for instance {usual}."
             )
     try:
         seams = np.asarray(seams_seconds, np.float64)

@@ -17,9 +17,9 @@ from typing import Any
 import soundfile
 import soxr
 
+from stemlab._checks import RATE_RANGE_HZ
 from stemlab._typing import StrPath
 from stemlab._version import __version__
-from stemlab.audio.arrays import RATE_RANGE_HZ
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import ParameterError
 from stemlab.files import parse_json, read_bounded

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stemlab import audio as audio_io
+from stemlab._checks import check_rate
 from stemlab._typing import AudioArray
-from stemlab.audio.arrays import check_rate
 from stemlab.chunking import ChunkPlan, MixtureWindow, overlap_add
 from stemlab.errors import AudioError, OutOfMemoryError, SeparationError
 from stemlab.networks.devices import free_cache, is_out_of_memory

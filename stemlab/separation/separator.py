@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch import nn
 
 from stemlab import audio as audio_io
+from stemlab._checks import check_count
 from stemlab._typing import AudioArray, StrPath
 from stemlab.chunking import ChunkPlan
 from stemlab.networks.devices import resolve_device
@@ -20,7 +21,7 @@ from stemlab.separation._files import job_settings, run_to_files
 from stemlab.separation._identity import identity_of
 from stemlab.separation._job import Job, Progress, recording_of_array, recording_of_file
 from stemlab.separation.events import SeparationResult, StemBlock
-from stemlab.separation.settings import OutputSettings, SeparationSettings, check_count
+from stemlab.separation.settings import OutputSettings, SeparationSettings
 
 __all__ = ["AudioStemSeparator"]
 

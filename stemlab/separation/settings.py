@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from stemlab._checks import check_count
 from stemlab.audio import check_output_format
 from stemlab.chunking import check_overlap, check_segment_seconds
 from stemlab.errors import ParameterError
 from stemlab.results import check_filename
 
-__all__ = ["OutputSettings", "SeparationSettings", "check_count"]
+__all__ = ["OutputSettings", "SeparationSettings"]
 
 CLIP_MODES = ("rescale", "clamp")
 # Each shift costs a whole pass; beyond this it is a typing error rather than a wish.
@@ -168,11 +167,3 @@ class OutputSettings:
     def clamps(self) -> bool:
         """Whether samples beyond full scale are cut off."""
         return self.clip == "clamp" and not self.holds_any_level
-
-
-def check_count(name: str, value: object, low: int, high: int) -> int:
-    """Return a whole number as an int, or refuse it."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or not low <= int(value) <= high:  # type: ignore[call-overload]
-        raise ParameterError(f"{name}={value!r} is not a whole number in [{low}, {high}].")
-    return int(value)  # type: ignore[call-overload, no-any-return]

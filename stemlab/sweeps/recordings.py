@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stemlab import audio as audio_io
-from stemlab._checks import check_seconds
+from stemlab._checks import check_rate, check_seconds
 from stemlab._typing import AudioArray, StrPath
-from stemlab.audio.arrays import check_rate
 from stemlab.audio.reading import check_length
 from stemlab.errors import AudioError, ParameterError
 

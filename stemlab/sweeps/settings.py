@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from stemlab._checks import check_count
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import ParameterError
 from stemlab.networks.identity import digest_of
 from stemlab.separation import AudioStemSeparator, SeparationSettings
-from stemlab.separation.settings import check_count
 
 __all__ = [
     "Measures",
