@@ -8,10 +8,10 @@ CONSTRAINTS := supply-chain/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long attacks coverage lint format lab train repeat evaluate model notebooks benchmark report docs constraints supply-chain clean
+.PHONY: help install demo test test-long attacks coverage lint format lab test-training train repeat evaluate model notebooks benchmark report docs constraints supply-chain clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## create .venv with everything pinned (the other commands do it when needed)
 
@@ -62,9 +62,12 @@ lab: $(STAMP) ## open the notebooks in JupyterLab, in a folder of yours; asks th
 # training; cut off, both go on where they were.
 TRAINING := build/training
 RUN := $(TRAINING)/run
-$(VENV)/.training: $(STAMP)
-	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[train]'
+$(VENV)/.training: $(STAMP) models/training/pyproject.toml
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable . ./models/training
 	@touch $@
+
+test-training: $(STAMP) ## test the training of stemlab-mini (models/training)
+	cd models/training && $(abspath $(BIN))/python -m pytest
 
 train: $(VENV)/.training ## synthesise songs and train a network on them (hours; goes on when cut off)
 	$(BIN)/python models/training/synthesise.py $(TRAINING)/validation --first-seed 1000000 --count 5 --seconds 12
@@ -111,7 +114,7 @@ EVERYWHERE := (platform_machine == 'arm64' and sys_platform == 'darwin') or sys_
 constraints: $(STAMP) ## resolve supply-chain/constraints.txt anew, newest versions
 	$(PIP) install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
-	  --upgrade --all-extras --no-header --no-annotate --output-file $(VENV)/pins.txt pyproject.toml
+	  --upgrade --all-extras --no-header --no-annotate --output-file $(VENV)/pins.txt pyproject.toml models/training/pyproject.toml
 	{ sed -n '/^#/p' $(CONSTRAINTS); \
 	  sed -e "s/ ; $(EVERYWHERE)\$$//" -e "s/ and ($(EVERYWHERE))\$$//" $(VENV)/pins.txt; } > $(CONSTRAINTS).new
 	mv $(CONSTRAINTS).new $(CONSTRAINTS)

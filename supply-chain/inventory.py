@@ -47,7 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 INVENTORY = Path("supply-chain", "inventory.cdx.json")
 
 # Who never runs as part of a user's stemlab.
-_BEHIND_THE_SCENES = {"build", "dev", "train"}
+_BEHIND_THE_SCENES = {"build", "dev", "training"}
 _SCRIPTS = {".js", ".mjs", ".cjs"}
 _WEIGHTS = {".safetensors", ".th", ".pt", ".pth", ".ckpt", ".onnx"}
 _STATEMENTS = ("title", "code_license", "weight_license", "origin", "training_data")
@@ -68,7 +68,8 @@ class InventoryError(Exception):
 class Sources:
     """The files that the inventory is made from.
 
-    `users` says what needs each direct dependency: "runtime", "build" or the names of extras.
+    `users` says what needs each direct dependency: "runtime", "build", "training" or the
+    names of extras.
     `manifests` are the bytes of ``models/NAME/manifest.json``, `carried` the paths that the wheel
     takes from the repository, `vendored` those of the scripts of others that go into reports, and
     `builder` is the model that the sounds made.
@@ -94,12 +95,14 @@ def read_sources(root: Path) -> Sources:
     """Read everything the inventory is made from; nothing is judged yet."""
     folder = root / "supply-chain"
     pyproject = _toml(root / "pyproject.toml")
+    training = _toml(root / "models" / "training" / "pyproject.toml")
     project = pyproject["project"]
     users: dict[str, list[str]] = {}
     asked = {
         "runtime": project["dependencies"],
         "build": pyproject["build-system"]["requires"],
         **project["optional-dependencies"],
+        "training": training["project"]["dependencies"],
     }
     for user, lines in asked.items():
         for line in lines:

@@ -25,6 +25,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = [
     "pyproject.toml",
+    "models/training/pyproject.toml",
     "stemlab/_version.py",
     "models/registry.json",
     "models/*/manifest.json",
@@ -189,28 +190,6 @@ def test_sounds_tell_training_from_evaluation(document: dict[str, Any]) -> None:
     ]
     expected = {name for name, each in sounds().items() if each["use"] != "evaluation"}
     assert set(learned) == {f"sound:{name}" for name in expected}
-
-
-def test_sounds_are_those_that_the_training_describes() -> None:
-    described = (ROOT / "models" / "training" / "README.md").read_text("utf-8")
-    for name, sound in sounds().items():
-        package = sound.get("debian", sound.get("pypi"))
-        if package is not None:
-            assert package in described, name
-
-
-def test_sounds_are_those_that_the_synthesiser_uses() -> None:
-    palettes = load_script(ROOT / "models" / "training" / "synth" / "palette.py").PALETTES
-    for palette, use in (("training", "training"), ("unseen", "evaluation")):
-        used = palettes[palette]
-        names = {*used.soundfonts, *used.drum_kits, *used.samples, *used.speakers}
-        declared = {
-            each
-            for sound in sounds().values()
-            for each in sound.get("palette", [])
-            if sound["use"] == use
-        }
-        assert names == declared
 
 
 def test_inventory_lists_the_javascript(document: dict[str, Any]) -> None:
