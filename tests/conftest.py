@@ -30,6 +30,10 @@ for _name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
     os.environ[_name] = os.environ[_name.lower()] = "http://127.0.0.1:9"
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost,::1"
 
+# One thread of PyTorch, here and in every process that a test starts. Two tests may run at a time,
+# and threads that wait for each other spin: networks this small take six times as long with two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Whatever models the person who runs the tests has added are not theirs to use or to change.
 _MODELS = tempfile.TemporaryDirectory(prefix="stemlab-tests-")
 os.environ["STEMLAB_MODELS"] = _MODELS.name
