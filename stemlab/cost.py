@@ -13,8 +13,9 @@ import json
 import math
 import os
 import platform
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -31,7 +32,15 @@ from stemlab.networks.identity import digest_of
 from stemlab.networks.spec import ModelSpec
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
-__all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration", "fit_memory"]
+__all__ = [
+    "CostEstimate",
+    "CostModel",
+    "calibrate",
+    "call_seconds",
+    "duration",
+    "fit_memory",
+    "parse_memory",
+]
 
 # The two lengths at which a machine is calibrated: a call of the network's own length, where that
 # is no longer than this, and a quarter of it.
@@ -41,6 +50,9 @@ _MOST_CALLS, _ENOUGH_SECONDS = 6, 2.0
 # Of the file that is calibrated with, and of what a sum of two blocks holds for a moment.
 _BYTES, _COPIES = 4, 2
 _MOST_BYTES = 1_000_000  # Of the file of calibrations.
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20}
+_UNITS["gib"] = 2**30
+_MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 _LONG_SECONDS = 600  # As memory does not depend on it: longer than any segment.
 
 
@@ -208,6 +220,23 @@ def calibrate(separator: AudioStemSeparator, *, fresh: bool = False) -> CostMode
     )
 
 
+def parse_memory(limit: float | str) -> float:
+    """Take an amount of memory.
+
+    Examples
+    --------
+    >>> parse_memory("1.5 GB")
+    1500000000.0
+    """
+    found = _MEMORY.fullmatch(str(limit))
+    unit = found.group(2).lower() if found else "?"
+    if isinstance(limit, bool) or found is None or unit not in _UNITS or not float(found.group(1)):
+        raise ParameterError(
+            f"memory_limit={limit!r} is no amount of memory. Pass for instance '2GB' or '900MB'."
+        )
+    return float(found.group(1)) * _UNITS[unit]
+
+
 def fit_memory(
     separator: AudioStemSeparator, settings: SeparationSettings, limit_bytes: int
 ) -> int:
@@ -233,27 +262,35 @@ def fit_memory(
         if peak(batch_size, settings) <= limit_bytes:
             return batch_size
     spec = separator.spec
-    asked = settings.segment_seconds or spec.segment_seconds
-    segments = [asked / 2**power for power in range(6)]
-    choices = [
-        replace(settings, segment_seconds=each, pad_to_training_segment=False, shifts=0)
-        for each in segments
-        if each >= spec.min_segment_seconds
-    ]
-    fitting = [each for each in choices if peak(1, each) <= limit_bytes]
-    advice = (
-        f"No setting fits; the least is about {_gigabytes(min(map(partial(peak, 1), choices)))}."
-    )
-    if fitting:
-        flag = " --no-pad" if spec.pads else ""
-        advice = (
-            f"--segment {fitting[0].segment_seconds:.3g}{flag} takes about "
-            f"{_gigabytes(peak(1, fitting[0]))} and gives another output."
-        )
     raise ParameterError(
         f"{spec.name} takes about {_gigabytes(peak(1, settings))} with these settings, more "
-        f"than the limit of {_gigabytes(limit_bytes)}. {advice}"
+        f"than the limit of {_gigabytes(limit_bytes)}. "
+        + _memory_advice(spec, settings, partial(peak, 1), limit_bytes)
     )
+
+
+def _memory_advice(
+    spec: ModelSpec,
+    settings: SeparationSettings,
+    peak: Callable[[SeparationSettings], int],
+    limit_bytes: int,
+) -> str:
+    """Name the options that fit: the longest segment, and fewer shifts only if they must go."""
+    longest = settings.segment_seconds or spec.segment_seconds
+    segments = [longest / 2**power for power in range(6)]
+    choices = [
+        replace(settings, segment_seconds=segment, pad_to_training_segment=False, shifts=shifts)
+        for shifts in dict.fromkeys((settings.shifts, 0))
+        for segment in segments
+        if segment >= spec.min_segment_seconds
+    ]
+    fitting = [choice for choice in choices if peak(choice) <= limit_bytes]
+    if not fitting:
+        return f"No setting fits; the least is about {_gigabytes(min(map(peak, choices)))}."
+    best = fitting[0]
+    flags = f"--segment {best.segment_seconds:.3g}" + (" --no-pad" if spec.pads else "")
+    flags += " --shifts 0" if best.shifts != settings.shifts else ""
+    return f"{flags} takes about {_gigabytes(peak(best))} and gives another output."
 
 
 def _gigabytes(count: int) -> str:
@@ -390,6 +427,22 @@ def _read_calibrations() -> dict[str, Any]:
             return parse_json(folder.read(_CALIBRATIONS, _MOST_BYTES))
     except (OSError, ValueError):
         return {}
+
+
+def calibrations_bytes() -> int:
+    """Return the size of what is stored about the speed of models on this machine."""
+    with suppress(OSError), Folder(cache_dir()) as folder:
+        facts = folder.stat(_CALIBRATIONS)
+        if facts is not None and folder.owns(_CALIBRATIONS):
+            return facts.st_size
+    return 0
+
+
+def clear_calibrations() -> None:
+    """Forget how fast models are on this machine: they are calibrated anew."""
+    if calibrations_bytes():
+        with suppress(OSError), Folder(cache_dir()) as folder:
+            folder.remove(_CALIBRATIONS)
 
 
 def _write_calibration(key: str, taken: list[float]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +54,10 @@ def test_the_whole_way(environment, tmp_path):
     done = run(environment, *arguments, "--keep-audio", "--figures", pictures)
     assert "4 settings on cpu" in done.stdout
     assert "Recommended: stemlab-mini, segment" in done.stdout
+    kept = dict(re.findall(r"^Stems of (stemlab-mini, .*): (/.*)$", done.stdout, re.MULTILINE))
+    assert len(kept) == 4
+    for folder in kept.values():
+        assert (Path(folder) / "bass.wav").is_file()
     assert {each.suffix for each in pictures.iterdir()} == {".png"}
     assert len(list(pictures.iterdir())) == 3
     results = read_sweep(table)
@@ -69,6 +75,8 @@ def test_the_whole_way(environment, tmp_path):
     facts = json.loads(again.stdout)
     assert facts["recommendation"]["command"] == line.strip()
     assert len(facts["rows"]) == 16
+    assert [stems["folder"] for stems in facts["stems"]] == list(kept.values())
+    assert facts["stems"][0]["setting"]["model"] == "stemlab-mini"
     assert read_sweep(table)["wall_seconds"].tolist() == results["wall_seconds"].tolist()
 
     redrawn = run(environment, "figures", table, "--out", tmp_path / "redrawn")
@@ -79,6 +87,13 @@ def test_the_whole_way(environment, tmp_path):
     run(environment, "cache", "clear", "--audio")
     shown = json.loads(run(environment, "cache", "show", "--json").stdout)
     assert (shown["results"], shown["kept"]) == (4, 0)
+    assert shown["calibration_bytes"] > 0
+    run(environment, "cache", "clear", "--stale")
+    assert json.loads(run(environment, "cache", "show", "--json").stdout) == shown
+    run(environment, "cache", "clear", "--calibrations")
+    left = json.loads(run(environment, "cache", "show", "--json").stdout)
+    assert left == {**shown, "calibration_bytes": 0}
+    assert "4 settings" in run(environment, "cache", "show").stdout
     assert "MB freed" in run(environment, "cache", "clear").stdout
 
 

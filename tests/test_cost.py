@@ -286,12 +286,39 @@ def test_a_memory_limit_that_cannot_be_kept_names_what_would_fit(mini, limit, wo
         fit_memory(mini, SeparationSettings(), limit)
 
 
-def test_what_a_limit_advises_is_accepted(mini):
+@pytest.mark.parametrize("shifts", [0, 1, 20])
+def test_what_a_limit_advises_is_accepted(mini, shifts):
     with pytest.raises(ParameterError) as refused:
-        fit_memory(mini, SeparationSettings(), 500_000_000)
-    segment = float(re.search(r"--segment ([\d.]+)", str(refused.value))[1])
-    advised = SeparationSettings(segment_seconds=segment, pad_to_training_segment=False)
+        fit_memory(mini, SeparationSettings(shifts=shifts), 500_000_000)
+    advice = str(refused.value).rpartition("GB. ")[2]
+    segment = float(re.search(r"--segment ([\d.]+)", advice)[1])
+    assert ("--shifts 0" in advice) == (shifts == 20)  # So many passes hold too much.
+    advised = SeparationSettings(
+        segment_seconds=segment,
+        pad_to_training_segment=False,
+        shifts=0 if "--shifts 0" in advice else shifts,
+    )
     assert fit_memory(mini, advised, 500_000_000) == 1
+
+
+def test_calibrations_are_cleared(cache):
+    separator = AudioStemSeparator(planted.tiny(), device="cpu")
+    calibrate(separator)
+    assert cost.calibrations_bytes() > 0
+    cost.clear_calibrations()
+    assert not (cache / "calibrations.json").exists()
+    cost.clear_calibrations()  # There is nothing left to clear.
+
+
+def test_the_key_of_a_calibration_has_the_name_of_the_hardware(cache, monkeypatch):
+    separator = AudioStemSeparator(planted.tiny(), device="cpu")
+    calibrate(separator)
+    identity = separator.identity
+    assert identity["arithmetic"]["hardware"]
+    identity["arithmetic"]["hardware"] = "another GPU"
+    monkeypatch.setattr(AudioStemSeparator, "identity", identity)
+    calibrate(separator)
+    assert len(json.loads((cache / "calibrations.json").read_bytes())) == 2
 
 
 def test_calibrations_of_version_0_1_are_used_or_ignored(v0_1):

@@ -17,7 +17,7 @@ from stemlab.plots import (
     plot_sweep_heatmaps,
     plot_sweep_pareto,
 )
-from stemlab.sweeps import COLUMNS
+from stemlab.sweeps import COLUMNS, pareto_front
 
 SETTING: dict[str, Any] = {"model": "mini", "overlap": 0.25, "shifts": 0, "padded": True}
 PLOTS: list[Callable[..., Any]] = [
@@ -264,7 +264,7 @@ def test_heatmap_selects_and_tells() -> None:
 
 
 def test_heatmap_refuses_other_columns(results: pd.DataFrame) -> None:
-    with pytest.raises(ParameterError, match="column='device' is not known. Choose one of rtf, "):
+    with pytest.raises(ParameterError, match="column='device' is not known. Choose one of calls, "):
         plot_sweep_heatmap(results, "device")
     with pytest.raises(ParameterError, match="no value of 'peak_memory_bytes'"):
         plot_sweep_heatmap(results, "peak_memory_bytes")
@@ -341,6 +341,22 @@ def test_pareto_front(points: list[tuple[float, float]], on_front: list[tuple[fl
     axes = plot_sweep_pareto(table(*settings))
     assert list(zip(*front(axes), strict=True)) == on_front
     assert len(axes.texts) == len(on_front)
+
+
+def test_pareto_names_the_settings_that_the_sweep_recommends_from() -> None:
+    """One front: memory counts where it was measured, and of equal settings the first is named."""
+    settings = (
+        {"segment_seconds": 8.0, "rtf": 0.1, "sdr_db": 6.0, "peak_memory_bytes": 9e8},
+        {"segment_seconds": 9.0, "rtf": 0.1, "sdr_db": 6.0, "peak_memory_bytes": 9e8},
+        {"segment_seconds": 4.0, "rtf": 0.2, "sdr_db": 5.0, "peak_memory_bytes": 5e8},
+        {"segment_seconds": 2.0, "rtf": 0.3, "sdr_db": 4.0, "peak_memory_bytes": 6e8},
+    )
+    results = table(*settings)
+    axes = plot_sweep_pareto(results)
+    found = pareto_front(results)
+    assert [setting.segment_seconds for setting in found] == [8.0, 4.0]
+    assert [text.get_text() for text in axes.texts] == ["8 s / 0.25", "4 s / 0.25"]
+    assert front(axes) == ([0.1], [6.0])
 
 
 def test_pareto_tells_models_and_settings_apart() -> None:

@@ -242,16 +242,21 @@ def test_a_setting_that_is_impossible_says_why(panel: SweepPanel) -> None:
     assert all("is longer than the 1 s" in each.tooltip and each.disabled for each in failed)
 
 
-def test_stems_that_are_gone_are_missed_in_words(panel: SweepPanel) -> None:
+def test_stems_that_are_gone_are_made_again(panel: SweepPanel) -> None:
     panel.run()
-    panel.wait(SECONDS)
+    results = panel.wait(SECONDS)
     assert panel.sweep is not None
     setting: SweepSetting = panel.sweep.settings[0]
     for path in panel.sweep.kept_stems(setting).values():
         path.unlink()
     panel.selected = None
     panel.selected = setting
-    assert "are not kept any more" in shown(panel)
+    panel.wait(SECONDS)
+    assert panel.error == ""
+    assert "were made again" in shown(panel)
+    assert panel.sweep.kept_stems(setting)
+    assert panel.mixer is not None
+    assert panel.results.equals(results)
 
 
 def test_nothing_was_measured_yet(panel: SweepPanel) -> None:

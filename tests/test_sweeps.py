@@ -43,10 +43,11 @@ from stemlab.sweeps import (
     grading,
     plan_sweep,
     read_sweep,
+    recommend,
     sweep,
     write_sweep,
 )
-from stemlab.sweeps.recordings import SweepAudio, load_audio
+from stemlab.sweeps.excerpt import Excerpt, load_audio
 
 RATE = 44_100
 SOURCES = planted.SOURCES
@@ -219,7 +220,7 @@ def test_interference_is_measured_with_all_true_stems_or_not_at_all(song, monkey
         return {}
 
     monkeypatch.setattr(grading, "bss_eval", bss_eval)
-    audio = SweepAudio("song", song, RATE, 0, song.shape[1], dict.fromkeys(SOURCES, song))
+    audio = Excerpt("song", song, RATE, 0, song.shape[1], dict.fromkeys(SOURCES, song))
     plans = AudioStemSeparator(planted.Planted()).plan(song.shape[1])
     options = {"long_run": {}, "offered": SOURCES, "bsseval": True}
     grading.grade(audio, {"bass": song}, plans, **options)
@@ -402,6 +403,68 @@ def test_a_store_that_cannot_be_written_is_said_before_the_work(song, tmp_path):
     planned = plan_sweep(song, planted.Failing(), sample_rate=RATE, store=SweepStore(blocked / "x"))
     with pytest.raises(OutputError, match="STEMLAB_CACHE"):
         planned.run()
+
+
+def test_a_grid_may_hold_numbers_of_numpy(song, store, tmp_path):
+    results = sweep(
+        song,
+        planted.Planted(),
+        sample_rate=np.int64(RATE),
+        segments=np.array([1.0], np.float32),
+        overlaps=np.array([0.0, 0.5]),
+        shifts=np.arange(1),
+        padded=np.array([False]),
+        seed=np.int64(3),
+        batch_size=np.int8(1),
+        network_version="1",
+        store=store,
+    )
+    assert not results["error"].any()
+    write_sweep(results, tmp_path / "results.json")
+    assert read_sweep(tmp_path / "results.json").attrs["manifest"]["grid"] == {
+        "segments": [1.0],
+        "overlaps": [0.0, 0.5],
+        "shifts": [0],
+        "padded": [False],
+        "seed": 3,
+    }
+
+
+def test_settings_hold_what_all_settings_of_a_sweep_share(song):
+    options = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.5], "store": False}
+    network = planted.Planted()
+    common = SeparationSettings(sources=["bass"], seed=3, skip_covered_tail=True, overlap=0.1)
+    planned = plan_sweep(song, network, settings=common, **options)
+    plain = plan_sweep(song, network, sources=["bass"], seed=3, **options)
+    (calls,), (plain_calls,) = (
+        [sum(plan.calls for plan in sweep.plans(setting)) for setting in sweep.settings]
+        for sweep in (planned, plain)
+    )
+    assert calls == plain_calls - 1
+    results = planned.run()
+    assert results["source"].tolist() == ["bass"]
+    assert results["overlap"].tolist() == [0.5]
+    assert results.attrs["manifest"]["grid"]["seed"] == 3
+    assert results["computation"].tolist() != plain.run()["computation"].tolist()
+    with pytest.raises(ParameterError, match="Put these into settings"):
+        plan_sweep(song, network, settings=common, seed=3, **options)
+
+
+def test_impossible_settings_are_not_counted_as_repeats(tiny_htdemucs, song):
+    planned = plan_sweep(
+        song,
+        tiny_htdemucs,
+        sample_rate=RATE,
+        segments=[1.0, 2.0],
+        overlaps=[0.0, 0.25],
+        padded=[True, False],
+        agreement=False,
+        store=False,
+    )
+    estimate = planned.estimate()
+    assert (estimate.settings, estimate.impossible, estimate.computations) == (8, 4, 2)
+    words = estimate.in_words("cpu")
+    assert "(2 repeat the computation of others, 4 are not possible)" in words
 
 
 # ---------------------------------------------------------------- recordings
@@ -690,15 +753,20 @@ def test_a_kept_long_run_that_was_changed_is_made_again(copied, damage):
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_kept_stems_that_were_changed_are_measured_again(copied, damage):
-    store, _, folder, song, options, _ = copied
+def test_kept_stems_that_were_changed_are_made_again(copied, damage):
+    """But nothing is measured for them: the figures stay."""
+    store, record, folder, song, options, expected = copied
     setting = _plan(song, store, options).settings[0]
     assert _plan(song, store, options).kept_stems(setting)
     damage(folder / "vocals.wav")
-    planned = _plan(song, store, options)
+    planned, content = _plan(song, store, options), record.read_bytes()
     assert not planned.kept_stems(setting)
-    assert planned.estimate().stored == 0
-    assert _plan(song, store, {**options, "keep_audio": False}).estimate().stored == 1
+    assert planned.estimate().stored == 1
+    assert planned.estimate().seconds > 0
+    pd.testing.assert_frame_equal(planned.run(), expected)
+    assert record.read_bytes() == content
+    assert bool(planned.kept_stems(setting)) == (damage is not _pipe)
+    assert _plan(song, store, {**options, "keep_audio": False}).estimate().seconds == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of Unix")
@@ -856,6 +924,81 @@ def test_progress_ends_at_all_of_it(song):
     assert (seen[-1].done, seen[-1].total, seen[-1].share) == (2, 2, 1.0)
     assert [each.share for each in seen] == sorted(each.share for each in seen)
     assert "long-context" in seen[0].running
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_progress_with_repeats_goes_up_once(song, memory):
+    seen = []
+    sweep(
+        song,
+        planted.tiny,
+        sample_rate=RATE,
+        segments=[0.5],
+        overlaps=[0],
+        agreement=False,
+        repeats=3,
+        memory=memory,
+        device="cpu",
+        store=False,
+        progress=seen.append,
+    )
+    shares = [event.share for event in seen]
+    assert shares == sorted(shares)
+    # Each segment of each repeat is a step of its own.
+    assert len(set(shares)) >= 3 * 6
+
+
+def test_stems_beyond_the_limit_settle_and_are_made_again_on_request(
+    tiny_htdemucs, song, tmp_path, monkeypatch
+):
+    store = SweepStore(tmp_path, audio_limit_bytes=3 * 4 * song.nbytes + 100_000)
+    options = {"segments": [0.5, 1.0], "overlaps": [0, 0.5], "keep_audio": True, "store": store}
+    first = sweep(song, tiny_htdemucs, sample_rate=RATE, **options)
+    again = plan_sweep(song, tiny_htdemucs, sample_rate=RATE, **options)
+    assert again.estimate().stored == 4
+    assert again.estimate().seconds == 0
+    pd.testing.assert_frame_equal(again.run(), first)
+    gone = next(setting for setting in again.settings if not again.kept_stems(setting))
+    events = []
+    stems = again.make_stems(gone, progress=events.append)
+    assert events[-1].share == 1
+    assert list(stems) == sorted(SOURCES)
+    expected = AudioStemSeparator(tiny_htdemucs).separate_audio(
+        song, RATE, segment_seconds=gone.segment_seconds, overlap=gone.overlap
+    )
+    found, _ = soundfile.read(stems["bass"], dtype="float32")
+    np.testing.assert_array_equal(found.T, expected["bass"])
+    pd.testing.assert_frame_equal(again.table(), first)
+    without = plan_sweep(
+        song, tiny_htdemucs, sample_rate=RATE, **{**options, "keep_audio": False, "store": False}
+    )
+    with pytest.raises(OutputError, match="cannot be kept"):
+        without.make_stems(gone)
+
+
+def test_stems_that_were_not_asked_for_at_first_are_made_without_measuring(
+    tiny_htdemucs, song, store
+):
+    options = {"sample_rate": RATE, "segments": [0.5, 1.0], "overlaps": [0], "store": store}
+    first = sweep(song, tiny_htdemucs, **options)
+    planned = plan_sweep(song, tiny_htdemucs, keep_audio=True, **options)
+    assert (planned.estimate().stored, planned.estimate().seconds > 0) == (2, True)
+    pd.testing.assert_frame_equal(planned.run(), first)
+    assert all(planned.kept_stems(setting) for setting in planned.settings)
+
+
+def test_results_of_other_versions_are_counted_as_stale_and_removed(copied):
+    store, record, folder, song, options, _ = copied
+    assert store.usage().stale == 0
+    _set(record, "versions", "torch", "1.0")
+    (folder.parent / ("ab" * 32)).mkdir()
+    usage = store.usage()
+    assert (usage.results, usage.stale) == (1, 1)
+    store.clear_stale()
+    assert (store.usage().results, store.usage().stale) == (0, 0)
+    assert not folder.exists()
+    assert store.usage().kept >= 1, "the long-context run has gone, too"
+    assert _plan(song, store, options).estimate().stored == 0
 
 
 def test_kept_stems_are_those_of_the_setting_and_bounded(tiny_htdemucs, song, tmp_path):
@@ -1091,16 +1234,16 @@ def test_dask_gives_the_same_figures_and_survives_a_dead_worker(song):
 
 def test_a_worker_with_another_model_refuses_it(song, tmp_path, monkeypatch):
     """The digest that the sweep expects travels along."""
-    from stemlab.sweeps.measuring import Task, separate_there
+    from stemlab.sweeps.measure import Task
     from stemlab.sweeps.models import model_sources
-    from stemlab.sweeps.settings import Measures
+    from stemlab.sweeps.worker import Inputs, do_task
 
     (source,) = model_sources("stemlab-mini")
     object.__setattr__(source, "sha256", "0" * 64)
-    audio = load_audio(song, RATE, excerpt_seconds=None, excerpt_start_seconds=None)
-    task = Task(source, SeparationSettings(), "cpu", 1, Measures())
+    excerpt = load_audio(song, RATE, excerpt_seconds=None, excerpt_start_seconds=None)
+    task = Task(source, SeparationSettings(), "cpu", 1, None)
     with pytest.raises(ModelRefusedError, match="expected SHA-256 0000"):
-        separate_there(task, audio)
+        do_task(task, "key", tmp_path / "missing.npz", Inputs("key", excerpt, {}))
 
 
 @pytest.mark.parametrize("container", ["FLAC", "OGG"])
@@ -1244,6 +1387,19 @@ def test_no_cell_of_a_table_is_a_formula(tmp_path, v0_1):
     cells += re.split("[,;]", first)
     texts = [cell.strip() for cell in cells if not re.fullmatch(r"\s*[-+.e\d]+", cell)]
     assert not [cell for cell in texts if cell.startswith(tuple("=+-@"))]
+
+
+def test_models_with_numbers_for_names_stay_texts(tmp_path, v0_1):
+    results = pd.concat([read_sweep(v0_1 / "sweep.csv").iloc[:1]] * 2, ignore_index=True)
+    for names in (["1", "2"], ["1.0", "nan"], ["true", "1e3"]):
+        results["model"] = pd.Series(names, dtype=object)
+        for name in ("results.csv", "results.json"):
+            write_sweep(results, tmp_path / name)
+            again = read_sweep(tmp_path / name)
+            pd.testing.assert_frame_equal(again, results)
+            assert list(again["model"]) == names
+        # Pandas alone keeps them apart from numbers, too.
+        assert recommend(read_sweep(tmp_path / "results.csv").iloc[:1]).setting.model == names[0]
 
 
 def odd_tables(content):

@@ -1,4 +1,4 @@
-"""``stemlab cache``: what sweeps have stored."""
+"""``stemlab cache``: what sweeps and estimates of cost have stored."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 
+from stemlab.cost import calibrations_bytes, clear_calibrations
 from stemlab.sweeps.store import SweepStore
 
 __all__ = ["run_clear", "run_show"]
@@ -14,28 +15,47 @@ __all__ = ["run_clear", "run_show"]
 def run_show(options: argparse.Namespace) -> int:
     """Say what is stored, and where."""
     usage = SweepStore().usage()
+    calibrations = calibrations_bytes()
     if options.json:
-        print(json.dumps({**asdict(usage), "folder": str(usage.folder)}, indent=2))
+        facts = {**asdict(usage), "folder": str(usage.folder), "calibration_bytes": calibrations}
+        print(json.dumps(facts, indent=2))
         return 0
+    stale = f", {usage.stale} of them stale" if usage.stale else ""
     print(f"{usage.folder}")
-    print(f"  figures  {usage.results} settings, {usage.result_bytes / 1e6:.1f} MB")
+    print(f"  figures  {usage.results} settings{stale}, {usage.result_bytes / 1e6:.1f} MB")
     print(
         f"  stems    {usage.kept} runs, {usage.kept_bytes / 1e6:.1f} MB of at most "
         f"{usage.kept_limit_bytes / 1e6:.0f} MB; the ones used longest ago go first"
     )
-    print("`stemlab cache clear` removes both, with --audio or --results only one of them.")
+    print(f"  speed    of models on this machine, {calibrations / 1e3:.1f} kB")
+    if usage.stale:
+        print("Stale figures were measured with other versions of packages, and are not used.")
+    print(
+        "`stemlab cache clear` removes all of it; with --results, --audio, --stale or "
+        "--calibrations only that."
+    )
     return 0
 
 
 def run_clear(options: argparse.Namespace) -> int:
     """Remove what is stored."""
     store = SweepStore()
-    before = store.usage()
-    store.clear(results=not options.audio, audio=not options.results)
-    after = store.usage()
-    freed = before.result_bytes + before.kept_bytes - after.result_bytes - after.kept_bytes
+    before = _stored_bytes(store)
+    everything = not (options.results or options.audio or options.stale or options.calibrations)
+    if options.stale:
+        store.clear_stale()
+    if everything or options.results or options.audio:
+        store.clear(results=not options.audio, audio=not options.results)
+    if everything or options.calibrations:
+        clear_calibrations()
+    freed = before - _stored_bytes(store)
     if options.json:
         print(json.dumps({"folder": str(store.folder), "freed_bytes": freed}))
     elif not options.quiet:
         print(f"{store.folder}: {freed / 1e6:.1f} MB freed")
     return 0
+
+
+def _stored_bytes(store: SweepStore) -> int:
+    usage = store.usage()
+    return usage.result_bytes + usage.kept_bytes + calibrations_bytes()

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
         recommended = recommend(results).setting
     pictures = draw(results, Path(options.out), recommended)
     if options.json:
-        print(json.dumps({"pictures": [str(each) for each in pictures]}))
+        print(json.dumps({"pictures": [str(picture) for picture in pictures]}))
     elif not options.quiet:
         print("\n".join(map(str, pictures)))
     return 0

@@ -329,7 +329,7 @@ def _add_lab(commands: _Commands[_Parser]) -> None:
 
 
 def _add_cache(commands: _Commands[_Parser]) -> None:
-    summary = "See and clear what sweeps have stored."
+    summary = "See and clear what sweeps and estimates have stored."
     parser = commands.add_parser(
         "cache", help=summary, description=summary, epilog=_EXIT_CODES, allow_abbrev=False
     )
@@ -339,6 +339,12 @@ def _add_cache(commands: _Commands[_Parser]) -> None:
     only = clear.add_mutually_exclusive_group()
     only.add_argument("--audio", action="store_true", help="only the stems kept for listening")
     only.add_argument("--results", action="store_true", help="only the figures")
+    only.add_argument(
+        "--stale", action="store_true", help="only figures that other versions of packages measured"
+    )
+    only.add_argument(
+        "--calibrations", action="store_true", help="only how fast models are: measured anew"
+    )
 
 
 def _numbers(kind: type[float] | type[int]) -> Callable[[str], list[float]]:

@@ -19,7 +19,7 @@ from stemlab._text import printable
 from stemlab.audio import find_recordings
 from stemlab.cli._bars import terminal_bar
 from stemlab.cli.main import describe, exit_code
-from stemlab.cost import fit_memory
+from stemlab.cost import fit_memory, parse_memory
 from stemlab.errors import AudioError, ParameterError
 from stemlab.separation import (
     AudioStemSeparator,
@@ -71,8 +71,6 @@ def _within(
     settings: SeparationSettings,
     options: argparse.Namespace,
 ) -> AudioStemSeparator:
-    from stemlab.sweeps.recommending import parse_memory  # Loads pandas.
-
     fitting = fit_memory(separator, settings, int(parse_memory(limit)))
     if fitting == separator.batch_size:
         return separator

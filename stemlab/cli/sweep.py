@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shlex
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from stemlab.cli._bars import terminal_bar
 from stemlab.cli.figures import draw
 from stemlab.cost import duration
 from stemlab.errors import MissingDependencyError, OutputError, ParameterError, SeparationError
+from stemlab.metrics import FIGURES
 from stemlab.sweeps import (
     SETTING_COLUMNS,
     Recommendation,
@@ -33,8 +34,8 @@ from stemlab.sweeps import (
     recommend,
     write_sweep,
 )
-from stemlab.sweeps.recommending import check_limits
-from stemlab.sweeps.table import check_table_path, plain_rows
+from stemlab.sweeps.recommendation import check_limits
+from stemlab.sweeps.table import by_setting, check_table_path, plain_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,10 @@ __all__ = ["run"]
 # Longer ones ask first.
 _LONG_SECONDS = 600
 _CONNECT_SECONDS = 10
+_MEMORY = "peak_memory_bytes"
+# Figures of the table; those that may not have been measured are left out where none was.
+_SHOWN = ("calls", "wasted_share", "rtf", _MEMORY, "sdr_db", "agreement_db", "seam_db")
+_OPTIONAL = (_MEMORY, "sdr_db", "agreement_db")
 _PADDED: dict[str | None, list[bool] | None] = {
     None: None,
     "yes": [True],
@@ -81,7 +86,8 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             _tell_kept(sweep, stored=not options.no_store)
             raise
-    return _report(results, options, limits)
+        folders = _kept_folders(sweep) if options.keep_audio else []
+    return _report(results, folders, options, limits)
 
 
 def _plan(options: argparse.Namespace, executor: Executor | None) -> Sweep:
@@ -154,7 +160,12 @@ def _tell_kept(sweep: Sweep, *, stored: bool) -> None:
         )
 
 
-def _report(results: pd.DataFrame, options: argparse.Namespace, limits: dict[str, Any]) -> int:
+def _report(
+    results: pd.DataFrame,
+    folders: list[tuple[SweepSetting, str | None]],
+    options: argparse.Namespace,
+    limits: dict[str, Any],
+) -> int:
     failed = results[results["error"] != ""]
     for row in failed.to_dict(orient="records"):
         print(
@@ -175,10 +186,15 @@ def _report(results: pd.DataFrame, options: argparse.Namespace, limits: dict[str
             print(f"  {printable(command)}" if command else "No command can name this model.")
     written = _write(results, answer, options)
     if options.json:
-        print(json.dumps(_facts(results, answer, options, written), indent=2))
+        facts = _facts(results, answer, options, written)
+        stems = [{"setting": asdict(setting), "folder": folder} for setting, folder in folders]
+        print(json.dumps(facts | ({"stems": stems} if options.keep_audio else {}), indent=2))
     elif not options.quiet:
-        for each in written:
-            print(f"Written: {each}")
+        for setting, folder in folders:
+            place = folder or "not kept, as the cache has no room for them"
+            print(f"Stems of {printable(str(setting))}: {place}")
+        for path in written:
+            print(f"Written: {path}")
     # What ran and failed; a setting that a model does not take was never begun.
     broken = failed[failed["computation"] != ""]
     if len(broken):
@@ -219,7 +235,7 @@ def _facts(
             "setting": asdict(answer.setting),
             "reason": answer.reason,
             "command": _command(answer, options),
-            "pareto": [asdict(each) for each in answer.front],
+            "pareto": [asdict(setting) for setting in answer.front],
         }
     return {
         "recommendation": recommended,
@@ -245,46 +261,45 @@ def _command(answer: Recommendation, options: argparse.Namespace) -> str | None:
 
 def _table(results: pd.DataFrame, answer: Recommendation | None) -> str:
     """One line a setting: costs, and means over the sources."""
-    several = results["model"].nunique() > 1
-    memory = results["peak_memory_bytes"].notna().any()
-    truth = results["sdr_db"].notna().any()
-    agreement = results["agreement_db"].notna().any()
-    titles = [*(["model"] if several else []), "segment", "overlap", "shifts", "padded", "calls"]
-    titles += ["waste", "RTF", *(["memory"] if memory else []), *(["SDR"] if truth else [])]
-    titles += ["agreement", "seams"] if agreement else ["seams"]
-    lines = [titles]
-    front = [] if answer is None else [*answer.front]
-    for _, rows in results.groupby([*SETTING_COLUMNS], sort=False):
-        first = rows.iloc[0].to_dict()
-        setting = SweepSetting.of_row(first)
-        line = [
-            *([printable(setting.model)] if several else []),
-            f"{setting.segment_seconds:g} s",
-            f"{setting.overlap:g}",
-            f"{setting.shifts}",
-            "yes" if setting.padded else "no",
-        ]
-        if first["error"]:
+    settings = by_setting(results)
+    shown = [name for name in _OPTIONAL if settings[name].notna().any()]
+    shown = [name for name in _SHOWN if name in shown or name not in _OPTIONAL]
+    several = settings["model"].nunique() > 1
+    titles = ["model"] * several + ["segment", "overlap", "shifts", "padded"]
+    lines = [titles + [FIGURES[name].heading or FIGURES[name].label for name in shown]]
+    for row in settings.to_dict(orient="records"):
+        setting = SweepSetting.of_row(row)
+        line = [printable(setting.model)] * several
+        line += [f"{setting.segment_seconds:g} s", f"{setting.overlap:g}", f"{setting.shifts}"]
+        line += ["yes" if setting.padded else "no"]
+        if row["error"]:
             lines.append([*line, "failed"])
             continue
-        line += [f"{first['calls']:.0f}", f"{first['wasted_share']:.0%}", f"{first['rtf']:.3f}"]
-        line += [f"{first['peak_memory_bytes'] / 1e6:.0f} MB"] if memory else []
-        line += [f"{rows['sdr_db'].mean():.2f} dB"] if truth else []
-        line += [f"{rows['agreement_db'].mean():.1f} dB"] if agreement else []
-        seams = rows["seam_db"].mean()
-        line += ["none" if math.isnan(seams) else f"{seams:+.1f} dB"]
-        chosen = answer is not None and setting == answer.setting
-        line += ["<- recommended" if chosen else "*" if setting in front else ""]
+        line += ["none" if isnan(row[name]) else FIGURES[name].text(row[name]) for name in shown]
+        if answer is not None and setting == answer.setting:
+            line.append("<- recommended")
+        elif answer is not None and setting in answer.front:
+            line.append("*")
         lines.append(line)
-    widths = [max(len(line[n]) for line in lines if n < len(line)) for n in range(len(titles))]
+    columns = len(lines[0])
+    widths = [max(len(line[n]) for line in lines if n < len(line)) for n in range(columns)]
     table = "\n".join(
         "  ".join(
-            each.rjust(widths[n]) if n < len(widths) else each for n, each in enumerate(line)
+            cell.rjust(widths[n]) if n < columns else cell for n, cell in enumerate(line)
         ).rstrip()
         for line in lines
     )
-    better = "as fast, as small and as good" if memory else "as fast and as good"
+    better = "as fast, as small and as good" if _MEMORY in shown else "as fast and as good"
     return f"{table}\n* no other is {better} (SDR, agreement and seams are means over the stems)"
+
+
+def _kept_folders(sweep: Sweep) -> list[tuple[SweepSetting, str | None]]:
+    """Say which folder holds the stems of which setting; None where they are not kept."""
+    folders = []
+    for setting in sweep.settings:
+        stems = sweep.kept_stems(setting)
+        folders.append((setting, str(next(iter(stems.values())).parent) if stems else None))
+    return folders
 
 
 class _Bar:

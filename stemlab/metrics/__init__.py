@@ -1,18 +1,24 @@
 """How good a stem is, in dB: beside the true source, beside another run, at its seams.
 
 `ratios` compares whole recordings, `boundaries` looks where segments meet, `bsseval` asks museval.
+`figures` says how every figure of a sweep is named and shown.
 """
 
 from stemlab.metrics.boundaries import Seam, SeamReport, seams
 from stemlab.metrics.bsseval import BssEval, bss_eval
+from stemlab.metrics.figures import FIGURES, QUALITIES, Figure, pareto_front
 from stemlab.metrics.ratios import consistency, sdr, si_sdr
 
 __all__ = [
+    "FIGURES",
+    "QUALITIES",
     "BssEval",
+    "Figure",
     "Seam",
     "SeamReport",
     "bss_eval",
     "consistency",
+    "pareto_front",
     "sdr",
     "seams",
     "si_sdr",

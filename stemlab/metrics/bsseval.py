@@ -77,7 +77,7 @@ def bss_eval(
     LVA/ICA 2018, doi:10.1007/978-3-319-93764-9_28.
     """
     metrics = museval_metrics()
-    missing = [each for each in references if each not in estimates]
+    missing = [name for name in references if name not in estimates]
     if missing:
         raise ParameterError(f"estimates has no {missing[0]!r}; pass a stem for each reference.")
     all_known = others is not None and {*estimates} <= {*references, *others}

@@ -126,8 +126,8 @@ def consistency(mixture: npt.ArrayLike, stems: Iterable[npt.ArrayLike]) -> float
     -20.0
     """
     total = np.zeros(np.shape(mixture))
-    for each in stems:
-        total += pair(mixture, each)[1]
+    for stem in stems:
+        total += pair(mixture, stem)[1]
     return -sdr(mixture, total)
 
 

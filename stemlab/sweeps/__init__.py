@@ -1,9 +1,14 @@
 """Sweeps: what every setting of the separation costs, and what it buys.
 
-`planned` is what a caller uses. `settings` makes the grid, `models` and `recordings` take what it
-is tried on, `running` goes through it, `measuring` runs one setting (`alone` in a process of its
-own), `grading` turns its stems into figures, `store` keeps these, `table` puts them into a
-DataFrame and `recommending` draws the conclusion.
+A sweep takes five steps, each a module: `grid` (the settings to try), `plan` (the computations
+that they come to), `run` (a loop over these, on any executor), `table` (the results) and
+`recommendation` (the answer). Callers begin with `request`, which makes a `session`: a plan and
+what is measured of it so far.
+
+Beside them, `models` and `excerpt` load what the settings are tried on; `measure` runs one
+computation (in `alone`, a process of its own, where memory is measured; through `worker` in the
+processes of an executor) and `grading` turns its stems into figures; `store` keeps these, and
+`records` checks what it gives back.
 
 Names are loaded when they are first used: the process that measures the memory of a setting must
 hold no more than a separation does, and pandas is no part of that.
@@ -15,17 +20,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stemlab.sweeps.planned import Sweep as Sweep
-    from stemlab.sweeps.planned import SweepEstimate as SweepEstimate
-    from stemlab.sweeps.planned import plan_sweep as plan_sweep
-    from stemlab.sweeps.planned import sweep as sweep
-    from stemlab.sweeps.recommending import Recommendation as Recommendation
-    from stemlab.sweeps.recommending import pareto_front as pareto_front
-    from stemlab.sweeps.recommending import recommend as recommend
-    from stemlab.sweeps.running import SweepProgress as SweepProgress
-    from stemlab.sweeps.settings import Measures as Measures
-    from stemlab.sweeps.settings import SweepGrid as SweepGrid
-    from stemlab.sweeps.settings import SweepSetting as SweepSetting
+    from stemlab.sweeps.grid import Measures as Measures
+    from stemlab.sweeps.grid import SweepGrid as SweepGrid
+    from stemlab.sweeps.grid import SweepSetting as SweepSetting
+    from stemlab.sweeps.recommendation import Recommendation as Recommendation
+    from stemlab.sweeps.recommendation import pareto_front as pareto_front
+    from stemlab.sweeps.recommendation import recommend as recommend
+    from stemlab.sweeps.request import plan_sweep as plan_sweep
+    from stemlab.sweeps.request import sweep as sweep
+    from stemlab.sweeps.run import SweepProgress as SweepProgress
+    from stemlab.sweeps.session import Sweep as Sweep
+    from stemlab.sweeps.session import SweepEstimate as SweepEstimate
     from stemlab.sweeps.store import StoreUsage as StoreUsage
     from stemlab.sweeps.store import SweepStore as SweepStore
     from stemlab.sweeps.table import COLUMNS as COLUMNS
@@ -34,10 +39,11 @@ if TYPE_CHECKING:
     from stemlab.sweeps.table import write_sweep as write_sweep
 
 _NAMES = {
-    "planned": ("Sweep", "SweepEstimate", "plan_sweep", "sweep"),
-    "recommending": ("Recommendation", "pareto_front", "recommend"),
-    "running": ("SweepProgress",),
-    "settings": ("Measures", "SweepGrid", "SweepSetting"),
+    "grid": ("Measures", "SweepGrid", "SweepSetting"),
+    "recommendation": ("Recommendation", "pareto_front", "recommend"),
+    "request": ("plan_sweep", "sweep"),
+    "run": ("SweepProgress",),
+    "session": ("Sweep", "SweepEstimate"),
     "store": ("StoreUsage", "SweepStore"),
     "table": ("COLUMNS", "SETTING_COLUMNS", "read_sweep", "write_sweep"),
 }

@@ -1,16 +1,15 @@
-"""A process that measures one setting and ends: ``python -m stemlab.sweeps.alone``.
+"""A process that runs one task and ends: ``python -m stemlab.sweeps.alone``.
 
-It reads an order from standard input, writes events and at the end a report, each a line of JSON,
-to standard output, and the stems as raw float32 into the folder of the order.
+It reads an order from standard input. It writes its progress and at the end a report, each a line
+of JSON, to standard output, and the stems as raw float32 into the folder of the order.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +19,37 @@ import torch
 from stemlab.errors import StemlabError
 from stemlab.results import peak_memory_bytes
 from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
-from stemlab.sweeps.measuring import warm_up
-from stemlab.sweeps.models import ModelSource, make_separator
+from stemlab.sweeps.measure import Task, timed, warm_up
+from stemlab.sweeps.models import make_separator
 
 __all__: list[str] = []
 
 
 def _obey(order: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(order["threads"])
-    settings = SeparationSettings(**order["settings"])
-    source = ModelSource(**order["source"])
-    if source.factory is not None:
+    task = Task.of_plain(order["task"])
+    assert task.measures is not None
+    if task.model.factory is not None:
         # At the end: nothing there can stand in for an installed module.
         sys.path += order["factory_path"]
-    separator = make_separator(source, "cpu", order["batch_size"])
-    folder = Path(order["folder"])
-    warm_up(separator, settings)
-    walls: list[float] = []
-    peak: int | None = None
-    stems: tuple[str, ...] = ()
-    for repeat in range(order["repeats"]):
-        started = time.perf_counter()
-        stems = _stream(separator, settings, folder)
-        walls.append(time.perf_counter() - started)
-        # Of one run: what a second one would add is no part of the setting.
-        peak = peak_memory_bytes() if repeat == 0 else peak
-    return {"wall_seconds": walls, "peak_memory_bytes": peak, "stems": stems}
+    separator = make_separator(task.model, "cpu", task.batch_size)
+    warm_up(separator, task.settings)
+    stems, costs = timed(
+        lambda segment_done: _stream(separator, task.settings, Path(order["folder"]), segment_done),
+        task.measures.repeats,
+        peak_memory_bytes,
+        lambda share: _write({"share": share}),
+    )
+    return {**costs, "stems": stems}
 
 
 def _stream(
-    separator: AudioStemSeparator, settings: SeparationSettings, folder: Path
+    separator: AudioStemSeparator,
+    settings: SeparationSettings,
+    folder: Path,
+    progress: Callable[[SegmentDone], None] | None,
 ) -> tuple[str, ...]:
+    """Separate the file in the folder; return the names of the stems, in the order of the files."""
     names = settings.pick_sources(separator.sources)
     with ExitStack() as stack:
         files = {
@@ -58,15 +57,11 @@ def _stream(
             for number, name in enumerate(names)
         }
         for block in separator.stream_file(
-            folder / "mixture.wav", settings=settings, progress=_report
+            folder / "mixture.wav", settings=settings, progress=progress
         ):
             for name, samples in block.stems.items():
                 files[name].write(np.ascontiguousarray(samples.T, "<f4").tobytes())
     return names
-
-
-def _report(event: SegmentDone) -> None:
-    _write(asdict(event))
 
 
 def _write(facts: dict[str, Any]) -> None:

@@ -1,10 +1,9 @@
-"""The models of a sweep: how each is asked for, told apart and made again in another process."""
+"""The models of a sweep: how one is named, identified, and made again in another process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -26,11 +25,11 @@ class ModelSource:
     """A model of a sweep."""
 
     name: str
-    request: str | None
-    factory: str | None
+    request: str | None  # A registered name or a folder.
+    factory: str | None  # "module:function" that makes the network.
     network: nn.Module | None
     sha256: str
-    identity: str | None
+    identity: str | None  # None: nothing tells what the network computes.
     stems: tuple[str, ...]
     pads_by_default: bool
 
@@ -38,7 +37,7 @@ class ModelSource:
         object.__setattr__(self, "stems", tuple(self.stems))  # It may come from JSON.
 
     def portable(self, why: str) -> ModelSource:
-        """Give what another process can make the model of."""
+        """Return what another process can make the model from, or refuse."""
         if self.request is None and self.factory is None:
             raise ParameterError(
                 f"model={self.name!r} is a network in the memory of this process, and {why} works "
@@ -55,13 +54,13 @@ def model_sources(
 ) -> list[ModelSource]:
     """Find the models of a sweep; their weights are not loaded."""
     if isinstance(models, Mapping):
-        named = [(str(name), each) for name, each in models.items()]
+        named = [(str(name), model) for name, model in models.items()]
     elif isinstance(models, Iterable) and not isinstance(models, (str, nn.Module)):
-        named = [("", each) for each in models]
+        named = [("", model) for model in models]
     else:
         named = [("", models)]
-    sources = [_source(name, each, network_version) for name, each in named]
-    names = [each.name for each in sources]
+    sources = [_source(name, model, network_version) for name, model in named]
+    names = [source.name for source in sources]
     if not names or len(set(names)) < len(names):
         raise ParameterError(
             f"models={names!r} is empty or has a name twice. Pass different models, or a mapping "
@@ -92,8 +91,6 @@ def _source(name: str, model: SweepModel, version: str | None) -> ModelSource:
     return ModelSource(name, None, factory, model, sha256, identity, stems, pads_by_default=True)
 
 
-# A process gets setting after setting of one model.
-@lru_cache(maxsize=2)
 def make_separator(source: ModelSource, device: str, batch_size: int) -> AudioStemSeparator:
     """Make the separator of a model, verified to be the one of the sweep."""
     model: Any = source.network if source.request is None else source.request

@@ -28,7 +28,8 @@ from stemlab.audio import read_file
 from stemlab.audio.writing import write_to
 from stemlab.errors import AudioError, OutputError
 from stemlab.files import Folder, WorkFolder, abandoned_folders, cache_dir, parse_json
-from stemlab.sweeps.recordings import samples_digest
+from stemlab.results import package_versions
+from stemlab.sweeps.excerpt import samples_digest
 
 __all__ = ["AUDIO_LIMIT_BYTES", "StemsFormat", "StoreUsage", "SweepStore"]
 
@@ -54,6 +55,7 @@ class StoreUsage:
 
     folder: Path
     results: int
+    stale: int  # Of these: other versions of packages measured them, and no sweep finds them.
     result_bytes: int
     kept: int
     kept_bytes: int
@@ -69,6 +71,16 @@ class StemsFormat:
     channels: int
     samples: int
 
+    @property
+    def stem_bytes(self) -> int:
+        """Size of the samples of a stem."""
+        return 4 * self.channels * self.samples
+
+    @property
+    def most_bytes(self) -> int:
+        """Room that all stems take at most, with the headers of their files."""
+        return len(self.names) * (self.stem_bytes + _MOST_HEADER_BYTES)
+
 
 class SweepStore:
     """The results of sweeps, by key."""
@@ -80,7 +92,7 @@ class SweepStore:
         self._named = cache_dir() if folder is None else Path(folder)
         self._below = ("sweeps",) if folder is None else ()
         self.folder = self._named.joinpath(*self._below)
-        self._limit = audio_limit_bytes
+        self.audio_limit_bytes = audio_limit_bytes
 
     def check_writable(self) -> None:
         """Refuse a store that cannot keep results, before anything is measured for it."""
@@ -112,9 +124,11 @@ class SweepStore:
     def keep(self, key: str, stems: Mapping[str, AudioArray], sample_rate: int) -> bool:
         """Keep stems for listening, in place of the ones used longest ago where room is short."""
         size = sum(stem.nbytes for stem in stems.values())
-        if size > self._limit:
+        if size > self.audio_limit_bytes:
             _log.warning(
-                "stems of %.0f MB are not kept: the limit is %.0f MB", size / 1e6, self._limit / 1e6
+                "stems of %.0f MB are not kept: the limit is %.0f MB",
+                size / 1e6,
+                self.audio_limit_bytes / 1e6,
             )
             return False
         digests = {name: samples_digest(stem) for name, stem in stems.items()}
@@ -158,16 +172,31 @@ class SweepStore:
 
     def usage(self) -> StoreUsage:
         """Count what is stored."""
-        records = [
-            facts.st_size
-            for prefix, folder in self._folders("results", _PREFIX_NAME)
-            for name, facts in _regular_files(folder)
-            if _is_record(prefix, name)
-        ]
+        sizes, stale, versions = [], 0, package_versions()
+        for prefix, folder in self._folders("results", _PREFIX_NAME):
+            for name, facts in _regular_files(folder):
+                if _is_record(prefix, name):
+                    sizes.append(facts.st_size)
+                    stale += _is_stale(folder, name, versions)
         kept = [_kept_bytes(folder) for _, folder in self._folders("audio", _KEPT_NAME)]
         return StoreUsage(
-            self.folder, len(records), sum(records), len(kept), sum(kept), self._limit
+            self.folder, len(sizes), stale, sum(sizes), len(kept), sum(kept), self.audio_limit_bytes
         )
+
+    def clear_stale(self) -> None:
+        """Remove the results that other versions of packages measured, and their stems."""
+        versions = package_versions()
+        keys = set()
+        for prefix, folder in self._folders("results", _PREFIX_NAME):
+            for name in folder.names() if folder.is_own() else ():
+                is_ours = _is_record(prefix, name) and _is_ours(folder, name)
+                if is_ours and _is_stale(folder, name, versions):
+                    folder.remove(name)
+                    keys.add(name.removesuffix(".json"))
+        with suppress(OSError), self._open("audio") as audio:
+            for key, folder in _subfolders(audio, _KEPT_NAME):
+                if key in keys and folder.is_own():
+                    _remove_files(audio, folder, _is_kept)
 
     def clear(self, *, results: bool = True, audio: bool = True) -> None:
         """Remove what is stored; nothing else in the folder is touched."""
@@ -236,7 +265,7 @@ class SweepStore:
         ]
         total = sum(bytes_ for _, bytes_, _ in kept)
         for _, bytes_, name in sorted(kept):
-            if total + size <= self._limit:
+            if total + size <= self.audio_limit_bytes:
                 break
             with suppress(OSError), audio.subfolder(name) as folder:
                 _remove_files(audio, folder, _is_kept)
@@ -294,6 +323,13 @@ def _is_record(prefix: str, name: str) -> bool:
     return _RECORD_NAME.fullmatch(name) is not None and name.startswith(prefix)
 
 
+def _is_stale(folder: Folder, name: str, versions: Mapping[str, str]) -> bool:
+    try:
+        return parse_json(folder.read(name, _MOST_RECORD_BYTES)).get("versions") != versions
+    except (OSError, ValueError):
+        return True
+
+
 def _is_kept(_: str, name: str) -> bool:
     return name == _DIGESTS_NAME or _STEM_NAME.fullmatch(name) is not None
 
@@ -325,10 +361,9 @@ def _read_stem(folder: Folder, name: str, sha256: object, expected: StemsFormat)
     """Read a kept stem; ValueError if it is not the one that was kept."""
     file_name = f"{name}.wav"
     facts = folder.stat(file_name)
-    size = 4 * expected.channels * expected.samples
     if facts is None or not stat.S_ISREG(facts.st_mode):
         raise ValueError("it is missing, or not a regular file")
-    if not size <= facts.st_size <= size + _MOST_HEADER_BYTES:
+    if not 0 <= facts.st_size - expected.stem_bytes <= _MOST_HEADER_BYTES:
         raise ValueError("it has another length")
     stem, rate = read_file(folder.path / file_name)
     shape = (expected.channels, expected.samples)

@@ -17,11 +17,13 @@ import pandas as pd
 from stemlab._typing import StrPath
 from stemlab.errors import ParameterError
 from stemlab.files import check_writable, parse_json, read_bounded, write_atomically
+from stemlab.metrics import FIGURES
 from stemlab.separation.settings import MAX_SHIFTS
 
 __all__ = [
     "COLUMNS",
     "SETTING_COLUMNS",
+    "by_setting",
     "check_table_path",
     "make_table",
     "plain_rows",
@@ -31,53 +33,32 @@ __all__ = [
 
 SETTING_COLUMNS = ("model", "segment_seconds", "overlap", "shifts", "padded")
 
-COLUMNS = MappingProxyType(
-    {
+
+def _columns() -> dict[str, str]:
+    columns = {
         "model": "name of the model",
         "segment_seconds": "segment asked for, in s; the model's own where none was",
         "overlap": "fraction of a segment shared with the next, in [0, 1)",
         "shifts": "number of random time shifts averaged; 0 without",
         "padded": "whether the model pads short segments to its training length",
         "source": "the stem; empty in the one row of a setting that failed",
-        "calls": "calls of the network",
-        "network_seconds": "audio that a call computes, padding included, in s",
-        "wasted_share": "share of what is computed that is padding, context or overlap, in [0, 1)",
-        "wall_seconds": "processing time in s, model loaded and warm: median of the repeats; "
-        "taken once more where it is three times what earlier settings suggest",
-        "wall_seconds_min": "its least",
-        "wall_seconds_max": "its most",
-        "repeats": "how often the setting was run",
-        "rtf": "wall_seconds over the duration of the excerpt: lower is faster",
-        "timed_alone": "False where other settings of the sweep were under way beside it",
-        "peak_memory_bytes": "highest memory of that setting alone; empty if not asked for",
-        "sdr_db": "SDR against the true stem, whole excerpt, in dB; empty if that is silent",
-        "sdr_gain_db": "its gain over taking the mixture for the stem, in dB",
-        "si_sdr_db": "scale-invariant SDR against the true stem, in dB",
-        "si_sdr_gain_db": "its gain over the mixture, in dB",
-        "bss_sdr_db": "SDR of BSSEval v4, median over frames of 1 s, in dB; if asked for",
-        "bss_isr_db": "ISR of BSSEval v4, in dB",
-        "bss_sir_db": "SIR of BSSEval v4, in dB; empty without the true stems of all sources",
-        "bss_sar_db": "SAR of BSSEval v4, in dB; empty without the true stems of all sources",
-        "agreement_db": "SDR against a long-context run of the same model, in dB",
-        "seam_db": "how far the error stands out at segment boundaries, mean, in dB: 0 is not",
-        "seams": "number of segment boundaries",
-        "worst_seam_db": "the same at the worst boundary, in dB",
-        "worst_seam_seconds": "where that is, in s from the start of the excerpt",
-        "consistency_db": "level of the mixture minus all stems, relative to the mixture, in dB",
+    }
+    for name, figure in FIGURES.items():
+        columns[name] = figure.meaning
+        if name == "rtf":
+            columns["timed_alone"] = "False where other settings of the sweep ran beside it"
+    return columns | {
         "device": "where the network ran",
         "computation": "equal for settings that come to the same computation, which is run once",
         "note": "what the user should know of the setting",
         "error": "why the setting failed; empty otherwise",
     }
-)
+
+
+COLUMNS = MappingProxyType(_columns())
 """Name and meaning of each column, in order."""
 
 _TEXTS = ("model", "source", "device", "computation", "note", "error")
-_BY_SOURCE = (
-    *("sdr_db", "sdr_gain_db", "si_sdr_db", "si_sdr_gain_db"),
-    *("bss_sdr_db", "bss_isr_db", "bss_sir_db", "bss_sar_db"),
-    *("agreement_db", "seam_db"),
-)
 _FLAGS = ("padded", "timed_alone")
 _COMMENT = "# "
 _MOST_BYTES = 50_000_000
@@ -88,12 +69,22 @@ _FORMULA = re.compile(r"[\s']*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
 _JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
+def by_setting(results: pd.DataFrame) -> pd.DataFrame:
+    """Reduce a table to one row for each setting: figures of sources become their mean."""
+    means = {
+        name: "mean" if name in FIGURES and FIGURES[name].by_source else "first"
+        for name in results.columns
+        if name not in SETTING_COLUMNS
+    }
+    return results.groupby([*SETTING_COLUMNS], sort=False).agg(means).reset_index()
+
+
 def make_table(
-    settings: Sequence[tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None, str]],
+    settings: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any] | None, str]],
     manifest: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Make the table of a sweep."""
-    rows = [row for each in settings for row in _rows(*each)]
+    rows = [row for parts in settings for row in _rows(*parts)]
     results = pd.DataFrame(rows, columns=list(COLUMNS))
     # As it will be read from a file.
     results.attrs["manifest"] = json.loads(json.dumps(manifest))
@@ -101,7 +92,10 @@ def make_table(
 
 
 def _rows(
-    setting: dict[str, Any], plan: dict[str, Any], record: dict[str, Any] | None, error: str
+    setting: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    record: Mapping[str, Any] | None,
+    error: str,
 ) -> Iterator[dict[str, Any]]:
     shared = {**setting, **plan, "error": error}
     if record is None:
@@ -124,7 +118,7 @@ def _rows(
         yield {
             **shared,
             "source": source,
-            **{name: figures[name] for name in _BY_SOURCE if name in figures},
+            **{name: figures[name] for name in FIGURES if name in figures},
             "worst_seam_seconds": worst[0][0] if worst else None,
             "worst_seam_db": worst[0][1] if worst else None,
         }

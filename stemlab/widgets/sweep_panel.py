@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,8 @@ import traitlets
 from stemlab._assets import demo_song_dir
 from stemlab._typing import StrPath
 from stemlab.cost import duration
-from stemlab.errors import ParameterError, SeparationError
+from stemlab.errors import OutputError, ParameterError, SeparationError
+from stemlab.metrics import FIGURES
 from stemlab.sweeps import (
     Recommendation,
     Sweep,
@@ -25,7 +27,8 @@ from stemlab.sweeps import (
     plan_sweep,
     recommend,
 )
-from stemlab.sweeps.recommending import check_limits
+from stemlab.sweeps.recommendation import check_limits
+from stemlab.sweeps.table import by_setting
 from stemlab.widgets._choosers import ModelChooser, SongChooser, demo_song
 from stemlab.widgets._served import is_served, panel_path
 from stemlab.widgets._work import LABELS, WIDE, WorkPanel, indented
@@ -50,17 +53,11 @@ _GRIDS: dict[str, dict[str, Any]] = {
 }
 for _grid in _GRIDS.values():
     _grid["segments"] = ""
-# What a cell can show: its title, how it is written, and whether more is better.
-_FIGURES: dict[str, tuple[str, str, bool]] = {
-    "sdr_db": ("SDR (dB)", "{:.2f}", True),
-    "agreement_db": ("Agreement (dB)", "{:.1f}", True),
-    "seam_db": ("Seams (dB)", "{:.1f}", False),
-    "rtf": ("RTF (time / duration)", "{:.3f}", False),
-    "calls": ("Calls of the network", "{:.0f}", False),
-    "wasted_share": ("Wasted share", "{:.0%}", False),
-    "peak_memory_bytes": ("Peak memory (MB)", "{:.0f}", False),
-}
-_UNITS = {"peak_memory_bytes": 1e-6}
+# The figures that a cell can show.
+_SHOWN = (
+    *("sdr_db", "agreement_db", "seam_db", "rtf"),
+    *("calls", "wasted_share", "peak_memory_bytes"),
+)
 
 
 _Number = TypeVar("_Number", int, float)
@@ -125,6 +122,7 @@ class SweepPanel(WorkPanel):
     Notes
     -----
     Stems are kept in the cache of sweeps as long as it has room; ``stemlab cache`` tells about it.
+    Pressing a cell whose stems are gone makes them again.
 
     Examples
     --------
@@ -148,7 +146,7 @@ class SweepPanel(WorkPanel):
     sweep = traitlets.Instance(Sweep, allow_none=True)
     recommendation = traitlets.Instance(Recommendation, allow_none=True)
     selected = traitlets.Instance(SweepSetting, allow_none=True)
-    figure = traitlets.Enum(list(_FIGURES), "agreement_db")
+    figure = traitlets.Enum(list(_SHOWN), "agreement_db")
 
     _thread_name = "stemlab-sweep"
     _cancelled_message = "Cancelled. What was measured is kept: press Resume to go on."
@@ -281,6 +279,8 @@ class SweepPanel(WorkPanel):
             self.message = f"Measured, but nothing can be recommended: {error}"
         self._colour()
         if self.recommendation is not None:
+            with suppress(OutputError):  # Pressing its cell says what is wrong.
+                sweep.make_stems(self.recommendation.setting, progress=tell)
             self.selected = None
             self.selected = self.recommendation.setting
         return results
@@ -349,7 +349,7 @@ class SweepPanel(WorkPanel):
         estimate.on_click(lambda _: self.estimate())
         self._run_button.on_click(lambda _: self.run())
         figures = ipywidgets.Dropdown(
-            options=[(title, name) for name, (title, *_) in _FIGURES.items()],
+            options=[(FIGURES[name].title, name) for name in _SHOWN],
             description="Cells show",
             layout=WIDE,
             style=LABELS,
@@ -446,27 +446,29 @@ class SweepPanel(WorkPanel):
         """Write the chosen figure into the cells; the better, the darker."""
         if self._measured is None:
             return
-        title, pattern, more_is_better = _FIGURES[self.figure]
-        scale = _UNITS.get(self.figure, 1.0)
-        figures = {
-            setting: scale * value
-            for setting, value in _by_setting(self._measured, self.figure).items()
+        figure = FIGURES[self.figure]
+        rows = {
+            SweepSetting.of_row(row): row
+            for row in by_setting(self._measured).to_dict(orient="records")
         }
-        errors = _by_setting(self._measured, "error")
-        finite = [each for each in figures.values() if np.isfinite(each)]
+        values = {setting: float(row[self.figure]) for setting, row in rows.items()}
+        finite = [value for value in values.values() if np.isfinite(value)]
         low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
         best = None if self.recommendation is None else self.recommendation.setting
         for setting, button in self._cells.items():
-            value = figures.get(setting, np.nan)
+            value = values.get(setting, np.nan)
             known = bool(np.isfinite(value))
+            error = rows[setting]["error"] if setting in rows else ""
             mark = "★ " if setting == best else ""
-            button.description = mark + (pattern.format(value) if known else "…")
-            button.tooltip = f"{setting}: {title} " + (pattern.format(value) if known else "–")
-            if errors.get(setting):
-                button.description, button.tooltip = "failed", str(errors[setting])
-            button.disabled = setting not in figures or bool(errors.get(setting))
+            button.description = mark + (figure.number(value) if known else "…")
+            button.tooltip = f"{setting}: {figure.title} " + (
+                figure.number(value) if known else "–"
+            )
+            if error:
+                button.description, button.tooltip = "failed", str(error)
+            button.disabled = setting not in rows or bool(error)
             share = 0.5 if high == low else (value - low) / (high - low)
-            goodness = share if more_is_better else 1 - share
+            goodness = share if figure.more_is_better else 1 - share
             _paint(button, goodness if known else None)
 
     def _select(self, setting: SweepSetting) -> None:
@@ -482,10 +484,9 @@ class SweepPanel(WorkPanel):
             return
         stems = self._kept(sweep, setting)
         if not stems:
-            self.error = (
-                f"the stems of {setting} are not kept any more: the cache of sweeps had no room. "
-                "Run the sweep again, with fewer settings or a shorter excerpt."
-            )
+            gone = f"the stems of {setting} are not kept any more"
+            if not self._start(lambda: self._make_stems(sweep, setting), f"Making again: {gone}."):
+                self.error = f"{gone}. Press the cell again when the work has ended."
             return
         best = None if self.recommendation is None else self.recommendation.setting
         other = self._kept(sweep, best) if best is not None and best != setting else {}
@@ -494,6 +495,15 @@ class SweepPanel(WorkPanel):
         mixer = StemMixer(stems, rate, mixture=mixture, other=other or None, labels=labels)
         self.error = ""
         self._show_results(ipywidgets.HTML(f"Heard: <b>{escape(str(setting))}</b>"), mixer)
+
+    def _make_stems(self, sweep: Sweep, setting: SweepSetting) -> None:
+        def tell(event: SweepProgress) -> None:
+            self._check_stop()
+            self.progress = event.share
+
+        sweep.make_stems(setting, progress=tell)
+        self._load()
+        self.message = f"The stems of {setting} were made again."
 
     def _kept(self, sweep: Sweep, setting: SweepSetting) -> dict[str, Path]:
         found = sweep.kept_stems(setting)
@@ -518,19 +528,6 @@ def _numbers(name: str, text: str, kind: type[_Number]) -> list[_Number]:
             f"{name}={text!r} is not a list of {what} separated by commas. Write for instance "
             "0, 1, 2."
         ) from None
-
-
-def _by_setting(results: pd.DataFrame, column: str) -> dict[SweepSetting, Any]:
-    """A figure of each setting: the mean over its sources."""
-    found: dict[SweepSetting, list[Any]] = {}
-    for row in results.to_dict(orient="records"):
-        found.setdefault(SweepSetting.of_row(row), []).append(row[column])
-    if column == "error":
-        return {setting: values[0] for setting, values in found.items()}
-    return {
-        setting: float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
-        for setting, values in ((each, np.array(all_, np.float64)) for each, all_ in found.items())
-    }
 
 
 def _cell(setting: SweepSetting, select: Callable[[SweepSetting], None]) -> ipywidgets.Button:

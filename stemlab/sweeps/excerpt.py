@@ -20,13 +20,13 @@ from stemlab._typing import AudioArray, StrPath
 from stemlab.audio.reading import check_length
 from stemlab.errors import AudioError, ParameterError
 
-__all__ = ["References", "SweepAudio", "load_audio", "load_references", "samples_digest"]
+__all__ = ["Excerpt", "References", "load_audio", "load_references", "samples_digest"]
 
 References = StrPath | Mapping[str, StrPath | npt.ArrayLike]
 
 
 @dataclass(frozen=True)
-class SweepAudio:
+class Excerpt:
     """The excerpt of a recording that every setting separates."""
 
     name: str
@@ -48,7 +48,7 @@ class SweepAudio:
             "sample_rate": self.sample_rate,
             "mixture_sha256": samples_digest(self.mixture),
             "references_sha256": {
-                name: samples_digest(each) for name, each in self.references.items()
+                name: samples_digest(stem) for name, stem in self.references.items()
             },
         }
 
@@ -59,7 +59,7 @@ def load_audio(
     *,
     excerpt_seconds: float | None,
     excerpt_start_seconds: float | None,
-) -> SweepAudio:
+) -> Excerpt:
     """Take a recording and cut the excerpt out of it."""
     if excerpt_seconds is not None:
         excerpt_seconds = _check_seconds("excerpt_seconds", excerpt_seconds, above=True)
@@ -82,7 +82,7 @@ def load_audio(
         total = _count(info)
         rate, name = info.sample_rate, Path(audio).name
         start, stop = _excerpt(total, rate, excerpt_seconds, excerpt_start_seconds)
-        return SweepAudio(name, _read(info, start, stop), rate, start, total)
+        return Excerpt(name, _read(info, start, stop), rate, start, total)
     if sample_rate is None:
         raise ParameterError("sample_rate is missing. Pass the rate of the array in Hz.")
     array: Any = audio
@@ -90,11 +90,11 @@ def load_audio(
     total = mixture.shape[1]
     start, stop = _excerpt(total, rate, excerpt_seconds, excerpt_start_seconds)
     # A copy: the caller's array may change while settings run.
-    return SweepAudio("array", mixture[:, start:stop].copy(), rate, start, total)
+    return Excerpt("array", mixture[:, start:stop].copy(), rate, start, total)
 
 
 def load_references(
-    references: References, audio: SweepAudio, sources: Sequence[str]
+    references: References, audio: Excerpt, sources: Sequence[str]
 ) -> dict[str, AudioArray]:
     """Take the true stems of the excerpt."""
     if isinstance(references, Mapping):
@@ -102,7 +102,7 @@ def load_references(
         where = f"references has {', '.join(map(str, references)) or 'nothing'}"
     else:
         # The first of a name, as a folder may hold the same stem in two formats.
-        files = {each.stem.casefold(): each for each in reversed(_list(Path(references)))}
+        files = {path.stem.casefold(): path for path in reversed(_list(Path(references)))}
         given = {name: files[name.casefold()] for name in sources if name.casefold() in files}
         where = f"{str(references)!r} holds {', '.join(sorted(files)) or 'no audio file'}"
     if not given:
@@ -110,7 +110,7 @@ def load_references(
             f"{where}, and the models make {', '.join(sources)}. Name the true stems like these, "
             f"for instance {sources[0]}.wav."
         )
-    return {name: _reference(name, each, audio) for name, each in given.items()}
+    return {name: _reference(name, stem, audio) for name, stem in given.items()}
 
 
 def _list(folder: Path) -> list[Path]:
@@ -122,7 +122,7 @@ def _list(folder: Path) -> list[Path]:
     return audio_io.find_recordings(folder)
 
 
-def _reference(name: str, reference: Any, audio: SweepAudio) -> AudioArray:
+def _reference(name: str, reference: Any, audio: Excerpt) -> AudioArray:
     start, stop = audio.start, audio.start + audio.mixture.shape[1]
     shown = f"the true stem of {name!r}"
     if _is_path(reference):

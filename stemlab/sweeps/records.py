@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from stemlab.sweeps.settings import Measures
+from stemlab.sweeps.grid import Measures
 
 __all__ = ["RecordFacts", "checked_record", "plain_record"]
 
 _FIELDS = frozenset(
     "sources seams consistency_db wall_seconds peak_memory_bytes seconds timed_alone device "
-    "settings model created measures".split()
+    "settings model created measures versions".split()
 )
 _TRUTH = ("sdr_db", "sdr_gain_db", "si_sdr_db", "si_sdr_gain_db")
 _BSS = ("bss_sdr_db", "bss_isr_db", "bss_sir_db", "bss_sar_db")
@@ -33,6 +33,7 @@ class RecordFacts:
     measures: Measures
     seconds: float
     device: str
+    versions: Mapping[str, str]
 
     @property
     def stated(self) -> dict[str, Any]:
@@ -40,6 +41,7 @@ class RecordFacts:
         return {
             "seconds": self.seconds,
             "device": self.device,
+            "versions": dict(self.versions),
             "measures": asdict(replace(self.measures, keep_audio=False)),
         }
 

@@ -1,17 +1,20 @@
-"""What a sweep goes through and what it measures, checked before anything runs."""
+"""The grid of a sweep: which settings it tries, and what it measures of each."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from stemlab._checks import check_count
 from stemlab.chunking import ChunkPlan
 from stemlab.errors import ParameterError
 from stemlab.networks.identity import digest_of
-from stemlab.separation import AudioStemSeparator, SeparationSettings
+from stemlab.networks.spec import ModelSpec
+from stemlab.separation import SeparationSettings
 
 __all__ = [
     "Measures",
@@ -22,13 +25,13 @@ __all__ = [
     "settings_of",
 ]
 
-# Of the run that all others are compared with: it computes every sample four times in each pass.
+# Of the long-context run. It computes every sample four times in each pass.
 _LONG_OVERLAP, _LONG_SHIFTS = 0.75, 2
 
 
 @dataclass(frozen=True)
 class SweepSetting:
-    """One setting of a sweep, as the columns of its table name it."""
+    """One setting of a sweep, named as in the columns of its table."""
 
     model: str
     segment_seconds: float
@@ -38,7 +41,7 @@ class SweepSetting:
 
     @classmethod
     def of_row(cls, row: Mapping[Any, Any]) -> SweepSetting:
-        """Take the setting of a row of the table."""
+        """Read the setting from a row of the table."""
         return cls(
             str(row["model"]),
             float(row["segment_seconds"]),
@@ -56,30 +59,35 @@ class SweepSetting:
 
 @dataclass(frozen=True)
 class SweepGrid:
-    """The values to go through: every combination is a setting."""
+    """Values to try: every combination is a setting."""
 
-    segments: Sequence[float] | None = None
+    segments: Sequence[float] | None = None  # In seconds. None: the model's own, 1/2 and 1/4 of it.
     overlaps: Sequence[float] = (0.0, 0.1, 0.25, 0.5)
     shifts: Sequence[int] = (0,)
-    padded: Sequence[bool] | None = None
+    padded: Sequence[bool] | None = None  # None: as the model was trained.
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("segments", "overlaps", "shifts", "padded"):
-            values = getattr(self, name)
-            if values is None and name in ("segments", "padded"):
-                continue
-            object.__setattr__(self, name, _distinct(name, values))
-        # The values themselves are checked by what uses them.
-        for segment in self.segments or (None,):
-            SeparationSettings(segment_seconds=segment, seed=self.seed)
-        for overlap in self.overlaps:
-            SeparationSettings(overlap=overlap)
-        for shifts in self.shifts:
-            SeparationSettings(shifts=shifts)
-        for padded in self.padded or ():
-            if not isinstance(padded, bool):
-                raise ParameterError(f"padded={padded!r} is neither True nor False.")
+        # `SeparationSettings` checks the values and makes them plain numbers, which JSON can hold.
+        self._set("seed", SeparationSettings(seed=self.seed).seed)
+        if self.segments is not None:
+            segments = _distinct("segments", self.segments)
+            self._set(
+                "segments",
+                [SeparationSettings(segment_seconds=value).segment_seconds for value in segments],
+            )
+        overlaps, shifts = _distinct("overlaps", self.overlaps), _distinct("shifts", self.shifts)
+        self._set("overlaps", [SeparationSettings(overlap=value).overlap for value in overlaps])
+        self._set("shifts", [SeparationSettings(shifts=value).shifts for value in shifts])
+        if self.padded is not None:
+            padded = _distinct("padded", self.padded)
+            for value in padded:
+                if not isinstance(value, (bool, np.bool_)):
+                    raise ParameterError(f"padded={value!r} is neither True nor False.")
+            self._set("padded", [bool(value) for value in padded])
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
 
 
 @dataclass(frozen=True)
@@ -93,75 +101,70 @@ class Measures:
     keep_audio: bool = False
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            if each.name != "repeats":
-                object.__setattr__(self, each.name, bool(getattr(self, each.name)))
+        for name in ("memory", "agreement", "bsseval", "keep_audio"):
+            object.__setattr__(self, name, bool(getattr(self, name)))
         object.__setattr__(self, "repeats", check_count("repeats", self.repeats, 1, 100))
 
 
 def settings_of(
-    grid: SweepGrid,
-    separator: AudioStemSeparator,
-    model: str,
-    sources: Sequence[str] | None,
-    *,
-    pads_by_default: bool,
+    grid: SweepGrid, model: str, spec: ModelSpec, common: SeparationSettings, *, pads: bool
 ) -> dict[SweepSetting, SeparationSettings]:
-    """Combine the values of a grid for one model."""
-    spec = separator.spec
+    """Combine the values of a grid for one model; `common` holds what all settings share."""
     own = spec.segment_seconds
-    found = {}
+    settings = {}
     for segment, overlap, shifts, padded in itertools.product(
         (own, own / 2, own / 4) if grid.segments is None else grid.segments,
         grid.overlaps,
         grid.shifts,
-        (pads_by_default,) if grid.padded is None else grid.padded,
+        (pads,) if grid.padded is None else grid.padded,
     ):
-        pads = spec.pads and padded
-        setting = SweepSetting(model, float(segment), float(overlap), int(shifts), pads)
-        found[setting] = SeparationSettings(
-            segment_seconds=None
-            if spec.segments_differ and segment == own
-            else setting.segment_seconds,
-            overlap=setting.overlap,
-            shifts=setting.shifts,
+        setting = SweepSetting(model, float(segment), overlap, shifts, spec.pads and padded)
+        # Networks of different segments run with their own where the mean of them is asked for.
+        has_own_segments = spec.segments_differ and segment == own
+        settings[setting] = replace(
+            common,
+            segment_seconds=None if has_own_segments else setting.segment_seconds,
+            overlap=overlap,
+            shifts=shifts,
             seed=grid.seed,
-            sources=sources,
             pad_to_training_segment=padded,
         )
-    return found
+    return settings
 
 
 def long_context_settings(
-    grid: SweepGrid, separator: AudioStemSeparator, sources: Sequence[str] | None
+    grid: SweepGrid, spec: ModelSpec, common: SeparationSettings
 ) -> SeparationSettings:
-    """Choose the settings of the run that the others are compared with."""
+    """Choose the settings of the run that all others are compared with."""
     longest: float | None = None
-    if all(each.max_segment_seconds is None for each in separator.spec.members):
-        own = separator.spec.segment_seconds
+    if all(member.max_segment_seconds is None for member in spec.members):
+        own = spec.segment_seconds
         longest = max([own, *(grid.segments or ())])
         longest = None if longest == own else longest
-    return SeparationSettings(
+    return replace(
+        common,
         segment_seconds=longest,
         overlap=_LONG_OVERLAP,
         shifts=_LONG_SHIFTS,
         seed=grid.seed + 1,
-        sources=sources,
+        pad_to_training_segment=True,
     )
 
 
 def computation_of(plans: Sequence[ChunkPlan]) -> str:
-    """Digest of what plans compute: equal for settings that come to the same."""
-    return digest_of([_computation(each) for each in plans])
+    """Return a digest of what plans compute; settings with the same digest give the same stems."""
+    return digest_of([_facts(plan) for plan in plans])
 
 
-def _computation(plan: ChunkPlan) -> dict[str, Any]:
+def _facts(plan: ChunkPlan) -> dict[str, Any]:
     computed = plan.network_samples or plan.input_samples
     facts: dict[str, Any] = {"network": plan.name, "starts": plan.starts, "samples": plan.samples}
+    if plan.skip_covered_tail:
+        facts["skip_covered_tail"] = True
     if plan.calls == len(plan.starts):
         # One chunk holds the whole recording: its weights divide out, and nothing overlaps.
         chunks = [next(plan.chunks(start)) for start in plan.starts]
-        inputs = [(each.input_start, each.input_stop) for each in chunks]
+        inputs = [(chunk.input_start, chunk.input_stop) for chunk in chunks]
         lengths = [max(stop - start, plan.network_samples or 0) for start, stop in inputs]
         return {**facts, "inputs": inputs, "computed": lengths}
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from dataclasses import dataclass
 from typing import Any
@@ -11,21 +10,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stemlab import metrics
+from stemlab.cost import parse_memory
 from stemlab.errors import ModelError, ParameterError
+from stemlab.metrics import FIGURES
 from stemlab.registry import find_model, is_folder
-from stemlab.sweeps.settings import SweepSetting
-from stemlab.sweeps.table import SETTING_COLUMNS
+from stemlab.sweeps.grid import SweepSetting
+from stemlab.sweeps.table import SETTING_COLUMNS, by_setting
 
-__all__ = ["Recommendation", "check_limits", "pareto_front", "parse_memory", "recommend"]
+__all__ = ["Recommendation", "check_limits", "pareto_front", "recommend"]
 
 # Without true stems: the SDR that the stems themselves are taken to have, about that of today's
 # separators on real songs. What a setting changes adds to that error.
 _ASSUMED_SDR_DB = 6.0
 # Times that differ by less are taken for equal: one machine is not quieter than that.
 _TIMING_NOISE = 0.05
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20}
-_UNITS["gib"] = 2**30
-_MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_MEMORY_FIGURE = FIGURES["peak_memory_bytes"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Recommendation:
         That separates with it, at the shell; SONG stands for the recording. None if no command can
         name the model: a network in memory, or, in a table from a file, a folder.
     front : tuple of SweepSetting
-        The Pareto-optimal settings, the fastest first: each of the others is beaten by one of
-        these in time, memory and quality, or equalled in all and beaten in one.
+        The Pareto-optimal settings, the fastest first: each of the others is beaten, or equalled,
+        by one of these in time, quality and, if it was measured, memory.
     """
 
     setting: SweepSetting
@@ -53,16 +53,21 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class _Graded:
-    """A setting with what counts: memory in bytes, ``nan`` where it was not measured."""
+    """A setting with the figures that decide; those of stems are means over the sources."""
 
     setting: SweepSetting
     rtf: float
-    memory: float
+    memory_bytes: float  # nan if it was not measured.
     seam_db: float
-    truth: bool
+    quality: str  # Name of the figure in `quality_db`.
     quality_db: float
-    loss_db: float
+    loss_db: float  # SDR below the best setting with true stems, else below an ideal one.
     timed_alone: bool
+
+    @property
+    def estimated(self) -> str:
+        """What follows a loss that is not measured."""
+        return "" if self.quality == "sdr_db" else " (estimated)"
 
 
 def recommend(
@@ -123,14 +128,14 @@ def recommend(
     )
     settings = _graded(results)
     allowed, limits = _within(settings, memory_limit, max_rtf)
-    calm = [each for each in allowed if not each.seam_db > max_seam_db]
+    calm = [graded for graded in allowed if not graded.seam_db > max_seam_db]
     candidates = calm or allowed
-    best = min(candidates, key=lambda each: each.loss_db)
-    good = [each for each in candidates if each.loss_db <= best.loss_db + tolerance_db]
-    fastest = min(each.rtf for each in good)
-    quick = [each for each in good if each.rtf <= fastest * (1 + _TIMING_NOISE)]
-    chosen = min(quick, key=lambda each: (each.loss_db, each.rtf))
-    reason = _reason(chosen, best, max(settings, key=lambda each: each.rtf), limits)
+    best = min(candidates, key=lambda graded: graded.loss_db)
+    good = [graded for graded in candidates if graded.loss_db <= best.loss_db + tolerance_db]
+    fastest = min(graded.rtf for graded in good)
+    quick = [graded for graded in good if graded.rtf <= fastest * (1 + _TIMING_NOISE)]
+    chosen = min(quick, key=lambda graded: (graded.loss_db, graded.rtf))
+    reason = _reason(chosen, best, max(settings, key=lambda graded: graded.rtf), limits)
     if not calm:
         reason += (
             " At every one of these the error stands out at the segment boundaries, here by "
@@ -141,7 +146,7 @@ def recommend(
             f" Left out: {len(allowed) - len(calm)} whose error stands out by more than "
             f"{max_seam_db:g} dB at the segment boundaries, where it may click."
         )
-    if not all(each.timed_alone for each in settings):
+    if not all(graded.timed_alone for graded in settings):
         reason += " Times were taken beside other settings: they compare only roughly."
     return Recommendation(
         chosen.setting, reason, _command(chosen.setting, results), tuple(_front(settings))
@@ -149,25 +154,8 @@ def recommend(
 
 
 def pareto_front(results: pd.DataFrame) -> list[SweepSetting]:
-    """List the settings that no other beats."""
+    """List the settings that no other beats, the fastest first."""
     return _front(_graded(results))
-
-
-def parse_memory(limit: float | str) -> float:
-    """Take an amount of memory.
-
-    Examples
-    --------
-    >>> parse_memory("1.5 GB")
-    1500000000.0
-    """
-    found = _MEMORY.fullmatch(str(limit))
-    unit = found.group(2).lower() if found else "?"
-    if isinstance(limit, bool) or found is None or unit not in _UNITS or not float(found.group(1)):
-        raise ParameterError(
-            f"memory_limit={limit!r} is no amount of memory. Pass for instance '2GB' or '900MB'."
-        )
-    return float(found.group(1)) * _UNITS[unit]
 
 
 def check_limits(
@@ -192,48 +180,48 @@ def check_limits(
 
 
 def _graded(results: pd.DataFrame) -> list[_Graded]:
-    """Take the settings that succeeded, with figures that are means over the sources."""
+    """Take the settings that succeeded and have a quality."""
     needed = [*SETTING_COLUMNS, "source", "rtf", "error", "agreement_db", "sdr_db", "seam_db"]
-    missing = [each for each in needed if each not in results.columns]
+    missing = [name for name in needed if name not in results.columns]
     if missing:
         raise ParameterError(
             f"results lacks the column {missing[0]!r}. Pass the table that sweep returned."
         )
     done = results[(results["error"] == "") & results["rtf"].notna()]
-    truth = bool(done["sdr_db"].notna().any())
     if done.empty:
         raise ParameterError(
             "results has no setting that succeeded; its column 'error' says why. Sweep others."
         )
-    if not truth and done["model"].nunique() > 1:
+    quality = "sdr_db" if done["sdr_db"].notna().any() else "agreement_db"
+    if quality == "agreement_db" and done["model"].nunique() > 1:
         raise ParameterError(
             f"results has {done['model'].nunique()} models and no true stems: agreement is with a "
             "run of the same model. Pass references to the sweep, or the rows of one model."
         )
-    figure = "sdr_db" if truth else "agreement_db"
-    if done[figure].isna().all():
+    # The loss of each source, before the mean is taken.
+    done = done.assign(loss_db=_loss_db(done["agreement_db"]))
+    settings = by_setting(done)
+    settings["loss_db"] = done.groupby([*SETTING_COLUMNS], sort=False)["loss_db"].mean().to_numpy()
+    settings = settings.dropna(subset=[quality])
+    if settings.empty:
         raise ParameterError(
             "results has no quality: neither true stems nor agreement. Sweep with references, or "
             "with agreement=True."
         )
-    best = done.groupby([*SETTING_COLUMNS])["sdr_db"].mean().max() if truth else 0.0
-    graded = []
-    for _, rows in done.groupby([*SETTING_COLUMNS], sort=False):
-        first = rows.iloc[0].to_dict()
-        quality = float(rows[figure].mean())
-        each = _Graded(
-            setting=SweepSetting.of_row(first),
-            rtf=float(first["rtf"]),
-            memory=float(first.get("peak_memory_bytes", math.nan)),
-            seam_db=float(rows["seam_db"].mean()),
-            truth=truth,
-            quality_db=quality,
-            loss_db=_below(best, quality) if truth else float(_loss_db(rows[figure]).mean()),
-            timed_alone=bool(first.get("timed_alone", True)),
+    best = settings[quality].max()
+    return [
+        _Graded(
+            setting=SweepSetting.of_row(row),
+            rtf=float(row["rtf"]),
+            memory_bytes=float(row.get("peak_memory_bytes", math.nan)),
+            seam_db=float(row["seam_db"]),
+            quality=quality,
+            quality_db=float(row[quality]),
+            loss_db=(_below(best, row[quality]) if quality == "sdr_db" else float(row["loss_db"])),
+            timed_alone=bool(row.get("timed_alone", True)),
         )
-        if not math.isnan(quality):
-            graded.append(each)
-    return graded
+        for row in settings.to_dict(orient="records")
+    ]
 
 
 def _below(best: float, quality: float) -> float:
@@ -241,24 +229,18 @@ def _below(best: float, quality: float) -> float:
 
 
 def _loss_db(agreement_db: pd.Series[float]) -> pd.Series[float]:
-    """SDR that is lost where a stem of a certain SDR is changed by so much."""
+    """Estimate the SDR that is lost if a stem of a certain SDR is changed by so much."""
     share = (_ASSUMED_SDR_DB - agreement_db) / 10
     return (1 + 10**share).map(math.log10) * 10
 
 
 def _front(settings: list[_Graded]) -> list[SweepSetting]:
-    """The settings that no other beats, the fastest first."""
-    measured = not any(math.isnan(each.memory) for each in settings)
-
-    def costs(each: _Graded) -> tuple[float, ...]:
-        return (each.rtf, each.loss_db, *([each.memory] if measured else []))
-
-    def beats(other: _Graded, each: _Graded) -> bool:
-        pairs = list(zip(costs(other), costs(each), strict=True))
-        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-    front = [each for each in settings if not any(beats(other, each) for other in settings)]
-    return [each.setting for each in sorted(front, key=lambda each: each.rtf)]
+    front = metrics.pareto_front(
+        [graded.rtf for graded in settings],
+        [graded.quality_db for graded in settings],
+        [graded.memory_bytes for graded in settings],
+    )
+    return [settings[number].setting for number in front]
 
 
 def _within(
@@ -268,27 +250,28 @@ def _within(
     allowed, limits = settings, []
     if memory_limit is not None:
         most = parse_memory(memory_limit)
-        measured = [each for each in settings if not math.isnan(each.memory)]
+        measured = [graded for graded in settings if not math.isnan(graded.memory_bytes)]
         if not measured:
             raise ParameterError(
                 f"memory_limit={memory_limit!r} needs measured memory, and results has none. "
                 "Sweep with memory=True (--memory)."
             )
-        allowed = [each for each in measured if each.memory <= most]
+        allowed = [graded for graded in measured if graded.memory_bytes <= most]
         if not allowed:
-            smallest = min(measured, key=lambda each: each.memory)
+            smallest = min(measured, key=lambda graded: graded.memory_bytes)
             raise ParameterError(
                 f"memory_limit={memory_limit!r} is below every setting: the smallest takes "
-                f"{smallest.memory / 1e6:.0f} MB ({smallest.setting}). Allow more, or try shorter "
-                "segments that are not padded."
+                f"{_MEMORY_FIGURE.text(smallest.memory_bytes)} ({smallest.setting}). Allow more, "
+                "or try shorter segments that are not padded."
             )
-        limits.append(f"{most / 1e6:.0f} MB")
+        limits.append(_MEMORY_FIGURE.text(most))
     if max_rtf is not None:
-        fastest = min(allowed, key=lambda each: each.rtf)
-        allowed = [each for each in allowed if each.rtf <= max_rtf]
+        fastest = min(allowed, key=lambda graded: graded.rtf)
+        allowed = [graded for graded in allowed if graded.rtf <= max_rtf]
         if not allowed:
             raise ParameterError(
-                f"max_rtf={max_rtf:g} is below every setting: the fastest takes {fastest.rtf:.3g} "
+                f"max_rtf={max_rtf:g} is below every setting: the fastest takes "
+                f"{FIGURES['rtf'].text(fastest.rtf)} "
                 f"({fastest.setting}). Allow more, or try less overlap or a smaller model."
             )
         limits.append(f"an RTF of {max_rtf:g}")
@@ -296,25 +279,26 @@ def _within(
 
 
 def _reason(chosen: _Graded, best: _Graded, slowest: _Graded, within: str) -> str:
+    quality = FIGURES[chosen.quality].text(chosen.quality_db)
     quality = (
-        f"a mean SDR of {chosen.quality_db:.2f} dB against the true stems"
-        if chosen.truth
-        else f"{chosen.quality_db:.1f} dB of agreement with a long-context run"
+        f"a mean SDR of {quality} against the true stems"
+        if chosen.quality == "sdr_db"
+        else f"{quality} of agreement with a long-context run"
     )
-    estimated = "" if chosen.truth else " (estimated)"
     gives_up = chosen.loss_db - best.loss_db
     place = f"the best{within}."
     if gives_up >= 0.005:
         place = (
-            f"{gives_up:.2f} dB of SDR{estimated} below the best{within}, which takes "
+            f"{gives_up:.2f} dB of SDR{chosen.estimated} below the best{within}, which takes "
             f"{best.rtf / chosen.rtf:.1f} times as long."
         )
-    reason = f"It takes {chosen.rtf:.3g} s per second of audio and reaches {quality}, {place}"
+    seconds = FIGURES["rtf"].text(chosen.rtf)
+    reason = f"It takes {seconds} s per second of audio and reaches {quality}, {place}"
     if slowest.rtf > 1.5 * chosen.rtf and slowest is not best:
         gain = max(chosen.loss_db - slowest.loss_db, 0.0)
         reason += (
             f" The slowest setting takes {slowest.rtf / chosen.rtf:.1f} times as long and gains "
-            f"{gain:.2f} dB{estimated}."
+            f"{gain:.2f} dB{chosen.estimated}."
         )
     return reason
 
