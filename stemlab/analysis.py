@@ -214,9 +214,7 @@ def analyze(
     mixture = as_audio(audio)
     signals = {_MIXTURE: mixture}
     if separator is not None and settings is not None:
-        stems = separator.separate_audio(
-            mixture, sample_rate, progress=progress, **asdict(settings)
-        )
+        stems = separator.separate_audio(mixture, sample_rate, settings=settings, progress=progress)
         # Nothing keeps a model from calling a source what we call the whole.
         signals |= {f"stem {name}" if name in signals else name: x for name, x in stems.items()}
     spectra = compare_spectra(signals, sample_rate)

@@ -24,17 +24,20 @@ from stemlab._typing import AudioArray
 from stemlab.errors import ParameterError
 
 __all__ = [
+    "DEFAULT_OVERLAP",
     "Chunk",
     "ChunkPlan",
     "MixtureWindow",
     "check_overlap",
     "check_segment_seconds",
     "overlap_add",
+    "samples_in",
     "triangular_window",
 ]
 
 FloatArray = npt.NDArray[np.float32]
 
+DEFAULT_OVERLAP = 0.25
 # No network takes nearly as much at once; the crossfade of such a segment fits into memory.
 _LONGEST_SEGMENT_SECONDS = 3600
 
@@ -44,7 +47,8 @@ def check_overlap(overlap: float) -> None:
     if not is_number(overlap) or not 0 <= overlap < 1:
         raise ParameterError(
             f"overlap={overlap!r} is not a fraction in [0, 1). Pass 0 for no overlap, or for "
-            "instance 0.25, the default; a run takes 1 / (1 - overlap) times as long as without."
+            f"instance {DEFAULT_OVERLAP}, the default; a run takes 1 / (1 - overlap) times as long "
+            "as without."
         )
 
 
@@ -57,6 +61,11 @@ def check_segment_seconds(segment_seconds: float | Fraction) -> float | Fraction
         most=_LONGEST_SEGMENT_SECONDS,
         advice="Leave it out for the model's own segment.",
     )
+
+
+def samples_in(seconds: float | Fraction, sample_rate: int) -> int:
+    """Convert a duration to whole samples, rounded down as Demucs does."""
+    return int(sample_rate * seconds)
 
 
 def triangular_window(samples: int) -> FloatArray:
@@ -142,7 +151,7 @@ class ChunkPlan:
     samples: int
     sample_rate: int
     segment_seconds: float | Fraction
-    overlap: float = 0.25
+    overlap: float = DEFAULT_OVERLAP
     input_samples: int | None = None
     network_samples: int | None = None
     starts: tuple[int, ...] = (0,)
@@ -178,7 +187,7 @@ class ChunkPlan:
     @property
     def segment_samples(self) -> int:
         """Length of a segment in samples."""
-        return int(self.sample_rate * self.segment_seconds)
+        return samples_in(self.segment_seconds, self.sample_rate)
 
     @property
     def hop_samples(self) -> int:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stemlab.chunking import ChunkPlan
+from stemlab.chunking import ChunkPlan, samples_in
 from stemlab.errors import OutputError, ParameterError
 from stemlab.files import Folder, cache_dir, parse_json, write_atomically
 from stemlab.networks.identity import digest_of
@@ -388,7 +388,7 @@ def _is_time(value: object) -> bool:
 
 def _measure(separator: AudioStemSeparator, lengths: Sequence[float]) -> list[float]:
     """Seconds of one call at each length, the shortest first."""
-    samples = int(separator.sample_rate * max(lengths)) * _MOST_CALLS
+    samples = samples_in(max(lengths), separator.sample_rate) * _MOST_CALLS
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, samples)).astype(np.float32)
     _time_calls(separator, noise, lengths[0], 1)  # Loads the weights, and warms up.
     times = []
@@ -406,7 +406,7 @@ def _measure(separator: AudioStemSeparator, lengths: Sequence[float]) -> list[fl
 def _time_calls(
     separator: AudioStemSeparator, noise: npt.NDArray[np.float32], length: float, calls: int
 ) -> float:
-    audio = noise[:, : int(separator.sample_rate * length) * calls]
+    audio = noise[:, : samples_in(length, separator.sample_rate) * calls]
     started = time.perf_counter()
     separator.separate_audio(
         audio,

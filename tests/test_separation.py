@@ -268,6 +268,34 @@ def test_parameters_are_checked_before_anything_is_touched(
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_are_passed_as_one_object_or_as_keywords(tiny_htdemucs, rng):
+    separator = AudioStemSeparator(tiny_htdemucs)
+    options = {"overlap": 0.5, "shifts": 1, "sources": ["bass"]}
+    settings = SeparationSettings(**options)
+    assert separator.plan(10 * RATE, settings) == separator.plan(10 * RATE, **options)
+    mixture = noise(rng, RATE)
+    expected = separator.separate_audio(mixture, RATE, **options)
+    assert_same(separator.separate_audio(mixture, RATE, settings=settings), expected)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda separator, **options: separator.plan(RATE, **options),
+        lambda separator, **options: separator.check(**options),
+        lambda separator, **options: separator.separate_audio([0.0], RATE, **options),
+        lambda separator, **options: separator.stream_file("song.wav", **options),
+        lambda separator, **options: separator.separate_file("song.wav", "out", **options),
+    ],
+)
+def test_unknown_settings_and_both_ways_at_once_are_refused(tiny_htdemucs, call):
+    separator = AudioStemSeparator(tiny_htdemucs)
+    with pytest.raises(TypeError, match=r"overlaps is not a setting\. Choose among segment_sec"):
+        call(separator, overlaps=0.5)
+    with pytest.raises(ParameterError, match="settings and overlap were passed together"):
+        call(separator, settings=SeparationSettings(), overlap=0.5)
+
+
 def test_a_costly_segment_runs_and_says_so(tiny_htdemucs, tmp_path, rng):
     song = write(tmp_path / "song.wav", noise(rng, RATE))
     result = AudioStemSeparator(tiny_htdemucs).separate_file(song, tmp_path, segment_seconds=0.5)

@@ -102,9 +102,9 @@ def add_settings(parser: _Options) -> None:
     add = parser.add_argument
     _add_model(parser)
     add("--segment", type=float, metavar="S", help="seconds (default: the model's own)")
-    add("--overlap", type=float, default=0.25, metavar="F", help="in [0, 1) (default: 0.25)")
-    add("--shifts", type=int, default=0, metavar="N", help="random time shifts averaged (0)")
-    add("--seed", type=int, default=0, metavar="N", help="decides the shifts (0)")
+    add("--overlap", type=float, metavar="F", help="in [0, 1) (default: 0.25)")
+    add("--shifts", type=int, metavar="N", help="random time shifts averaged (0)")
+    add("--seed", type=int, metavar="N", help="decides the shifts (0)")
     add(
         "--no-pad",
         action="store_true",

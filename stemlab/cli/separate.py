@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +83,17 @@ def _within(
 
 
 def settings_of(options: argparse.Namespace) -> SeparationSettings:
-    """Take the settings that were typed."""
-    return SeparationSettings(
-        segment_seconds=options.segment,
-        overlap=options.overlap,
-        shifts=options.shifts,
-        seed=options.seed,
-        sources=None if options.sources is None else options.sources.split(","),
-        pad_to_training_segment=not options.no_pad,
-        skip_covered_tail=options.skip_covered_tail,
-    )
+    """Take the settings that were typed; the others have the defaults of `SeparationSettings`."""
+    typed = {
+        "segment_seconds": options.segment,
+        "overlap": options.overlap,
+        "shifts": options.shifts,
+        "seed": options.seed,
+        "sources": None if options.sources is None else options.sources.split(","),
+        "pad_to_training_segment": not options.no_pad,
+        "skip_covered_tail": options.skip_covered_tail,
+    }
+    return SeparationSettings(**{name: value for name, value in typed.items() if value is not None})
 
 
 def _expand(song: str) -> list[Path]:
@@ -121,7 +121,7 @@ def _separate(
             )
         with progress_bar(path.name, hidden=options.quiet or options.json) as bar:
             result = separator.separate_file(
-                path, options.out, output=output, progress=bar, **asdict(settings)
+                path, options.out, settings=settings, output=output, progress=bar
             )
     except Exception as error:  # noqa: BLE001 - the other songs still have their turn
         if options.debug:

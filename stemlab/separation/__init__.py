@@ -9,7 +9,7 @@ from stemlab.separation.events import SegmentDone, SeparationResult, StemBlock
 from stemlab.separation.replaying import ReplayReport, replay
 from stemlab.separation.saving import save_result
 from stemlab.separation.separator import AudioStemSeparator
-from stemlab.separation.settings import OutputSettings, SeparationSettings
+from stemlab.separation.settings import OutputSettings, SeparationSettings, make_settings
 
 __all__ = [
     "AudioStemSeparator",
@@ -19,6 +19,7 @@ __all__ = [
     "SeparationResult",
     "SeparationSettings",
     "StemBlock",
+    "make_settings",
     "replay",
     "save_result",
 ]

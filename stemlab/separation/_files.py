@@ -41,7 +41,7 @@ from stemlab.separation._job import Job, Recording, exactly, recording_of_file
 from stemlab.separation.events import SeparationResult
 from stemlab.separation.settings import OutputSettings, SeparationSettings
 
-__all__ = ["job_settings", "relative_path", "run_to_files"]
+__all__ = ["relative_path", "run_to_files", "settings_for_model"]
 
 _log = logging.getLogger(__name__)
 
@@ -55,10 +55,10 @@ _CONTAINS = (
 )
 
 
-def job_settings(
+def settings_for_model(
     settings: SeparationSettings, output: OutputSettings, offered: Sequence[str]
 ) -> SeparationSettings:
-    """Settle what a model has to do: for two stems only one, the other is the mixture's rest."""
+    """Ask the model for one stem where two are written: the other is the rest of the mixture."""
     if output.two_stems is None:
         return settings
     choices = settings.pick_sources(offered)

@@ -74,7 +74,7 @@ class Job:
     ) -> None:
         spec = model.spec
         self.sources = settings.pick_sources(spec.sources)
-        check_segment(spec, settings)
+        check_segment(spec, settings.segment_seconds)
         self.changes: list[str] = []
         self.samples = 0
         self._level: list[np.float32] = []
@@ -85,30 +85,25 @@ class Job:
         self._spec = spec
         self._progress = progress
         self._batch_limit = batch_size
-        self._columns = [spec.sources.index(each) for each in self.sources]
-        gains = np.array([each.gains for each in spec.members], np.float64)
+        self._columns = [spec.sources.index(source) for source in self.sources]
+        gains = np.array([member.gains for member in spec.members], np.float64)
         gains = (gains / gains.sum(axis=0))[:, self._columns]
         # A member without a share in what was asked for is not run.
-        self._members = [index for index, row in enumerate(gains) if row.any()]
-        self._gains = gains[self._members].astype(np.float32)
-
-    def plans(self, samples: int) -> tuple[ChunkPlan, ...]:
-        """Plan the networks that are needed, for a recording of so many samples."""
-        plans = make_plans(self._spec, samples, self.settings)
-        return tuple(plans[each] for each in self._members)
+        self.members = [index for index, row in enumerate(gains) if row.any()]
+        self._gains = gains[self.members].astype(np.float32)
 
     def check_installed(self) -> None:
         """Refuse a model whose files are not there; see `Model.check_installed`."""
-        self.model.check_installed(self._members)
+        self.model.check_installed(self.members)
 
     def load(self) -> None:
         """Load what the run needs, so that a refused model is known before the song is read."""
-        for member in self._members:
+        for member in self.members:
             self.model.runner(member)
         if self.model.device.torch_device.type != "cpu":
             return
         # Of other architectures, and on other devices, it is what everybody expects.
-        if any(self._spec.members[each].architecture == "HTDemucs" for each in self._members):
+        if any(self._spec.members[each].architecture == "HTDemucs" for each in self.members):
             for reason in self.model.slow_because:
                 note = f"Ran with Demucs' own forward, which is slower: the network has {reason}."
                 if note not in self.changes:
@@ -126,7 +121,7 @@ class Job:
         """Load the model, and read the recording once: for its length and level."""
         self.load()
         self.samples, samples, *self._level = self._measure(recording)
-        self.made_plans = self.plans(samples)
+        self.made_plans = make_plans(self._spec, samples, self.settings, self.members)
         self.changes.extend(dict.fromkeys(note for plan in self.made_plans for note in plan.notes))
 
     def separate(self, recording: Recording, begin: int = 0) -> Generator[AudioArray]:
@@ -150,7 +145,7 @@ class Job:
                 yield block if recording.channels > 1 else block.mean(axis=1, keepdims=True)
         finally:
             blocks.close()
-            for member in self._members:
+            for member in self.members:
                 self.model.runner(member).release()
 
     def at_native_rate(
@@ -216,8 +211,8 @@ class Job:
             yield np.broadcast_to(block, (self._spec.channels, block.shape[1]))
 
     def _estimate(self, position: int, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        member = self._spec.members[self._members[position]]
-        runner = self.model.runner(self._members[position])
+        member = self._spec.members[self.members[position]]
+        runner = self.model.runner(self.members[position])
         padded = member.pads and self.settings.pad_to_training_segment
         estimates: list[npt.NDArray[np.float32]] = []
         done = 0

@@ -87,7 +87,7 @@ def replay(
         parameters.pop("resume", None)  # It goes on with nothing.
         output = OutputSettings(**{name: parameters.pop(name) for name in names - {"resume"}})
         batch_size = parameters.pop("batch_size")
-        SeparationSettings(**parameters)
+        settings = SeparationSettings(**parameters)
         model, sha256 = run["model"], run["input"]["sha256"]
         song = folder / run["input"]["path"] if input_path is None else Path(input_path)
         separator = _same_model(model, device or run["device"]["name"], batch_size)
@@ -105,7 +105,7 @@ def replay(
         )
     with ScratchFolder() as scratch:
         again = separator.separate_file(
-            song, scratch, output=output, progress=progress, **parameters
+            song, scratch, settings=settings, output=output, progress=progress
         )
         repeated = again.manifest["stems"]
         return ReplayReport(

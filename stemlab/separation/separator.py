@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from stemlab.chunking import ChunkPlan
 from stemlab.networks.devices import resolve_device
 from stemlab.networks.model import Model
 from stemlab.networks.spec import ModelSpec
-from stemlab.separation._files import job_settings, run_to_files
+from stemlab.separation._files import run_to_files, settings_for_model
 from stemlab.separation._identity import identity_of
 from stemlab.separation._job import Job, Progress, recording_of_array, recording_of_file
 from stemlab.separation.events import SeparationResult, StemBlock
-from stemlab.separation.settings import OutputSettings, SeparationSettings
+from stemlab.separation.planning import make_plans
+from stemlab.separation.settings import OutputSettings, SeparationSettings, make_settings
 
 __all__ = ["AudioStemSeparator"]
 
@@ -146,7 +147,7 @@ class AudioStemSeparator:
         return str(self._model.device)
 
     def plan(
-        self, samples: int, settings: SeparationSettings | None = None
+        self, samples: int, settings: SeparationSettings | None = None, **options: Any
     ) -> tuple[ChunkPlan, ...]:
         """Say what a separation would compute; nothing is loaded or run.
 
@@ -155,6 +156,8 @@ class AudioStemSeparator:
         samples : int, >= 1
             Length of the recording at `sample_rate`.
         settings : SeparationSettings, optional
+        **options : optional
+            Instead of `settings`: the parameters of `SeparationSettings` as keywords.
 
         Returns
         -------
@@ -166,15 +169,23 @@ class AudioStemSeparator:
         ParameterError
             If the settings do not fit this model.
         """
-        return self._job(settings or SeparationSettings()).plans(samples)
+        job = self._job(make_settings(settings, options))
+        return make_plans(self.spec, samples, job.settings, job.members)
 
-    def check(self, settings: SeparationSettings, output: OutputSettings | None = None) -> None:
+    def check(
+        self,
+        settings: SeparationSettings | None = None,
+        output: OutputSettings | None = None,
+        **options: Any,
+    ) -> None:
         """Refuse what no recording can be separated with; nothing is loaded or opened.
 
         Parameters
         ----------
-        settings : SeparationSettings
+        settings : SeparationSettings, optional
         output : OutputSettings, optional
+        **options : optional
+            Instead of `settings`: the parameters of `SeparationSettings` as keywords.
 
         Raises
         ------
@@ -183,7 +194,8 @@ class AudioStemSeparator:
         ModelNotFoundError
             If the model is not installed.
         """
-        job = self._job(job_settings(settings, output or OutputSettings(), self.sources))
+        settings = make_settings(settings, options)
+        job = self._job(settings_for_model(settings, output or OutputSettings(), self.sources))
         job.check_installed()
 
     def separate_audio(
@@ -191,14 +203,9 @@ class AudioStemSeparator:
         audio: npt.ArrayLike,
         sample_rate: int,
         *,
-        segment_seconds: float | None = None,
-        overlap: float = 0.25,
-        shifts: int = 0,
-        seed: int = 0,
-        sources: Sequence[str] | None = None,
-        pad_to_training_segment: bool = True,
-        skip_covered_tail: bool = False,
+        settings: SeparationSettings | None = None,
         progress: Progress | None = None,
+        **options: Any,
     ) -> dict[str, AudioArray]:
         """Separate a recording that is in memory.
 
@@ -207,12 +214,12 @@ class AudioStemSeparator:
         audio : array, shape (channels, samples) or (samples,)
             Nominal range [-1, 1], one or two channels. Not modified.
         sample_rate : int, in Hz, in [1000, 768000]
-        segment_seconds, overlap, shifts, seed, sources : optional
-            As in `SeparationSettings`.
-        pad_to_training_segment, skip_covered_tail : bool, optional
-            As in `SeparationSettings`.
+        settings : SeparationSettings, optional
         progress : callable, optional
             Called with a `SegmentDone` after each segment; raising an exception there cancels.
+        **options : optional
+            Instead of `settings`: the parameters of `SeparationSettings` as keywords, for instance
+            ``overlap=0.5``.
 
         Returns
         -------
@@ -230,18 +237,9 @@ class AudioStemSeparator:
         SeparationError
             If the network gives values that are not finite.
         """
-        settings = SeparationSettings(
-            segment_seconds,
-            overlap,
-            shifts,
-            seed,
-            sources,
-            pad_to_training_segment,
-            skip_covered_tail,
-        )
-        job = self._job(settings, progress)
+        job = self._job(make_settings(settings, options), progress)
         mixture = audio_io.as_audio(audio)
-        stems = {each: np.empty_like(mixture) for each in job.sources}
+        stems = {source: np.empty_like(mixture) for source in job.sources}
         for block in job.run(recording_of_array(mixture, sample_rate)):
             for source, samples in block.stems.items():
                 stems[source][:, block.start : block.start + samples.shape[1]] = samples
@@ -254,6 +252,7 @@ class AudioStemSeparator:
         settings: SeparationSettings | None = None,
         downmix: bool = False,
         progress: Progress | None = None,
+        **options: Any,
     ) -> Generator[StemBlock]:
         """Separate a file and yield finished blocks in order; closing the generator cancels.
 
@@ -265,6 +264,8 @@ class AudioStemSeparator:
             Mix more than two channels down to stereo instead of refusing them.
         progress : callable, optional
             Called with a `SegmentDone` after each segment.
+        **options : optional
+            Instead of `settings`: the parameters of `SeparationSettings` as keywords.
 
         Yields
         ------
@@ -278,7 +279,7 @@ class AudioStemSeparator:
         ParameterError, OutOfMemoryError, SeparationError
             As for `separate_audio`.
         """
-        job = self._job(settings or SeparationSettings(), progress)
+        job = self._job(make_settings(settings, options), progress)
         return job.run(recording_of_file(audio_io.read_info(path), downmix))
 
     def separate_file(
@@ -286,15 +287,10 @@ class AudioStemSeparator:
         path: StrPath,
         out_dir: StrPath,
         *,
-        segment_seconds: float | None = None,
-        overlap: float = 0.25,
-        shifts: int = 0,
-        seed: int = 0,
-        sources: Sequence[str] | None = None,
-        pad_to_training_segment: bool = True,
-        skip_covered_tail: bool = False,
+        settings: SeparationSettings | None = None,
         output: OutputSettings | None = None,
         progress: Progress | None = None,
+        **options: Any,
     ) -> SeparationResult:
         """Separate a file into files, block by block: memory does not grow with the song.
 
@@ -304,14 +300,13 @@ class AudioStemSeparator:
             Any recording that `stemlab.audio` reads.
         out_dir : path
             Gets ``<song>/<source>.wav`` and ``<song>/run.json``. Made if missing.
-        segment_seconds, overlap, shifts, seed, sources : optional
-            As in `SeparationSettings`.
-        pad_to_training_segment, skip_covered_tail : bool, optional
-            As in `SeparationSettings`.
+        settings : SeparationSettings, optional
         output : OutputSettings, optional
             Format, names, what to do with loud samples and earlier results.
         progress : callable, optional
             Called with a `SegmentDone` after each segment; raising an exception there cancels.
+        **options : optional
+            Instead of `settings`: the parameters of `SeparationSettings` as keywords.
 
         Returns
         -------
@@ -326,17 +321,9 @@ class AudioStemSeparator:
         OutputError
             If there is a result already, or it cannot be written. Nothing is left half-written.
         """
-        settings = SeparationSettings(
-            segment_seconds,
-            overlap,
-            shifts,
-            seed,
-            sources,
-            pad_to_training_segment,
-            skip_covered_tail,
-        )
+        settings = make_settings(settings, options)
         output = output or OutputSettings()
-        job = self._job(job_settings(settings, output, self.sources), progress)
+        job = self._job(settings_for_model(settings, output, self.sources), progress)
         return run_to_files(job, settings, Path(path), Path(out_dir), output)
 
     def _job(self, settings: SeparationSettings, progress: Progress | None = None) -> Job:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from stemlab._checks import check_count
 from stemlab.audio import check_output_format
-from stemlab.chunking import check_overlap, check_segment_seconds
+from stemlab.chunking import DEFAULT_OVERLAP, check_overlap, check_segment_seconds
 from stemlab.errors import ParameterError
 from stemlab.results import check_filename
 
-__all__ = ["OutputSettings", "SeparationSettings"]
+__all__ = ["OutputSettings", "SeparationSettings", "make_settings"]
 
 CLIP_MODES = ("rescale", "clamp")
 # Each shift costs a whole pass; beyond this it is a typing error rather than a wish.
@@ -48,7 +49,7 @@ class SeparationSettings:
     """
 
     segment_seconds: float | None = None
-    overlap: float = 0.25
+    overlap: float = DEFAULT_OVERLAP
     shifts: int = 0
     seed: int = 0
     sources: Sequence[str] | None = None
@@ -99,13 +100,32 @@ class SeparationSettings:
             If one is asked for that the model does not offer.
         """
         wanted = self.sources or tuple(offered)
-        unknown = [each for each in wanted if each not in offered]
+        unknown = [source for source in wanted if source not in offered]
         if unknown:
             raise ParameterError(
                 f"sources={unknown[0]!r} is not made by this model. "
                 f"Choose among {', '.join(offered)}."
             )
-        return tuple(each for each in offered if each in wanted)
+        return tuple(source for source in offered if source in wanted)
+
+
+def make_settings(
+    settings: SeparationSettings | None, options: Mapping[str, Any]
+) -> SeparationSettings:
+    """Return `settings`, or make them from keywords; refuse both at once."""
+    if unknown := options.keys() - SeparationSettings.__dataclass_fields__.keys():
+        raise TypeError(
+            f"{min(unknown)} is not a setting. Choose among "
+            f"{', '.join(SeparationSettings.__dataclass_fields__)}."
+        )
+    if settings is None:
+        return SeparationSettings(**options)
+    if options:
+        raise ParameterError(
+            f"settings and {', '.join(options)} were passed together. Pass either a "
+            "SeparationSettings or single settings."
+        )
+    return settings
 
 
 @dataclass(frozen=True)

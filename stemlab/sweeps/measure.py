@@ -199,7 +199,7 @@ def warm_up(separator: AudioStemSeparator, settings: SeparationSettings) -> None
     """Load and verify the weights, and run the network once: a first call takes longer."""
     second = np.zeros((2, separator.sample_rate), np.float32)
     once = replace(settings, shifts=0, overlap=0.0)
-    separator.separate_audio(second, separator.sample_rate, **asdict(once))
+    separator.separate_audio(second, separator.sample_rate, settings=once)
 
 
 def _return_freed_memory() -> None:

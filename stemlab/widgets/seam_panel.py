@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 
 import ipywidgets
@@ -288,6 +288,6 @@ def _separate(overlap: float, progress: Callable[[SegmentDone], None]) -> _Cut:
         segment_seconds=_SONG_SEGMENT, overlap=overlap, pad_to_training_segment=False
     )
     (plan,) = separator.plan(mixture.shape[1], settings)
-    stems = separator.separate_audio(mixture, _RATE, progress=progress, **asdict(settings))
+    stems = separator.separate_audio(mixture, _RATE, settings=settings, progress=progress)
     whole = separator.separate_audio(mixture, _RATE, overlap=0.0, progress=progress)
     return _Cut(plan, stems, whole, "bass")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -250,9 +250,7 @@ class SeparationPanel(WorkPanel):
         path = panel_path(song)
         folder = ScratchFolder()
         try:
-            result = separator.separate_file(
-                path, folder.name, progress=self._on_progress, **asdict(SeparationSettings(**asked))
-            )
+            result = separator.separate_file(path, folder.name, progress=self._on_progress, **asked)
         except BaseException:
             folder.cleanup()
             raise
