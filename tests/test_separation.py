@@ -279,21 +279,21 @@ def test_settings_are_passed_as_one_object_or_as_keywords(tiny_htdemucs, rng):
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("method", "arguments"),
     [
-        lambda separator, **options: separator.plan(RATE, **options),
-        lambda separator, **options: separator.check(**options),
-        lambda separator, **options: separator.separate_audio([0.0], RATE, **options),
-        lambda separator, **options: separator.stream_file("song.wav", **options),
-        lambda separator, **options: separator.separate_file("song.wav", "out", **options),
+        ("plan", (RATE,)),
+        ("check", ()),
+        ("separate_audio", ([0.0], RATE)),
+        ("stream_file", ("song.wav",)),
+        ("separate_file", ("song.wav", "out")),
     ],
 )
-def test_unknown_settings_and_both_ways_at_once_are_refused(tiny_htdemucs, call):
-    separator = AudioStemSeparator(tiny_htdemucs)
+def test_unknown_settings_and_both_ways_at_once_are_refused(tiny_htdemucs, method, arguments):
+    call = getattr(AudioStemSeparator(tiny_htdemucs), method)
     with pytest.raises(TypeError, match=r"overlaps is not a setting\. Choose among segment_sec"):
-        call(separator, overlaps=0.5)
+        call(*arguments, overlaps=0.5)
     with pytest.raises(ParameterError, match="settings and overlap were passed together"):
-        call(separator, settings=SeparationSettings(), overlap=0.5)
+        call(*arguments, settings=SeparationSettings(), overlap=0.5)
 
 
 def test_a_costly_segment_runs_and_says_so(tiny_htdemucs, tmp_path, rng):

@@ -142,8 +142,8 @@ class Bench:
         return self._separator.separate_audio(
             self._excerpt.mixture,
             self._excerpt.sample_rate,
+            settings=settings,
             progress=progress,
-            **asdict(settings),
         )
 
     def _run(
