@@ -13,12 +13,11 @@ import json
 import math
 import os
 import platform
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,7 @@ __all__ = [
     "calibrate",
     "call_seconds",
     "duration",
-    "fit_memory",
-    "parse_memory",
+    "peak_bytes",
 ]
 
 # The two lengths at which a machine is calibrated: a call of the network's own length, where that
@@ -50,10 +48,7 @@ _MOST_CALLS, _ENOUGH_SECONDS = 6, 2.0
 # Of the file that is calibrated with, and of what a sum of two blocks holds for a moment.
 _BYTES, _COPIES = 4, 2
 _MOST_BYTES = 1_000_000  # Of the file of calibrations.
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20}
-_UNITS["gib"] = 2**30
-_MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
-_LONG_SECONDS = 600  # As memory does not depend on it: longer than any segment.
+_LONG_SECONDS = 600  # Longer than any segment: from there on, memory does not depend on it.
 
 
 @dataclass(frozen=True)
@@ -140,9 +135,9 @@ class CostModel:
         """
         if not plans:
             raise ParameterError("plans is empty. Pass what AudioStemSeparator.plan returned.")
-        seconds = sum(self._seconds(each) for each in plans)
+        seconds = sum(self._seconds(plan) for plan in plans)
         return CostEstimate(
-            calls=sum(each.calls for each in plans),
+            calls=sum(plan.calls for plan in plans),
             seconds=seconds,
             rtf=seconds * plans[0].sample_rate / plans[0].samples,
             peak_memory_bytes=self._peak(plans),
@@ -220,81 +215,12 @@ def calibrate(separator: AudioStemSeparator, *, fresh: bool = False) -> CostMode
     )
 
 
-def parse_memory(limit: float | str) -> float:
-    """Take an amount of memory.
-
-    Examples
-    --------
-    >>> parse_memory("1.5 GB")
-    1500000000.0
-    """
-    found = _MEMORY.fullmatch(str(limit))
-    unit = found.group(2).lower() if found else "?"
-    if isinstance(limit, bool) or found is None or unit not in _UNITS or not float(found.group(1)):
-        raise ParameterError(
-            f"memory_limit={limit!r} is no amount of memory. Pass for instance '2GB' or '900MB'."
-        )
-    return float(found.group(1)) * _UNITS[unit]
-
-
-def fit_memory(
-    separator: AudioStemSeparator, settings: SeparationSettings, limit_bytes: int
-) -> int:
-    """Find how many segments in one call fit into some memory; the output does not depend on it.
-
-    Notes
-    -----
-    An estimate, from what was measured on the CPU: `CostModel.memory_error` tells how good it is.
-    """
-    if separator.device != "cpu":
-        raise ParameterError(
-            f"a memory limit is known to be kept on the CPU only, not on {separator.device}. "
-            "Leave it out: where memory runs out, fewer segments are taken in one call."
-        )
-
-    def peak(batch_size: int, asked: SeparationSettings) -> int:
-        plans = separator.plan(_LONG_SECONDS * separator.sample_rate, asked)
-        memory = _memory(separator.spec, _shape_of(separator.spec)[1])
-        sources = len(separator.sources)
-        return _peak_bytes(memory, sources, batch_size, _together(separator), plans)
-
-    for batch_size in range(separator.batch_size, 0, -1):
-        if peak(batch_size, settings) <= limit_bytes:
-            return batch_size
-    spec = separator.spec
-    raise ParameterError(
-        f"{spec.name} takes about {_gigabytes(peak(1, settings))} with these settings, more "
-        f"than the limit of {_gigabytes(limit_bytes)}. "
-        + _memory_advice(spec, settings, partial(peak, 1), limit_bytes)
-    )
-
-
-def _memory_advice(
-    spec: ModelSpec,
-    settings: SeparationSettings,
-    peak: Callable[[SeparationSettings], int],
-    limit_bytes: int,
-) -> str:
-    """Name the options that fit: the longest segment, and fewer shifts only if they must go."""
-    longest = settings.segment_seconds or spec.segment_seconds
-    segments = [longest / 2**power for power in range(6)]
-    choices = [
-        replace(settings, segment_seconds=segment, pad_to_training_segment=False, shifts=shifts)
-        for shifts in dict.fromkeys((settings.shifts, 0))
-        for segment in segments
-        if segment >= spec.min_segment_seconds
-    ]
-    fitting = [choice for choice in choices if peak(choice) <= limit_bytes]
-    if not fitting:
-        return f"No setting fits; the least is about {_gigabytes(min(map(peak, choices)))}."
-    best = fitting[0]
-    flags = f"--segment {best.segment_seconds:.3g}" + (" --no-pad" if spec.pads else "")
-    flags += " --shifts 0" if best.shifts != settings.shifts else ""
-    return f"{flags} takes about {_gigabytes(peak(best))} and gives another output."
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB"
+def peak_bytes(separator: AudioStemSeparator, settings: SeparationSettings, batch_size: int) -> int:
+    """Estimate the peak memory of a long separation on the CPU; nothing is loaded or run."""
+    plans = separator.plan(_LONG_SECONDS * separator.sample_rate, settings)
+    memory = _memory(separator.spec, _shape_of(separator.spec)[1])
+    sources = len(separator.sources)
+    return _peak_bytes(memory, sources, batch_size, _together(separator), plans)
 
 
 def _peak_bytes(
@@ -309,7 +235,7 @@ def _peak_bytes(
     work = (batch_size if together else 1) * (linear + square * longest) * longest
     # Every pass holds about a segment of all stems; the first is part of what was measured. So does
     # every further segment of a call, where that is all it takes.
-    segments = [each.segment_samples for each in plans for _ in each.starts]
+    segments = [plan.segment_samples for plan in plans for _ in plan.starts]
     others = sum(segments) - max(segments)
     if not together:
         others += (batch_size - 1) * max(segments)

@@ -16,8 +16,9 @@ import pytest
 
 from stemlab import SeparationSettings, cost
 from stemlab._assets import demo_song_dir
-from stemlab.cost import CostModel, calibrate, fit_memory
+from stemlab.cost import CostModel, calibrate
 from stemlab.errors import ParameterError
+from stemlab.memory import fit_memory
 from stemlab.separation import AudioStemSeparator
 
 RATE = 44_100

@@ -18,8 +18,8 @@ from stemlab._text import printable
 from stemlab.audio import find_recordings
 from stemlab.cli._bars import terminal_bar
 from stemlab.cli.main import describe, exit_code
-from stemlab.cost import fit_memory, parse_memory
 from stemlab.errors import AudioError, ParameterError
+from stemlab.memory import fit_memory, parse_memory
 from stemlab.separation import (
     AudioStemSeparator,
     OutputSettings,

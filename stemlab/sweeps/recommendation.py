@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from stemlab import metrics
-from stemlab.cost import parse_memory
 from stemlab.errors import ModelError, ParameterError
+from stemlab.memory import parse_memory
 from stemlab.metrics import FIGURES
 from stemlab.registry import find_model, is_folder
 from stemlab.sweeps.grid import SweepSetting
