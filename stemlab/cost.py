@@ -40,14 +40,14 @@ __all__ = [
     "peak_bytes",
 ]
 
-# The two lengths at which a machine is calibrated: a call of the network's own length, where that
-# is no longer than this, and a quarter of it.
+# A machine is calibrated with calls of two lengths: the network's own segment, at most this long,
+# and a quarter of it.
 _LONGEST_CALIBRATION_SECONDS = 8.0
-# Short calls are measured some at a time.
+# Short calls are measured several at a time.
 _MOST_CALLS, _ENOUGH_SECONDS = 6, 2.0
-# Of the file that is calibrated with, and of what a sum of two blocks holds for a moment.
+# Bytes of a sample, and copies of a block that a sum of two holds for a moment.
 _BYTES, _COPIES = 4, 2
-_MOST_BYTES = 1_000_000  # Of the file of calibrations.
+_MOST_BYTES = 1_000_000  # Of the file of calibrations that is read.
 _LONG_SECONDS = 600  # Longer than any segment: from there on, memory does not depend on it.
 
 
@@ -156,7 +156,7 @@ class CostModel:
 
 
 def call_seconds(plan: ChunkPlan) -> float:
-    """Audio that each call of a plan computes, the last one perhaps less."""
+    """Return the seconds of audio that a call of a plan computes; the last may compute less."""
     length = plan.network_samples or plan.input_samples or min(plan.segment_samples, plan.samples)
     return length / plan.sample_rate
 
@@ -233,8 +233,8 @@ def _peak_bytes(
     fixed, linear, square = memory
     longest = max(map(call_seconds, plans))
     work = (batch_size if together else 1) * (linear + square * longest) * longest
-    # Every pass holds about a segment of all stems; the first is part of what was measured. So does
-    # every further segment of a call, where that is all it takes.
+    # Every pass holds about one segment of all stems; the first pass is part of the measured
+    # memory. Where segments are computed one after another, each further one adds as much.
     segments = [plan.segment_samples for plan in plans for _ in plan.starts]
     others = sum(segments) - max(segments)
     if not together:
@@ -257,7 +257,7 @@ def _measured() -> dict[str, Any]:
 
 
 def _shape_of(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
-    """The entry of the same architecture whose networks are nearest in size."""
+    """Return the measurements of the network of the same shape that is nearest in size."""
     architecture = spec.members[0].architecture.rpartition(".")[2]
     size = math.log(spec.parameters / len(spec.members))
     candidates = {
@@ -313,18 +313,18 @@ def _is_time(value: object) -> bool:
 
 
 def _measure(separator: AudioStemSeparator, lengths: Sequence[float]) -> list[float]:
-    """Seconds of one call at each length, the shortest first."""
+    """Return the seconds of one call at each length, the shortest first."""
     samples = samples_in(max(lengths), separator.sample_rate) * _MOST_CALLS
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, samples)).astype(np.float32)
     _time_calls(separator, noise, lengths[0], 1)  # Loads the weights, and warms up.
     times = []
     for length in lengths:
         taken = _time_calls(separator, noise, length, 1)
-        # Of quick calls, several in a run: one alone would count what every run takes besides.
+        # Several quick calls in one run, as every run has a fixed cost besides.
         calls = min(int(_ENOUGH_SECONDS / taken), _MOST_CALLS)
         if calls > 1:
             taken = min(taken, _time_calls(separator, noise, length, calls) / calls)
-        # All networks of a bag had their turn.
+        # Each call ran all networks of a bag.
         times.append(taken / len(separator.spec.members))
     return times
 
@@ -373,7 +373,7 @@ def clear_calibrations() -> None:
 
 def _write_calibration(key: str, taken: list[float]) -> None:
     content = json.dumps({**_read_calibrations(), key: taken}, indent=1).encode()
-    with suppress(OSError, OutputError):  # It is measured again the next time.
+    with suppress(OSError, OutputError):  # If it cannot be stored, it is measured again.
         cache_dir().mkdir(parents=True, exist_ok=True)
         with Folder(cache_dir()) as folder:
             taken_by_another = folder.stat(_CALIBRATIONS) and not folder.owns(_CALIBRATIONS)

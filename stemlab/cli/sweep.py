@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-# Longer ones ask first.
+# A longer sweep asks first.
 _LONG_SECONDS = 600
 _CONNECT_SECONDS = 10
 _MEMORY = "peak_memory_bytes"
@@ -59,7 +59,7 @@ _PADDED: dict[str | None, list[bool] | None] = {
 
 def run(options: argparse.Namespace) -> int:
     """Sweep, print the table and the recommendation, write files."""
-    # Everything is refused before anything is measured.
+    # Whatever is wrong is refused before anything is measured.
     limits = {
         "memory_limit": options.memory_limit,
         "max_rtf": options.max_rtf,
@@ -195,7 +195,7 @@ def _report(
             print(f"Stems of {printable(str(setting))}: {place}")
         for path in written:
             print(f"Written: {path}")
-    # What ran and failed; a setting that a model does not take was never begun.
+    # Settings that ran and failed; an impossible one never ran.
     broken = failed[failed["computation"] != ""]
     if len(broken):
         raise SeparationError(
@@ -246,7 +246,7 @@ def _facts(
 
 
 def _command(answer: Recommendation, options: argparse.Namespace) -> str | None:
-    """What to type, with what was typed here and matters there too."""
+    """Return the command of the recommendation, with the options of this one that it needs."""
     if answer.command is None:
         return None
     more = ["--seed", str(options.seed)] if answer.setting.shifts and options.seed else []
@@ -260,7 +260,7 @@ def _command(answer: Recommendation, options: argparse.Namespace) -> str | None:
 
 
 def _table(results: pd.DataFrame, answer: Recommendation | None) -> str:
-    """One line a setting: costs, and means over the sources."""
+    """Write one line for each setting: costs, and means over the sources."""
     settings = by_setting(results)
     shown = [name for name in _OPTIONAL if settings[name].notna().any()]
     shown = [name for name in _SHOWN if name in shown or name not in _OPTIONAL]
@@ -294,7 +294,7 @@ def _table(results: pd.DataFrame, answer: Recommendation | None) -> str:
 
 
 def _kept_folders(sweep: Sweep) -> list[tuple[SweepSetting, str | None]]:
-    """Say which folder holds the stems of which setting; None where they are not kept."""
+    """Return the folder of the stems of each setting; None where they are not kept."""
     folders = []
     for setting in sweep.settings:
         stems = sweep.kept_stems(setting)

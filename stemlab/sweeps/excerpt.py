@@ -38,12 +38,12 @@ class Excerpt:
 
     @property
     def seconds(self) -> float:
-        """Length of the excerpt."""
+        """Length of the excerpt in seconds."""
         return float(self.mixture.shape[1] / self.sample_rate)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Digests of the samples, and the rate."""
+        """Return digests of the samples, and the rate."""
         return {
             "sample_rate": self.sample_rate,
             "mixture_sha256": samples_digest(self.mixture),
@@ -60,7 +60,7 @@ def load_audio(
     excerpt_seconds: float | None,
     excerpt_start_seconds: float | None,
 ) -> Excerpt:
-    """Take a recording and cut the excerpt out of it."""
+    """Load the excerpt of a recording."""
     if excerpt_seconds is not None:
         excerpt_seconds = _check_seconds("excerpt_seconds", excerpt_seconds, above=True)
     if excerpt_start_seconds is not None:
@@ -89,19 +89,19 @@ def load_audio(
     mixture, rate = audio_io.as_audio(array), check_rate("sample_rate", sample_rate)
     total = mixture.shape[1]
     start, stop = _excerpt(total, rate, excerpt_seconds, excerpt_start_seconds)
-    # A copy: the caller's array may change while settings run.
+    # A copy, as the caller may change the array while settings run.
     return Excerpt("array", mixture[:, start:stop].copy(), rate, start, total)
 
 
 def load_references(
     references: References, audio: Excerpt, sources: Sequence[str]
 ) -> dict[str, AudioArray]:
-    """Take the true stems of the excerpt."""
+    """Load the true stems of the excerpt."""
     if isinstance(references, Mapping):
         given: dict[str, Any] = {name: references[name] for name in sources if name in references}
         where = f"references has {', '.join(map(str, references)) or 'nothing'}"
     else:
-        # The first of a name, as a folder may hold the same stem in two formats.
+        # The first file of a name wins: a folder may hold the same stem in two formats.
         files = {path.stem.casefold(): path for path in reversed(_list(Path(references)))}
         given = {name: files[name.casefold()] for name in sources if name.casefold() in files}
         where = f"{str(references)!r} holds {', '.join(sorted(files)) or 'no audio file'}"
@@ -152,14 +152,14 @@ def _is_path(thing: object) -> TypeGuard[StrPath]:
 
 
 def _count(info: audio_io.AudioInfo) -> int:
-    """Samples of a file: of a compressed one, only decoding tells."""
+    """Count the samples of a file; a compressed file must be decoded for it."""
     if info.samples is not None and info.is_exact:
         return info.samples
     return sum(block.shape[1] for block in audio_io.stream_file(info.path))
 
 
 def _read(info: audio_io.AudioInfo, start: int, stop: int) -> AudioArray:
-    """Read a range; where no jump is exact, what lies before it is decoded and dropped."""
+    """Read a range. If the file cannot be sought exactly, decode and drop what lies before it."""
     check_length(info.path, stop - start, info.sample_rate, info.channels)
     if info.is_exact and info.channels <= 2:
         with closing(audio_io.SeekableRecording(info.path)) as recording:
@@ -199,7 +199,7 @@ def _excerpt(
 
 
 def samples_digest(audio: AudioArray) -> str:
-    """Digest the shape and the samples of a recording."""
+    """Return a digest of the shape and the samples of a recording."""
     digest = hashlib.sha256(f"{audio.shape}\n".encode())
     digest.update(np.ascontiguousarray(audio, "<f4").tobytes())
     return digest.hexdigest()

@@ -79,7 +79,7 @@ def _source(name: str, model: SweepModel, version: str | None) -> ModelSource:
             raise ParameterError(
                 f"the function for model={name!r} gave a {type(model).__name__}, not a network."
             )
-    # Describing a model takes no device.
+    # A model can be described without its device.
     separator = AudioStemSeparator(model, device="cpu", network_version=version)
     name = name or separator.name
     identity: str | None = separator.identity["model"]
@@ -92,7 +92,7 @@ def _source(name: str, model: SweepModel, version: str | None) -> ModelSource:
 
 
 def make_separator(source: ModelSource, device: str, batch_size: int) -> AudioStemSeparator:
-    """Make the separator of a model, verified to be the one of the sweep."""
+    """Make the separator of a model, and verify that it is the model of the sweep."""
     model: Any = source.network if source.request is None else source.request
     if model is None:
         assert source.factory is not None
@@ -110,7 +110,7 @@ def make_separator(source: ModelSource, device: str, batch_size: int) -> AudioSt
 
 
 def _importable(factory: Any) -> str | None:
-    """``module:function`` of a function that another process finds by that name."""
+    """Return ``module:function`` if another process can import the function by that name."""
     module, name = getattr(factory, "__module__", None), getattr(factory, "__qualname__", "")
     if not module or module == "__main__":
         return None

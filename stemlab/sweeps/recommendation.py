@@ -1,4 +1,4 @@
-"""From the table of a sweep to an answer: what is worth its cost, and what to take."""
+"""The recommendation of a sweep: the setting that is worth its cost."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from stemlab.sweeps.table import SETTING_COLUMNS, by_setting
 
 __all__ = ["Recommendation", "check_limits", "pareto_front", "recommend"]
 
-# Without true stems: the SDR that the stems themselves are taken to have, about that of today's
+# SDR that stems are assumed to have where the true stems are not known: about that of today's
 # separators on real songs. What a setting changes adds to that error.
 _ASSUMED_SDR_DB = 6.0
-# Times that differ by less are taken for equal: one machine is not quieter than that.
+# Relative difference up to which two times count as equal.
 _TIMING_NOISE = 0.05
 _MEMORY_FIGURE = FIGURES["peak_memory_bytes"]
 
@@ -66,7 +66,7 @@ class _Graded:
 
     @property
     def estimated(self) -> str:
-        """What follows a loss that is not measured."""
+        """The remark behind a loss that is estimated."""
         return "" if self.quality == "sdr_db" else " (estimated)"
 
 
@@ -165,7 +165,7 @@ def check_limits(
     tolerance_db: float = 0.1,
     max_seam_db: float = 3.0,
 ) -> None:
-    """Refuse limits that make no sense, before anything is measured for them."""
+    """Raise ParameterError for limits that make no sense, before anything is measured."""
     if memory_limit is not None:
         parse_memory(memory_limit)
     for name, value, allowed in (
@@ -180,7 +180,7 @@ def check_limits(
 
 
 def _graded(results: pd.DataFrame) -> list[_Graded]:
-    """Take the settings that succeeded and have a quality."""
+    """Return the settings that succeeded and have a quality."""
     needed = [*SETTING_COLUMNS, "source", "rtf", "error", "agreement_db", "sdr_db", "seam_db"]
     missing = [name for name in needed if name not in results.columns]
     if missing:
@@ -198,7 +198,7 @@ def _graded(results: pd.DataFrame) -> list[_Graded]:
             f"results has {done['model'].nunique()} models and no true stems: agreement is with a "
             "run of the same model. Pass references to the sweep, or the rows of one model."
         )
-    # The loss of each source, before the mean is taken.
+    # The loss is computed for each source before the mean is taken.
     done = done.assign(loss_db=_loss_db(done["agreement_db"]))
     settings = by_setting(done)
     settings["loss_db"] = done.groupby([*SETTING_COLUMNS], sort=False)["loss_db"].mean().to_numpy()
@@ -246,7 +246,7 @@ def _front(settings: list[_Graded]) -> list[SweepSetting]:
 def _within(
     settings: list[_Graded], memory_limit: float | str | None, max_rtf: float | None
 ) -> tuple[list[_Graded], str]:
-    """The settings within the limits, and these in words."""
+    """Return the settings within the limits, and the limits in words."""
     allowed, limits = settings, []
     if memory_limit is not None:
         most = parse_memory(memory_limit)
@@ -309,7 +309,7 @@ def _command(setting: SweepSetting, results: pd.DataFrame) -> str | None:
         return None
     parts = ["stemlab", "separate", "SONG"]
     if model != "stemlab-mini":
-        # Behind a "=", what begins with a hyphen is not taken for an option.
+        # With "=", a name that begins with a hyphen is not taken for an option.
         parts += [f"--model={model}"] if model.startswith("-") else ["--model", model]
     if setting.segment_seconds != _manifest(results, "mixed_segments").get(setting.model):
         parts += ["--segment", _exact(setting.segment_seconds)]
@@ -325,14 +325,14 @@ def _exact(value: float) -> str:
 
 
 def _manifest(results: pd.DataFrame, name: str) -> dict[str, Any]:
-    """A table of the manifest, which may come from a file that anybody wrote."""
+    """Return a mapping of the manifest; the manifest may come from an untrusted file."""
     manifest = results.attrs.get("manifest")
     found = manifest.get(name) if isinstance(manifest, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def _request(name: str, results: pd.DataFrame) -> str | None:
-    """What asks for a model of the table at the command line."""
+    """Return what to pass as --model for a model of the table."""
     folders: dict[str, str] = results.attrs.get("folders", {})
     if name in folders:
         return folders[name]

@@ -1,4 +1,4 @@
-"""What is stored of a measured setting, and the check of what is read back."""
+"""Records of measured settings, as the store keeps them, and the check of what is read back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIELDS = frozenset(
 _TRUTH = ("sdr_db", "sdr_gain_db", "si_sdr_db", "si_sdr_gain_db")
 _BSS = ("bss_sdr_db", "bss_isr_db", "bss_sir_db", "bss_sar_db")
 _INFINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-# Float32 has a range of some 1,500 dB; a ratio of energies in float64 can have twice that of it.
+# The range of float32 is about 1,500 dB; a ratio of energies in float64 can have twice that.
 _MOST_DB = 10_000.0
 _MOST_SECONDS = 1e9
 _MOST_BYTES = 2**60
@@ -26,7 +26,7 @@ _MOST_BYTES = 2**60
 
 @dataclass(frozen=True)
 class RecordFacts:
-    """What a record of a setting must say, as the sweep that looks for it knows it."""
+    """What the record of a setting must say to be used by a sweep."""
 
     sources: tuple[str, ...]
     references: frozenset[str]
@@ -37,7 +37,7 @@ class RecordFacts:
 
     @property
     def stated(self) -> dict[str, Any]:
-        """Fields of the record that follow from these facts."""
+        """Return the fields of the record that follow from these facts."""
         return {
             "seconds": self.seconds,
             "device": self.device,
@@ -47,7 +47,7 @@ class RecordFacts:
 
 
 def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a record into what the JSON standard can hold."""
+    """Replace what standard JSON cannot hold: infinite numbers and NaN become texts."""
     plain: dict[str, Any] = _plain(record)
     return plain
 
@@ -61,13 +61,13 @@ def _plain(value: Any) -> Any:
 
 
 def checked_record(fields: Mapping[str, Any], facts: RecordFacts) -> dict[str, Any]:
-    """Give a stored record as it was before `plain_record`; ValueError if it cannot be one."""
+    """Undo `plain_record`; raise ValueError if this cannot be the record of the setting."""
     if set(fields) != _FIELDS:
         raise ValueError(f"fields are missing or unknown: {sorted(_FIELDS ^ set(fields))!r:.200}")
     for name, value in facts.stated.items():
         if fields[name] != value:
             raise ValueError(f"{name!r} is that of another setting")
-    # Other settings may come to the same computation: these are not compared.
+    # Not compared: other settings may come to the same computation.
     if not isinstance(fields["settings"], dict):
         raise ValueError("'settings' is not a JSON object")
     for name in ("model", "created"):

@@ -1,4 +1,4 @@
-"""What sweeps have measured, kept so that no setting is measured twice.
+"""The store of sweeps, so that no setting is measured twice.
 
 A record is a file named by the digest of all that its figures depend on; it appears whole or not
 at all and is never changed, so processes need not know of each other. Stems that are kept for
@@ -35,7 +35,7 @@ __all__ = ["AUDIO_LIMIT_BYTES", "StemsFormat", "StoreUsage", "SweepStore"]
 
 _log = logging.getLogger(__name__)
 
-# About 45 settings of 30 s in four stereo stems.
+# About 45 settings of 30 s with four stereo stems.
 AUDIO_LIMIT_BYTES = 2_000_000_000
 _ADVICE = ", or set STEMLAB_CACHE to another one"
 _OWNER = "sweep"
@@ -55,7 +55,7 @@ class StoreUsage:
 
     folder: Path
     results: int
-    stale: int  # Of these: other versions of packages measured them, and no sweep finds them.
+    stale: int  # Measured with other versions of packages: no sweep finds them.
     result_bytes: int
     kept: int
     kept_bytes: int
@@ -64,7 +64,7 @@ class StoreUsage:
 
 @dataclass(frozen=True)
 class StemsFormat:
-    """What kept stems must be to be used: their names, rate, channels and length."""
+    """Names, rate, channels and length that kept stems must have to be used."""
 
     names: tuple[str, ...]
     sample_rate: int
@@ -73,12 +73,12 @@ class StemsFormat:
 
     @property
     def stem_bytes(self) -> int:
-        """Size of the samples of a stem."""
+        """Size of the samples of one stem."""
         return 4 * self.channels * self.samples
 
     @property
     def most_bytes(self) -> int:
-        """Room that all stems take at most, with the headers of their files."""
+        """Largest size of all stems with the headers of their files."""
         return len(self.names) * (self.stem_bytes + _MOST_HEADER_BYTES)
 
 
@@ -88,14 +88,14 @@ class SweepStore:
     def __init__(
         self, folder: StrPath | None = None, *, audio_limit_bytes: int = AUDIO_LIMIT_BYTES
     ) -> None:
-        # The folder that the user named may be a link; those below it may not.
+        # The folder that the user named may be a link; the folders below it may not.
         self._named = cache_dir() if folder is None else Path(folder)
         self._below = ("sweeps",) if folder is None else ()
         self.folder = self._named.joinpath(*self._below)
         self.audio_limit_bytes = audio_limit_bytes
 
     def check_writable(self) -> None:
-        """Refuse a store that cannot keep results, before anything is measured for it."""
+        """Raise OutputError if results cannot be kept, before anything is measured."""
         with self._writing() as (root, drafts):
             drafts.write("writable.json", b"{}")
             for name in ("results", "audio"):
@@ -122,7 +122,7 @@ class SweepStore:
             _put(drafts, folder, f"{key}.json", content)
 
     def keep(self, key: str, stems: Mapping[str, AudioArray], sample_rate: int) -> bool:
-        """Keep stems for listening, in place of the ones used longest ago where room is short."""
+        """Keep stems for listening; where room is short, remove those used longest ago."""
         size = sum(stem.nbytes for stem in stems.values())
         if size > self.audio_limit_bytes:
             _log.warning(
@@ -144,17 +144,17 @@ class SweepStore:
                     with drafts.open(draft, "x+b", buffering=0) as file:
                         write_to(file, folder.path / draft, [stem], sample_rate, stem.shape[0])
                     _replace(drafts, folder, draft)
-                # Last: without it, or with an earlier one, the stems are not used.
+                # Written last: without it, or with an earlier one, the stems are not used.
                 _put(drafts, folder, _DIGESTS_NAME, json.dumps(digests).encode())
         return not skipped
 
     def kept(self, key: str, expected: StemsFormat) -> dict[str, Path]:
-        """Find kept stems, which from now count as used."""
+        """Find kept stems, and note that they were used."""
         folder = self.folder / "audio" / key
         return {name: folder / f"{name}.wav" for name in self.kept_samples(key, expected)}
 
     def kept_samples(self, key: str, expected: StemsFormat) -> dict[str, AudioArray]:
-        """Read kept stems, which from now count as used."""
+        """Read kept stems, and note that they were used."""
         try:
             with self._open("audio", key) as folder:
                 digests = parse_json(folder.read(_DIGESTS_NAME, _MOST_RECORD_BYTES))
@@ -199,7 +199,7 @@ class SweepStore:
                     _remove_files(audio, folder, _is_kept)
 
     def clear(self, *, results: bool = True, audio: bool = True) -> None:
-        """Remove what is stored; nothing else in the folder is touched."""
+        """Remove what is stored, and nothing else in the folder."""
         try:
             with self._open() as root:
                 if results:
@@ -218,7 +218,7 @@ class SweepStore:
 
     @contextmanager
     def _open(self, *names: str) -> Iterator[Folder]:
-        """Open a folder of the store without following links; OSError where there is none."""
+        """Open a folder of the store without following links; raise OSError if there is none."""
         folder = Folder(self._named)
         try:
             for name in (*self._below, *names):
@@ -278,7 +278,7 @@ class _TakenError(OSError):
 
 @contextmanager
 def _skipping_taken(what: str) -> Iterator[list[OSError]]:
-    """Go on without storing where a name is taken: what was measured is not lost for it."""
+    """If a name is taken, warn and go on without storing, so that no result is lost."""
     skipped: list[OSError] = []
     try:
         yield skipped
@@ -288,7 +288,7 @@ def _skipping_taken(what: str) -> Iterator[list[OSError]]:
 
 
 def _own_subfolder(parent: Folder, name: str) -> Folder:
-    """Open a folder of the store, or make it; it is no link, and nobody else's."""
+    """Open or make a folder of the store; refuse links and folders of other users."""
     try:
         folder = parent.subfolder(name, make=True)
     except OSError as error:
@@ -302,7 +302,7 @@ def _own_subfolder(parent: Folder, name: str) -> Folder:
 
 
 def _subfolders(parent: Folder, pattern: re.Pattern[str]) -> Iterator[tuple[str, Folder]]:
-    """Open the folders of the store that are there; what is a link, or closed to us, is not one."""
+    """Open the folders of the store; skip links and what cannot be opened."""
     for name in filter(pattern.fullmatch, parent.names()):
         try:
             folder = parent.subfolder(name)
@@ -339,7 +339,7 @@ def _kept_bytes(folder: Folder) -> int:
 
 
 def _is_ours(folder: Folder, name: str) -> bool:
-    """Tell whether a file may go: a regular one of this user's that has no other name."""
+    """Tell whether a file may be removed: a regular file of this user with one name."""
     facts = folder.stat(name)
     return facts is not None and facts.st_nlink == 1 and folder.owns(name)
 
@@ -350,7 +350,7 @@ def _put(drafts: WorkFolder, folder: Folder, name: str, content: bytes) -> None:
 
 
 def _replace(drafts: WorkFolder, folder: Folder, name: str) -> None:
-    """Move a draft to its place, where nothing lies but a file of the store."""
+    """Move a draft to its place, unless something foreign is there."""
     if folder.stat(name) is not None and not _is_ours(folder, name):
         taken = "something that is not stemlab's has its name"
         raise _TakenError(errno.EEXIST, taken, str(folder.path / name))
@@ -358,7 +358,7 @@ def _replace(drafts: WorkFolder, folder: Folder, name: str) -> None:
 
 
 def _read_stem(folder: Folder, name: str, sha256: object, expected: StemsFormat) -> AudioArray:
-    """Read a kept stem; ValueError if it is not the one that was kept."""
+    """Read a kept stem; raise ValueError if it is not what was kept."""
     file_name = f"{name}.wav"
     facts = folder.stat(file_name)
     if facts is None or not stat.S_ISREG(facts.st_mode):

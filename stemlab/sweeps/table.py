@@ -1,4 +1,4 @@
-"""The table of a sweep: its columns, and how it is written and read with all that made it."""
+"""The table of a sweep: its columns, and how it is written to a file and read back."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ _TEXTS = ("model", "source", "device", "computation", "note", "error")
 _FLAGS = ("padded", "timed_alone")
 _COMMENT = "# "
 _MOST_BYTES = 50_000_000
-# All settings are compared with each other.
+# The cost of comparing all settings grows with the square of their number.
 _MOST_ROWS = 5_000
-# A spreadsheet computes a cell that begins like this.
+# A spreadsheet takes a cell that begins like this for a formula.
 _FORMULA = re.compile(r"[\s']*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
 _JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def by_setting(results: pd.DataFrame) -> pd.DataFrame:
-    """Reduce a table to one row for each setting: figures of sources become their mean."""
+    """Return one row for each setting, with the mean of the figures of its sources."""
     means = {
         name: "mean" if name in FIGURES and FIGURES[name].by_source else "first"
         for name in results.columns
@@ -86,7 +86,7 @@ def make_table(
     """Make the table of a sweep."""
     rows = [row for parts in settings for row in _rows(*parts)]
     results = pd.DataFrame(rows, columns=list(COLUMNS))
-    # As it will be read from a file.
+    # The same as when it is read from a file.
     results.attrs["manifest"] = json.loads(json.dumps(manifest))
     return _typed(results)
 
@@ -125,7 +125,7 @@ def _rows(
 
 
 def _typed(results: pd.DataFrame) -> pd.DataFrame:
-    """Give each column one type, whatever is missing in it."""
+    """Give each column its type, whatever is missing in it."""
     for name in results.columns:
         if name in _TEXTS:
             texts = results[name].astype(object)
@@ -176,7 +176,7 @@ def write_sweep(results: pd.DataFrame, path: StrPath) -> None:
 
 
 def check_table_path(path: StrPath) -> None:
-    """Refuse a name that says no format, before anything is measured for it."""
+    """Raise if the table cannot be written there, before anything is measured."""
     if Path(path).suffix.lower() not in (".csv", ".json"):
         raise ParameterError(
             f"{str(path)!r} does not end in .csv or .json, which says how to write the table. "
@@ -186,7 +186,7 @@ def check_table_path(path: StrPath) -> None:
 
 
 def plain_rows(results: pd.DataFrame) -> list[dict[str, Any]]:
-    """Put the rows of a table into what the JSON standard can hold."""
+    """Return the rows of a table as standard JSON can hold them."""
     return [
         {str(name): _plain(value) for name, value in row.items()}
         for row in results.to_dict(orient="records")
@@ -273,7 +273,7 @@ def _check_columns(names: Sequence[str]) -> None:
 
 
 def _check_value(name: str, value: Any) -> None:
-    """Refuse a value of another type than its column has."""
+    """Raise ValueError for a value that does not have the type of its column."""
     if name in _TEXTS:
         fits = isinstance(value, str) or pd.isna(value) is True
     elif name in _FLAGS:
@@ -286,7 +286,7 @@ def _check_value(name: str, value: Any) -> None:
 
 
 def _check_rows(results: pd.DataFrame) -> None:
-    """Refuse settings and costs that no sweep has."""
+    """Raise ValueError for settings and costs that no sweep has."""
     if len(results) > _MOST_ROWS:
         raise ValueError(f"it has {len(results)} rows, more than {_MOST_ROWS}")
     done = results["error"].isin(["", None]) | results["error"].isna()
@@ -305,25 +305,25 @@ def _check_rows(results: pd.DataFrame) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A value as the JSON standard has it."""
+    """Return a value as standard JSON can hold it."""
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return None if math.isnan(value) else str(value)
 
 
 def _guarded(value: Any) -> Any:
-    """A cell that no spreadsheet computes; text alone is changed."""
+    """Quote a text that a spreadsheet would take for a formula."""
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 def _unguarded(value: Any) -> Any:
-    """The value of a `_guarded` cell."""
+    """Undo `_guarded`."""
     guarded = isinstance(value, str) and value.startswith("'") and _FORMULA.match(value)
     return value[1:] if guarded else value
 
 
 def _guarded_json(text: str) -> str:
-    """The same JSON without formulas where a spreadsheet divides it into cells."""
+    """Escape what a spreadsheet that splits this JSON into cells would take for formulas."""
 
     def guard(match: re.Match[str]) -> str:
         return re.sub(
