@@ -12,6 +12,7 @@ import pytest
 
 import stemlab
 from stemlab import plots, widgets
+from stemlab.metrics import FIGURES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,6 +49,11 @@ def test_a_page_has_what_the_docstring_says(pages: Path) -> None:
     text = re.sub(r"<[^>]+>", "", page)
     for part in ("Parameters:", "Returns:", "Raises:", "References", "Examples", "&gt;&gt;&gt; "):
         assert part in text
+
+
+def test_the_reference_lists_every_figure(pages: Path) -> None:
+    page = (pages / "api.html").read_text("utf-8")
+    assert [name for name in FIGURES if f">{name}<" not in page] == []
 
 
 def test_the_promises_name_tests_that_exist_and_count_the_attacks() -> None:
