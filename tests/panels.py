@@ -1,4 +1,4 @@
-"""What the tests of panels share: finding what is on one."""
+"""Find widgets in a panel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ipywidgets
 
 
 def parts(widget: Any) -> Iterator[Any]:
-    """A widget and everything in it."""
+    """A widget and all widgets in it."""
     yield widget
     for each in getattr(widget, "children", ()):
         yield from parts(each)

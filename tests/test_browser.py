@@ -54,13 +54,13 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
             run_all(page)
             expect_status(page, "Done in")
             press(page, "Save")
-            expect_status(page, "Saved: 4 stems are in stems/mixture.")
+            expect_status(page, "Saved 4 stems to stems/mixture.")
 
             notebook = page.evaluate(NOTEBOOK)
             page.locator(".widget-hslider", has_text="Overlap").get_by_role("slider").click()
             for _ in range(5):
                 page.keyboard.press("ArrowRight")
-            page.get_by_text("7 calls of the network").wait_for()
+            page.get_by_text("The network runs 7 times").wait_for()
             page.keyboard.press("x")
             # Beside the controls, and on one that is disabled.
             page.locator(".widget-hslider .widget-label", has_text="Overlap").click()
@@ -85,20 +85,20 @@ def test_panel_in_jupyterlab(tmp_path: Path) -> None:
             press(page, "Pause")
             press(page, "Save")
             page.get_by_role("alert").filter(
-                has_text="an earlier result of this song is there"
+                has_text="already holds a result of this song"
             ).wait_for()
             press(page, "Replace")
-            expect_status(page, "They replaced an earlier result of this song.")
+            expect_status(page, "The earlier result was replaced.")
 
             page.locator(".stemlab-upload input[type=file]").set_input_files(song)
-            expect_status(page, "Done: 'hum.wav' is in 'work'.")
+            expect_status(page, "Uploaded 'hum.wav' to 'work'.")
             chosen = page.get_by_label("Song", exact=True).locator("option:checked")
             chosen.filter(has_text="hum.wav").wait_for(state="attached")
             press(page, "Separate")
             expect_status(page, "Done in")
             assert page.get_by_role("button", name="Hear true").count() == 0
 
-            page.get_by_label("Song", exact=True).select_option(label="Another file: type its path")
+            page.get_by_label("Song", exact=True).select_option(label="Other file (type its path)")
             page.get_by_label("Path", exact=True).fill("missing.wav")
             page.keyboard.press("Enter")
             press(page, "Separate")
@@ -139,7 +139,7 @@ def test_a_closed_tab_and_a_restarted_kernel(tmp_path: Path) -> None:
                 "() => document.querySelector('.stemlab-mixer').mixer.seconds > 1"
             )
             press(visit.page, "Save")
-            expect_status(visit.page, "Saved: 4 stems are in stems/mixture.")
+            expect_status(visit.page, "Saved 4 stems to stems/mixture.")
             saved = {each: file_digest(each) for each in stems_in(lab.folder)}
 
             press(visit.page, "Separate")
@@ -154,7 +154,7 @@ def test_a_closed_tab_and_a_restarted_kernel(tmp_path: Path) -> None:
             assert {each: file_digest(each) for each in stems_in(lab.folder)} == saved
             press(visit.page, "Save")
             press(visit.page, "Replace")
-            expect_status(visit.page, "They replaced an earlier result of this song.")
+            expect_status(visit.page, "The earlier result was replaced.")
             assert stems_in(lab.folder) == list(saved)
             assert visit.complaints() == []
     assert list(scratch.glob("stemlab-*")) == []
@@ -200,7 +200,7 @@ def test_chunk_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             for key in ("m", "a", "ArrowDown", "d", "d", "x"):
                 page.keyboard.press(key)
         assert page.evaluate(NOTEBOOK) == notebook
-        page.get_by_label("Cells show").select_option(label="Calls of the network")
+        page.get_by_label("Cells show").select_option(label="Network calls")
         cells.first.filter(has_text=re.compile(r"^(★ )?\d+$")).wait_for()
         press(page, "medium grid")
         press(page, "Estimate")
@@ -214,16 +214,18 @@ def test_chunk_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trust_your_models(tmp_path: Path) -> None:
     with visited(tmp_path, "06_trust_your_models.ipynb") as visit:
         page = visit.page
-        page.get_by_label("Do", exact=True).select_option(label="flip one bit")
+        page.get_by_label("Tampering", exact=True).select_option(label="flip one bit")
         page.locator(".widget-hslider", has_text="Byte").get_by_role("slider").press("Home")
         press(page, "Tamper and load")
         expect_status(page, "Refused.")
         page.get_by_text("is not the recorded file, or was damaged").first.wait_for()
-        page.get_by_label("Do", exact=True).select_option(label="put other weights in its place")
-        page.get_by_label("change the manifest to match").check()
+        page.get_by_label("Tampering", exact=True).select_option(
+            label="put other weights in its place"
+        )
+        page.get_by_label("Change the manifest to match").check()
         press(page, "Tamper and load")
         expect_status(page, "Loaded.")
-        page.get_by_label("Ask for it by").select_option(label="its name")
+        page.get_by_label("Load by").select_option(label="its name")
         press(page, "Tamper and load")
         page.get_by_text("'copy/manifest.json' is not the recorded file").first.wait_for()
 
@@ -237,7 +239,7 @@ def test_how_chunking_works(tmp_path: Path) -> None:
         page.get_by_role("img", name=re.compile("8 segments, .* stand out by 17 dB")).wait_for()
         overlap.press("ArrowRight")
         page.get_by_role("img", name=re.compile("9 segments, .* stand out by 1 dB")).wait_for()
-        page.get_by_role("button", name="Hear as it should be").first.click()
+        page.get_by_role("button", name="Hear in one piece").first.click()
         page.get_by_role("button", name="Play", exact=True).first.click()
         page.wait_for_function("() => document.querySelector('.stemlab-mixer').mixer.seconds > 1")
 
@@ -251,8 +253,8 @@ def test_memory_and_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert rows.count() == 1
         page.get_by_label("Segment", exact=True).select_option(label="1.95 s")
         page.get_by_label("Overlap", exact=True).select_option(label="0.5")
-        page.get_by_text(re.compile(r"calls of the network, which compute 8 times")).wait_for()
-        press(page, "Measure here")
+        page.get_by_text(re.compile(r"processes 8 times the length")).wait_for()
+        press(page, "Measure")
         rows.nth(1).wait_for()
         expect_status(page, "Measured.")
 

@@ -175,7 +175,7 @@ def test_large_song_in_jupyterlab(tmp_path: Path) -> None:
             page.evaluate(WATCH_PROGRESS)
             begun = time.monotonic()
             choose(page, large)
-            expect_status(page, "Done: 'large.wav' is in 'songs'.")
+            expect_status(page, "Uploaded 'large.wav' to 'songs'.")
             seconds = time.monotonic() - begun
             assert [each.name for each in songs.iterdir()] == ["large.wav"]
             assert digest(songs / "large.wav") == digest(large)

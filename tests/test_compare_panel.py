@@ -15,7 +15,7 @@ from panels import find, parts, shown
 from stemlab import audio, compare_spectra
 from stemlab.errors import AudioError, AudioNotFoundError, ParameterError, SeparationError
 from stemlab.spectra import SpectralGrid
-from stemlab.widgets import ComparePanel
+from stemlab.widgets import ComparePanel, StemMixer, compare_panel
 
 RATE = 8000
 SECONDS = 60
@@ -62,10 +62,10 @@ def test_the_numbers_are_those_of_the_library(panel: ComparePanel, signals: Any)
 def test_choices_reach_the_library(panel: ComparePanel, signals: Any) -> None:
     find(panel, ipywidgets.Dropdown, "Reference").value = "stem"
     find(panel, ipywidgets.SelectMultiple, "Compared").value = ("mixture",)
-    find(panel, ipywidgets.Dropdown, "Frequencies").value = "mel"
+    find(panel, ipywidgets.Dropdown, "Freq. scale").value = "mel"
     find(panel, ipywidgets.Dropdown, "Frame").value = 512
     find(panel, ipywidgets.FloatRangeSlider, "Time (s)").value = (0.5, 1.5)
-    find(panel, ipywidgets.Dropdown, "From").value = 100
+    find(panel, ipywidgets.Dropdown, "Show above").value = 100
     panel.compare()
     found = panel.wait(SECONDS)
     assert found.reference == "stem"
@@ -99,7 +99,7 @@ def test_folders_are_offered_and_any_other_may_be_typed(tmp_path: Path, signals:
     assert [label for label, _ in folders.options] == [
         "long",
         "short",
-        "Another folder: type its path",
+        "Other folder (type its path)",
     ]
     assert panel.time_range_seconds == (0, 2)
     panel.compare()
@@ -109,20 +109,20 @@ def test_folders_are_offered_and_any_other_may_be_typed(tmp_path: Path, signals:
     assert panel.time_range_seconds == (0, 1)
     assert (panel.reference, panel.compared) == ("bass", ("drums",))
     assert panel.mixer is None
-    folders.label = "Another folder: type its path"
+    folders.label = "Other folder (type its path)"
     assert "nothing to compare here yet" in shown(panel)
     typed = find(panel, ipywidgets.Text, "Path")
     typed.value = str(tmp_path / "elsewhere")
     assert panel.reference == "bass"
     panel.compare()
     assert panel.wait(SECONDS).log_spectral_distance_db == {"drums": 0}
-    for wrong, message in (("one", "there are 1 signals to compare"), ("no", "cannot be listed")):
+    for wrong, message in (("one", "at least 2 signals, not 1"), ("no", "cannot be listed")):
         typed.value = str(tmp_path / wrong)
         assert message in shown(panel)
         assert panel.reference == ""
         assert panel.compared == ()
     panel.compare()
-    with pytest.raises(ParameterError, match="nothing is chosen"):
+    with pytest.raises(ParameterError, match="no signal is selected"):
         panel.wait(SECONDS)
     panel.folder = str(tmp_path / "stems" / "long")
     assert folders.label == "long"
@@ -188,20 +188,44 @@ def test_another_folder_ends_the_comparison_of_the_first(
     panel.close()
 
 
+def test_a_folder_chosen_at_the_last_moment_does_not_show_the_result_of_the_first(
+    tmp_path: Path, signals: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one/a", "one/b", "two/c", "two/d"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        audio.write_file(tmp_path / f"{name}.wav", [signals["stem"]], RATE, 2)
+    panel = ComparePanel(tmp_path / "one")
+    made: list[StemMixer] = []
+
+    def choose_another(*arguments: Any, **options: Any) -> StemMixer:
+        panel.folder = str(tmp_path / "two")
+        made.append(StemMixer(*arguments, **options))
+        return made[0]
+
+    monkeypatch.setattr(compare_panel, "StemMixer", choose_another)
+    panel.compare()
+    with pytest.raises(SeparationError, match="cancelled"):
+        panel.wait(SECONDS)
+    assert (panel.reference, panel.comparison, panel.mixer) == ("c", None, None)
+    assert "<img" not in shown(panel)
+    assert made[0].comm is None
+    panel.close()
+
+
 def test_letters_that_no_font_has_are_not_complained_of(signals: Any) -> None:
     # Warnings are errors here, and in the thread as well.
     panel = ComparePanel({"さくら": signals["stem"], "Ärger": signals["mixture"]}, RATE)
     panel.compare()
     panel.wait(SECONDS)
     assert "<td style='padding: 0 6px'>Ärger</td>" in shown(panel)
-    assert "compared with さくら" in shown(panel)
+    assert "Compared with さくら" in shown(panel)
     panel.close()
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda s, _: ComparePanel({"x": s["stem"]}, RATE), ParameterError, "are 1 signals"),
+        (lambda s, _: ComparePanel({"x": s["stem"]}, RATE), ParameterError, "at least 2 signals"),
         (lambda s, _: ComparePanel(s), ParameterError, "sample_rate is missing"),
         (lambda _, p: ComparePanel(p / "no"), AudioError, "cannot be listed"),
         (
@@ -225,9 +249,9 @@ def test_wrong_choices_are_refused(panel: ComparePanel) -> None:
         panel.compared = ("no",)
     panel.compared = ()
     panel.compare()
-    with pytest.raises(ParameterError, match="nothing is chosen to be compared"):
+    with pytest.raises(ParameterError, match="no signal is selected"):
         panel.wait(SECONDS)
-    assert "nothing is chosen" in shown(panel)
+    assert "no signal is selected" in shown(panel)
 
 
 def test_an_earlier_result_makes_room(panel: ComparePanel) -> None:

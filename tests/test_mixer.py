@@ -19,7 +19,7 @@ import traitlets
 
 from stemlab.audio import read_file
 from stemlab.errors import AudioError, AudioNotFoundError, ParameterError
-from stemlab.widgets import StemMixer, mixer
+from stemlab.widgets import StemMixer, _lanes, mixer
 
 RATE = 8000
 PIECE = mixer._PIECE_SAMPLES
@@ -75,9 +75,10 @@ def ask(asked: StemMixer, **content: Any) -> None:
 
 def painted(asked: StemMixer) -> None:
     """Wait until the spectrograms are there, or were given up."""
-    assert asked._painter is not None
-    asked._painter.join(SECONDS)
-    assert not asked._painter.is_alive()
+    painter = asked._painter._thread
+    assert painter is not None
+    painter.join(SECONDS)
+    assert not painter.is_alive()
 
 
 def pieces(asked: StemMixer, sent: list[Message]) -> list[Any]:
@@ -259,12 +260,31 @@ def test_spectrograms_of_the_shortest(
         assert len(levels) == content["rows"] * content["columns"]
 
 
+def test_a_spectrogram_is_computed_in_blocks(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A track of hours must not be loaded at once."""
+    lengths, read = [], mixer.SeekableRecording.read
+
+    def measured(recording: Any, start: int, stop: int) -> Any:
+        lengths.append(stop - start)
+        return read(recording, start, stop)
+
+    samples = 1_000_000
+    made = make({"long": put(tmp_path / "long.wav", noise(samples, 1))}, RATE)
+    monkeypatch.setattr(mixer.SeekableRecording, "read", measured)
+    ask(made, kind="spectrograms")
+    painted(made)
+    assert sum(lengths) >= samples
+    assert max(lengths) < samples / 5
+
+
 def test_another_page_gets_all_spectrograms(
     make: Make, sent: list[Message], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that is opened while they are computed, and one that comes later."""
     computed, go_on = [], threading.Event()
-    compute = mixer._spectrogram
+    compute = _lanes._spectrogram
 
     def slow(*arguments: Any) -> Any:
         computed.append(arguments)
@@ -272,12 +292,12 @@ def test_another_page_gets_all_spectrograms(
             assert go_on.wait(SECONDS)
         return compute(*arguments)
 
-    monkeypatch.setattr(mixer, "_spectrogram", slow)
+    monkeypatch.setattr(_lanes, "_spectrogram", slow)
     made = make(song("drums", "bass", "vocals"), RATE)
     ask(made, kind="spectrograms")
     while not sent:
-        assert made._painter is not None
-        made._painter.join(0.01)
+        assert made._painter._thread is not None
+        made._painter._thread.join(0.01)
     ask(made, kind="spectrograms")
     go_on.set()
     painted(made)
@@ -321,7 +341,7 @@ def test_a_page_hears_of_failures_of_every_kind(
         raise OSError("no room")
 
     monkeypatch.setattr(mixer, "_encode", fail)
-    monkeypatch.setattr(mixer, "_spectrogram", fail)
+    monkeypatch.setattr(_lanes, "_spectrogram", fail)
     made = make(song("drums"), RATE)
     ask(made, kind="piece", piece=0)
     ask(made, kind="spectrograms")
@@ -660,6 +680,20 @@ def test_what_cannot_be_embedded_is_told(make: Make, tmp_path: Path) -> None:
     assert made._answers == {}
 
 
+def test_code_makes_a_page_jump_by_any_distance(make: Make, sent: list[Message]) -> None:
+    """A page that plays reports its position all the time, and must not take that for a jump."""
+    made = make(song("drums"), RATE)
+    made.set_state({"position_seconds": 0.5})
+    assert sent == []
+    made.position_seconds = 0.4
+    made.position_seconds = 0.5
+    made.set_state({"position_seconds": 0.6, "playing": True})
+    made.set_state({"playing": False})
+    made.position_seconds = 0
+    jumps = [{"kind": "jump", "seconds": seconds} for seconds in (0.4, 0.5, 0)]
+    assert [content for content, _ in sent] == jumps
+
+
 def test_repr_is_the_same_each_time(make: Make) -> None:
     made = make(song("drums", "bass"), RATE, mixture=noise(12_345))
     assert repr(made) == "StemMixer('mixture', 'drums', 'bass', seconds=1.5)"
@@ -674,13 +708,13 @@ def test_close_lets_everything_go(
     make: Make, sent: list[Message], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While spectrograms are computed, too."""
-    started, compute = threading.Event(), mixer._spectrogram
+    started, compute = threading.Event(), _lanes._spectrogram
 
     def begin(*arguments: Any) -> Any:
         started.set()
         return compute(*arguments)
 
-    monkeypatch.setattr(mixer, "_spectrogram", begin)
+    monkeypatch.setattr(_lanes, "_spectrogram", begin)
     long = put(tmp_path / "long.ogg", noise(20 * RATE))
     made = make({"long": long, "array": noise()})
     decoded = made._recordings[0]._decoded
@@ -688,8 +722,8 @@ def test_close_lets_everything_go(
     ask(made, kind="spectrograms")
     assert started.wait(SECONDS)
     made.close()
-    assert made._painter is not None
-    assert not made._painter.is_alive()
+    assert made._painter._thread is not None
+    assert not made._painter._thread.is_alive()
     assert decoded.closed
     sent.clear()
     for kind in ("overview", "spectrograms", "piece"):

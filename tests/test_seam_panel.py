@@ -34,7 +34,7 @@ def test_the_click_is_there_without_overlap_and_goes_with_it(panel: SeamPanel) -
     assert view.overlap == 0.25
     assert view.click_db < 1.5
     assert 1.2 < view.work < 4 / 3
-    assert f"{view.plan.calls} segments, {view.work:.2f} times the work" in shown(panel)
+    assert f"{view.plan.calls} segments, {view.work:.2f} times the length" in shown(panel)
     assert shown(panel).count("<img") == 1
 
 
@@ -46,7 +46,7 @@ def test_segments_that_do_not_differ_leave_no_trace(panel: SeamPanel) -> None:
 
 
 def test_the_model_clicks_too(panel: SeamPanel) -> None:
-    find(panel, ipywidgets.Dropdown, "Cut").label = "the demo song"
+    find(panel, ipywidgets.Dropdown, "Signal").label = "the demo song"
     cut = panel.wait(SECONDS)
     assert panel.mixer is not None
     assert repr(panel.mixer).startswith("StemMixer('drums', 'bass', 'other', 'vocals'")

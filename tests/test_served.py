@@ -173,6 +173,6 @@ def test_elsewhere_paths_are_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert panel_path(tmp_path / "x") == tmp_path / "x"
     panel = SeparationPanel(tmp_path)
     assert fields_shown(panel) == ["Path", "Save to"]
-    assert "type its path" in str(panel._songs._songs.options)
+    assert "type its path" in str(panel._songs._list.options)
     assert OUTSIDE not in shown(panel)
     panel.close()

@@ -92,7 +92,7 @@ def test_memory_is_measured_and_limited(panel: SweepPanel) -> None:
     results = panel.wait(SECONDS)
     assert panel.error == ""
     assert panel.recommendation is not None
-    assert f"Its command: {panel.recommendation.command}" in shown(panel)
+    assert f"Command: {panel.recommendation.command}" in shown(panel)
     panel.figure = "peak_memory_bytes"
     figures = [float(each.description.removeprefix("★ ")) for each in cells(panel)]
     by_overlap = results.groupby("overlap", sort=True)["peak_memory_bytes"].first()
@@ -179,7 +179,7 @@ def test_a_cancelled_sweep_goes_on_where_it_was(panel: SweepPanel) -> None:
     with pytest.raises(SeparationError, match="was cancelled"):
         panel.wait(SECONDS)
     assert panel.state == "cancelled"
-    assert "What was measured is kept: press Resume to go on." in shown(panel)
+    assert "Measurements so far are kept; press Resume to continue." in shown(panel)
     done = panel.results["computation"].nunique()
     assert 1 <= done < 4
     assert sum(not each.disabled for each in cells(panel)) == done

@@ -77,7 +77,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, bytes]]]:
     ],
 )
 def test_changed_weights_are_refused(panel: TamperPanel, tampering: str, says: str) -> None:
-    find(panel, ipywidgets.Dropdown, "Do").value = tampering
+    find(panel, ipywidgets.Dropdown, "Tampering").value = tampering
     find(panel, ipywidgets.Button, "Tamper and load").click()
     assert panel.wait(SECONDS) is False
     assert panel.loaded is False
@@ -93,21 +93,21 @@ def test_changed_weights_are_refused(panel: TamperPanel, tampering: str, says: s
 def test_an_untouched_copy_is_loaded(panel: TamperPanel, by: str) -> None:
     assert loads(panel, "nothing", fit=True, by=by)
     assert "stemlab says" not in shown(panel)
-    assert "weights: SHA-256 found, the same" in shown(panel)
-    assert ("manifest: SHA-256 found, the same" in shown(panel)) == (by == "name")
+    assert "weights: actual SHA-256, identical" in shown(panel)
+    assert ("manifest: actual SHA-256, identical" in shown(panel)) == (by == "name")
     assert "<b style" not in shown(panel)
 
 
 def test_a_folder_is_loaded_if_its_own_manifest_matches(panel: TamperPanel) -> None:
     assert loads(panel, OTHER, fit=True)
-    assert "weights: SHA-256 found, the same" in shown(panel)
+    assert "weights: actual SHA-256, identical" in shown(panel)
     assert "in the registry" not in shown(panel)
 
 
 @pytest.mark.parametrize("tampering", TAMPERING[1:])
 def test_a_name_is_held_against_the_registry(panel: TamperPanel, tampering: str) -> None:
-    find(panel, ipywidgets.Checkbox, "change the manifest to match").value = True
-    find(panel, ipywidgets.Dropdown, "Ask for it by").value = "name"
+    find(panel, ipywidgets.Checkbox, "Change the manifest to match").value = True
+    find(panel, ipywidgets.Dropdown, "Load by").value = "name"
     assert not loads(panel, tampering, fit=True, by="name")
     assert panel.refusal.startswith("'copy/manifest.json' is not the recorded file")
     assert find_model("stemlab-mini").sha256 in panel.refusal
@@ -175,7 +175,7 @@ def test_any_byte_counts_and_both_digests_are_shown(panel: TamperPanel, byte: in
     assert f"<code>{recorded}</code>" in shown(panel)
     assert found in panel.refusal
     different = sum(one != other for one, other in zip(found, recorded, strict=True))
-    assert f"weights: SHA-256 found, {different} of 64 digits differ" in shown(panel)
+    assert f"weights: actual SHA-256, {different} of 64 digits differ" in shown(panel)
     assert shown(panel).count("<b style") == different
 
 

@@ -21,8 +21,8 @@ import soundfile
 from stemlab import audio
 from stemlab._isolation import SERVED_FOLDER
 from stemlab.errors import AudioError, OutputError, ParameterError
-from stemlab.widgets import upload as module
-from stemlab.widgets.upload import SongUpload, _audio_name, _safe_name
+from stemlab.widgets import SongUpload, _arriving
+from stemlab.widgets._arriving import _audio_name, _safe_name
 
 PIECE = 10_000
 
@@ -115,7 +115,7 @@ def test_a_song_arrives_byte_for_byte(
     for (name,) in hidden:
         assert name.startswith(".stemlab-")
         assert name.endswith(".partial")
-    assert (upload.error, upload.message) == ("", "Done: 'hum.wav' is in 'songs'.")
+    assert (upload.error, upload.message) == ("", "Uploaded 'hum.wav' to 'songs'.")
     assert browser.heard[-1] == {"kind": "end", "id": "a", "state": "done"}
 
 
@@ -142,7 +142,7 @@ def test_another_song_of_the_same_name_gets_a_number(
     assert upload.wait(0).read_bytes() == songs[2]
     browser.send_file("hum.wav", songs[1], "again")
     assert upload.wait(0) == folder / "hum (2).wav"
-    assert "already, with the same content" in upload.message
+    assert "with the same content" in upload.message
     assert len(names(folder)) == 3
 
 
@@ -307,7 +307,7 @@ def test_a_file_that_the_browser_cannot_read_any_more(
     browser.start("hum.wav", len(song))
     browser.piece(0, song[:PIECE])
     browser.say({"kind": "unreadable", "id": "a"})
-    with pytest.raises(AudioError, match="the browser cannot read 'hum.wav' any more"):
+    with pytest.raises(AudioError, match="the browser can no longer read 'hum.wav'"):
         upload.wait(0)
     assert names(folder) == []
 
@@ -487,13 +487,13 @@ def test_a_file_that_was_there_is_not_removed(
 
 def test_a_size_beyond_all_numbers_is_refused(upload: SongUpload, browser: Browser) -> None:
     browser.start("song.wav", 10**400)
-    assert "MB are taken here" in upload.error
+    assert "MB. Choose a smaller file" in upload.error
 
 
 def test_too_large_files_are_refused_at_once(folder: Path) -> None:
     upload = SongUpload(folder, max_bytes=1_000_000)
     answer = Browser(upload).start("hum.wav", 1_000_001)
-    with pytest.raises(AudioError, match="'hum.wav' has 1.0 MB; at most 1.0 MB are taken"):
+    with pytest.raises(AudioError, match="'hum.wav' has 1.0 MB; the limit is 1.0 MB"):
         upload.wait(0)
     assert answer == {"kind": "end", "id": "a", "state": "failed"}
     assert names(folder) == []
@@ -504,7 +504,7 @@ def test_visitors_cannot_fill_the_disk(
     folder: Path, song: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SERVED_FOLDER, str(folder))
-    monkeypatch.setattr(module, "_SERVED_BYTES", 2 * len(song))
+    monkeypatch.setattr(_arriving, "_SERVED_BYTES", 2 * len(song))
     first, second, third = (SongUpload(folder) for _ in range(3))
     browsers = [Browser(upload) for upload in (first, second, third)]
     browsers[0].send_file("hum.wav", song)
@@ -514,7 +514,7 @@ def test_visitors_cannot_fill_the_disk(
     for browser in browsers[1:]:
         browser.piece(0, song[:PIECE])
     assert third.state == "failed"
-    with pytest.raises(OutputError, match="the folder has no room for it: at most"):
+    with pytest.raises(OutputError, match="the folder has no room for it: it may hold"):
         third.wait(0)
     browsers[1].piece(PIECE, song[PIECE:])
     assert second.state == "done"
@@ -567,8 +567,9 @@ def test_a_full_disk_is_told_in_words(
 ) -> None:
     browser.start("hum.wav", len(song))
     assert upload._current is not None
-    assert upload._current.file is not None
-    upload._current.file = FullDisk(upload._current.file)  # type: ignore[assignment]
+    song_file = upload._current.song._file
+    assert song_file is not None
+    upload._current.song._file = FullDisk(song_file)  # type: ignore[assignment]
     browser.piece(0, song[:PIECE])
     answer = browser.piece(PIECE, song[PIECE:])
     assert answer == {"kind": "end", "id": "a", "state": "failed"}

@@ -114,7 +114,7 @@ def test_lists_and_traits_follow_each_other(panel: SeparationPanel, song: Path) 
     assert songs.label == "hum.wav"
     assert typed.layout.display == "none"
 
-    songs.label = "Another file: type its path"
+    songs.label = "Other file (type its path)"
     assert (panel.song, typed.layout.display) == ("", "")
     typed.value = "elsewhere.ogg"
     assert panel.song == "elsewhere.ogg"
@@ -146,8 +146,8 @@ def test_an_uploaded_song_is_chosen(panel: SeparationPanel, song: Path) -> None:
 
 
 def test_says_what_the_model_is_and_under_which_licence(panel: SeparationPanel) -> None:
-    assert "tiny &lt;of the tests&gt;. Makes drums, bass, other, vocals." in shown(panel)
-    assert "Its own segment is 1 s; a shorter one is padded to that" in shown(panel)
+    assert "tiny &lt;of the tests&gt;. Sources: drums, bass, other, vocals." in shown(panel)
+    assert "Default segment: 1 s. Shorter ones are padded to this length" in shown(panel)
     assert "Weights: CC0-1.0, random numbers." in shown(panel)
     registered = list_models()[0]
     find(panel, ipywidgets.Dropdown, "Model").value = registered.name
@@ -223,7 +223,7 @@ def test_saving_puts_the_files_where_a_command_would(
     saved = panel.wait(SECONDS)
     folder = tmp_path / "stems" / "hum"
     assert saved.manifest_path == folder / "run.json"
-    assert f"Saved: 4 stems are in {folder}." in shown(panel)
+    assert f"Saved 4 stems to {folder}." in shown(panel)
     assert "replaced" not in shown(panel)
     for source, path in made.stems.items():
         assert saved.stems[source] == folder / f"{source}.wav"
@@ -248,13 +248,11 @@ def test_an_earlier_result_is_replaced_only_at_a_second_press(
     panel.wait(SECONDS)
     before = {path: path.read_bytes() for path in first.stems.values()}
     save.click()
-    with pytest.raises(
-        OutputError, match="an earlier result of this song is there: .* Press Replace"
-    ):
+    with pytest.raises(OutputError, match="already holds a result of this song. Press Replace"):
         panel.wait(SECONDS)
     assert {path: path.read_bytes() for path in first.stems.values()} == before
     assert force.layout.display == ""
-    assert "an earlier result of this song is there" in shown(panel)
+    assert "already holds a result of this song" in shown(panel)
     # Not in a folder that nobody was asked about.
     panel.out_dir = str(tmp_path / "elsewhere")
     assert force.layout.display == "none"
@@ -265,7 +263,7 @@ def test_an_earlier_result_is_replaced_only_at_a_second_press(
     force.click()
     saved = panel.wait(SECONDS)
     assert read_run(saved.manifest_path)["parameters"]["overlap"] == 0.5
-    assert "They replaced an earlier result of this song." in shown(panel)
+    assert "The earlier result was replaced." in shown(panel)
     assert force.layout.display == "none"
 
 
@@ -358,7 +356,7 @@ def test_stems_that_no_mixer_plays_can_be_saved(
     panel.separate()
     result = panel.wait(SECONDS)
     assert (panel.state, panel.error, panel.mixer) == ("done", "", None)
-    assert "there is no mixer to hear them here: sample_rate=768000" in shown(panel)
+    assert "but not played here: sample_rate=768000" in shown(panel)
     find(panel, ipywidgets.Button, "Save").click()
     saved = panel.wait(SECONDS)
     assert saved.stems.keys() == result.stems.keys()
@@ -409,6 +407,16 @@ def test_sliders_and_traits_follow_each_other(panel: SeparationPanel) -> None:
     assert (overlap.value, shifts.value) == (0.95, 12)
 
 
+def test_a_refused_value_is_shown_and_the_field_goes_back(panel: SeparationPanel) -> None:
+    field = find(panel, ipywidgets.FloatSlider, "Overlap")
+    field.max = 1
+    field.value = 1
+    assert field.value == panel.overlap == 0.25
+    assert "overlap=1" in panel.error
+    panel.overlap = 0.97
+    assert (field.value, field.max) == (0.97, 1)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -429,14 +437,16 @@ def test_wrong_settings_are_refused_at_once(
 
 
 def test_the_cost_follows_the_sliders(panel: SeparationPanel, model: str) -> None:
-    assert panel.cost.startswith("4 calls of the network, which compute 1.3 times the song: ")
+    assert panel.cost.startswith(
+        "The network runs 4 times and processes 1.3 times the length of the song; "
+    )
     assert "About" not in panel.cost
     assert not [each for each in threading.enumerate() if each.name == "stemlab-calibration"]
     told = threading.Event()
     panel.observe(lambda change: "About" in change.new and told.set(), "cost")
     find(panel, ipywidgets.FloatSlider, "Overlap").value = 0.5
     plans = AudioStemSeparator(model).plan(3 * RATE, SeparationSettings(overlap=0.5))
-    assert panel.cost.startswith(f"{sum(each.calls for each in plans)} calls of the network")
+    assert panel.cost.startswith(f"The network runs {sum(each.calls for each in plans)} times")
     # How fast this machine is, is found out once, in the background.
     assert told.wait(SECONDS)
     assert re.search(r"About .* s \(RTF [\d.e-]+\), \d+ MB of memory\.", panel.cost)
@@ -557,7 +567,7 @@ def test_interrupting_a_waiting_cell_cancels(song: Path, model: str, tmp_path: P
     with process:
         assert process.stdout.readline() == "working\n"
         process.send_signal(signal.SIGINT)
-        assert process.stdout.read() == "the run was cancelled. Start it anew.\n"
+        assert process.stdout.read() == "the run was cancelled. Start it again.\n"
     assert process.returncode == 0
     assert files_below(tmp_path) == ["songs", "songs/hum.wav"]
 

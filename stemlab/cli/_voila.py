@@ -1,7 +1,7 @@
 """Voilà as ``stemlab lab --voila`` starts it: ``python -m stemlab.cli._voila FOLDER``.
 
 By itself, Voilà asks for no token unless told to, opens its page without one, answers under any
-name of a host, and hands out pictures to everybody.
+host name, and serves pictures to everybody.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 class _Files(JupyterHandler, AllowListFileHandler):  # type: ignore[misc]  # Voilà has no types
-    """Pictures beside the notebooks, for those who have the token."""
+    """Serves pictures beside the notebooks, only to those who have the token."""
 
     @web.authenticated
     async def get(self, path: str, include_body: bool = True) -> None:
@@ -34,7 +34,7 @@ class _Files(JupyterHandler, AllowListFileHandler):  # type: ignore[misc]  # Voi
 
 
 class Pages(Voila):  # type: ignore[misc]  # Voilà has no types
-    """Serves under the names of this machine alone, unless the user's settings name another."""
+    """Answers only under the names of this machine, unless the user's settings name another."""
 
     _redirect: Path | None = None
 
@@ -50,7 +50,7 @@ class Pages(Voila):  # type: ignore[misc]  # Voilà has no types
         ]
 
     def launch_browser(self) -> None:
-        """Open the address with the token, which other users must not see in a command line."""
+        """Open the address with the token through a file: other users can read command lines."""
         token = self.identity_provider.token
         url = self.connection_url + ("?" + urlencode({"token": token}) if token else "")
         with tempfile.NamedTemporaryFile(

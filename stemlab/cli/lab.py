@@ -1,4 +1,4 @@
-"""``stemlab lab``: the notebooks, in a folder of the user's, in JupyterLab or as pages."""
+"""``stemlab lab``: the notebooks in a folder of the user, in JupyterLab or as pages."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from stemlab.files import ScratchFolder, parse_json, read_bounded, write_atomica
 
 __all__ = ["copy_notebooks", "run"]
 
-# Beside what the options of JupyterLab turn off, its page would ask whether it may fetch news: the
-# settings in this folder answer that. And they let widgets talk to the kernel's main thread: with
-# JupyterLab 4.6 and ipykernel 7.4, a page that is opened while the kernel computes often gets no
-# answers through a subshell.
+# The settings in this folder keep JupyterLab's page from asking whether it may fetch news, which
+# no option does. They also make widgets talk to the kernel's main thread: with JupyterLab 4.6 and
+# ipykernel 7.4, a page that is opened while the kernel computes often gets no answer from a
+# subshell.
 _ASSETS = Path(__file__).resolve().parent.parent / "assets"
 _SETTINGS = _ASSETS / "lab"
-# Holds a template of Voilà's that fetches nothing from elsewhere.
+# Holds a template for Voilà that fetches nothing from elsewhere.
 _JUPYTER = _ASSETS / "jupyter"
 _MOST_BYTES = 16_000_000
 
 
 def run(options: argparse.Namespace) -> int:
-    """Copy the notebooks and serve them until the user stops that."""
+    """Copy the notebooks and serve them until the user stops the server."""
     module, title, extra = (
         ("voila", "Voilà", "teach") if options.voila else ("jupyterlab", "JupyterLab", "lab")
     )
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"folder": str(folder), "copied": copied, "kept": kept}), flush=True)
     elif not options.quiet:
-        for line in _told(folder, copied, kept):
+        for line in _report(folder, copied, kept):
             print(line, flush=True)
         stop = "Ctrl+C here" if options.voila else "Ctrl+C here, twice"
         print(f"Opening {title}. To stop it, press {stop}.", flush=True)
@@ -54,15 +54,15 @@ def run(options: argparse.Namespace) -> int:
         arguments.append("--no-browser")
     if options.port is not None:
         arguments.append(f"--port={options.port}")
-    # The panels of pages stay in the folder.
+    # Visitors of pages may use only this folder.
     served = {SERVED_FOLDER: os.path.realpath(folder)} if options.voila else {}
     return _serve(arguments, served)
 
 
 def copy_notebooks(folder: Path) -> tuple[list[str], list[str]]:
-    """Copy the notebooks that come with stemlab, where there are none of their names."""
+    """Copy the notebooks of stemlab, except those that are there already."""
     if os.path.exists(folder) and not os.path.isdir(folder):
-        raise ParameterError(f"'{folder}' is not a folder. Name one, or one that can be made.")
+        raise ParameterError(f"'{folder}' is not a folder. Name one, or a new one.")
     copied, kept = [], []
     for notebook in sorted(asset_dir("notebooks").glob("*.ipynb")):
         target = folder / notebook.name
@@ -76,7 +76,7 @@ def copy_notebooks(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _sources(notebook: Path) -> list[str] | None:
-    """Text and code; None where the file is not a notebook, or one with long outputs."""
+    """Text and code of the cells; None if the file is too large or not a notebook."""
     try:
         cells = parse_json(read_bounded(notebook, _MOST_BYTES))["cells"]
         return ["".join(cell["source"]) for cell in cells]
@@ -88,14 +88,14 @@ def _sources(notebook: Path) -> list[str] | None:
         return None
 
 
-def _told(folder: Path, copied: list[str], kept: list[str]) -> list[str]:
+def _report(folder: Path, copied: list[str], kept: list[str]) -> list[str]:
     lines = [f"The notebooks are in '{folder}'."]
     if copied:
-        lines.append(f"New there: {', '.join(copied)}.")
+        lines.append(f"Copied: {', '.join(copied)}.")
     if kept:
         lines.append(
-            f"Left as they are, with other text or code than those of stemlab {__version__}: "
-            f"{', '.join(kept)}. To get one of those too, rename yours and start again."
+            f"Kept, although they differ from those of stemlab {__version__}: "
+            f"{', '.join(kept)}. To get the new one, rename yours and start again."
         )
     return lines
 
@@ -112,7 +112,7 @@ def _lab_arguments(folder: Path, options: argparse.Namespace) -> list[str]:
 
 
 def _voila_arguments(folder: Path) -> list[str]:
-    # A token that is passed here could be read by every user of the machine.
+    # No token here: every user of the machine could read it.
     return [
         *("-m", "stemlab.cli._voila", str(folder.resolve())),
         *("--template=stemlab", "--Voila.auto_token=True"),
@@ -120,10 +120,10 @@ def _voila_arguments(folder: Path) -> list[str]:
 
 
 def _write_kernel(folder: str) -> None:
-    """Describe the usual kernel, so started that it obeys nothing where its notebook lies."""
+    """Describe the usual kernel, started so that no settings beside its notebook take effect."""
     from ipykernel.kernelspec import write_kernel_spec
 
-    # With frozen modules, the debugger of ipykernel warns in the notebook.
+    # With frozen modules, the debugger of ipykernel would show a warning in the notebook.
     start = [sys.executable, "-P", "-Xfrozen_modules=off", "-m", "stemlab.cli._kernel"]
     start.append("--IPKernelApp.ignore_cwd=True")
     write_kernel_spec(
@@ -137,12 +137,12 @@ def _serve(arguments: list[str], environment: dict[str, str]) -> int:
         users = os.environ.get("JUPYTER_PATH")
         paths = os.pathsep.join(filter(None, [kernels, str(_JUPYTER), users]))
         environment = {**os.environ, **environment, "JUPYTER_PATH": paths}
-        # Not the descriptor 2, which is silenced; the address to open is told there.
+        # Descriptor 2 is silenced, but the server prints the address to open to stderr.
         with subprocess.Popen(
             **child(*arguments, environment=environment), stderr=sys.stderr
         ) as server:
             try:
-                # Both get a Ctrl+C of the terminal; it is the server that asks what was meant.
+                # Both processes get a Ctrl+C of the terminal; the server handles it.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 return server.wait()
             finally:

@@ -1,6 +1,6 @@
-"""Panels for notebooks: each one only calls the library and shows what it answers.
+"""Panels for notebooks, which call the library and show its results.
 
-`mixer` plays stems together, `upload` brings songs to the kernel; the panels are built of these.
+`mixer` plays stems together and `upload` brings songs to the kernel; the panels use both.
 """
 
 from stemlab.widgets.compare_panel import ComparePanel

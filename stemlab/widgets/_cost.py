@@ -17,7 +17,7 @@ _CLOSING_SECONDS = 60.0
 
 
 class CostTeller:
-    """Tells what settings cost; how fast this machine is, it finds out in the background, once."""
+    """Describes what settings cost, and measures the speed of this machine in the background."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -29,15 +29,15 @@ class CostTeller:
     def tell(
         self,
         separator: AudioStemSeparator,
-        length: tuple[int, int],
+        length: tuple[int, int],  # samples and sample rate
         settings: SeparationSettings,
         *,
         measure: bool,
     ) -> str:
-        """Put the plan of a separation and its cost into words."""
+        """Describe the plan of a separation and its cost."""
         samples, rate = length
         plans = separator.plan(resampled_length(samples, rate, separator.sample_rate), settings)
-        parts = [_work(plans, samples / rate)]
+        parts = [_describe(plans, samples / rate)]
         key = _key(separator)
         model = self._models.get(key)
         if model is not None:
@@ -49,14 +49,12 @@ class CostTeller:
                 + "."
             )
         elif measure and key not in self._models:
-            parts.append("Finding out how fast this machine is…")
+            parts.append("Measuring the speed of this machine…")
             self._measure(separator)
-        return " ".join([*parts, *dict.fromkeys(note for each in plans for note in each.notes)])
+        return " ".join([*parts, *dict.fromkeys(note for plan in plans for note in plan.notes)])
 
     def calibrated(self, separator: AudioStemSeparator) -> CostModel:
-        """Find out how fast this machine is, or wait for it if that is going on: two would disturb
-        each other.
-        """
+        """Calibrate the model here, or wait if that is going on: two at once disturb each other."""
         key = _key(separator)
         with self._calibrating:
             model = self._models.get(key)
@@ -65,7 +63,7 @@ class CostTeller:
         return model
 
     def close(self) -> None:
-        """Wait for what is being measured."""
+        """Wait for the measurement to end."""
         self._closed = True
         if self._thread is not None:
             self._thread.join(_CLOSING_SECONDS)
@@ -78,16 +76,16 @@ class CostTeller:
             try:
                 self.calibrated(separator)
             except StemlabError:
-                pass  # The run itself will say what is wrong with the model.
+                pass  # The run itself will report what is wrong with the model.
             except RuntimeError:
                 if threading.main_thread().is_alive():
                     raise
-                return  # Python ends, and lends no threads any more.
+                return  # Python is shutting down and starts no more threads.
             self._models.setdefault(_key(separator), None)
             if not self._closed:
                 self._changed()
 
-        # Takes a call or two of the network: Python may wait for it at its end.
+        # Not a daemon: it takes a call or two of the network, for which Python can wait at exit.
         self._thread = threading.Thread(target=work, name="stemlab-calibration")
         self._thread.start()
 
@@ -96,14 +94,14 @@ def _key(separator: AudioStemSeparator) -> tuple[str | None, str]:
     return separator.resolved_request, separator.device
 
 
-def _work(plans: Sequence[ChunkPlan], seconds: float) -> str:
-    calls = sum(each.calls for each in plans)
-    computed = sum(each.computed_samples / each.sample_rate for each in plans)
-    shares = [f"{max(each.overlap_share for each in plans):.0%} of it overlap"]
-    padding = max(each.padding_share for each in plans)
+def _describe(plans: Sequence[ChunkPlan], seconds: float) -> str:
+    calls = sum(plan.calls for plan in plans)
+    computed = sum(plan.computed_samples / plan.sample_rate for plan in plans)
+    shares = [f"{max(plan.overlap_share for plan in plans):.0%} of that is overlap"]
+    padding = max(plan.padding_share for plan in plans)
     if padding >= 0.005:
-        shares.append(f"{padding:.0%} padding and context")
+        shares.append(f"{padding:.0%} is padding and context")
     return (
-        f"{calls} call{'s' * (calls != 1)} of the network, which compute "
-        f"{computed / seconds:.2g} times the song: {', '.join(shares)}."
+        f"The network runs {calls} time{'s' * (calls != 1)} and processes {computed / seconds:.2g} "
+        f"times the length of the song; {', '.join(shares)}."
     )

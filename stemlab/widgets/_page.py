@@ -1,8 +1,9 @@
-"""What a page may tell the kernel: any program that reaches the kernel's page can send anything."""
+"""Widgets that check what a page sends: a program that reaches the page can send anything."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,43 @@ import anywidget
 
 from stemlab.errors import StemlabError
 
-__all__ = ["STATIC", "KeyKeeper", "PageWidget", "in_words"]
+__all__ = ["STATIC", "KeyKeeper", "Message", "PageWidget", "in_words", "telling_failures"]
 
 STATIC = Path(__file__).resolve().parent / "static"
 _MOST_CHARACTERS = 10_000
 
+Message = tuple[dict[str, Any], list[bytes]]
+"""Content and buffers."""
+
 
 def in_words(error: Exception) -> str:
-    """Say what went wrong, in the words that a page shows."""
+    """Describe an error as panels show it."""
     if isinstance(error, StemlabError):
         return str(error)
     return f"This is a bug of stemlab, please report it. {type(error).__name__}: {error}"
 
 
-class PageWidget(anywidget.AnyWidget):
-    """A widget whose page sets only traits that are tagged ``page=True``, to values that they take.
+@contextmanager
+def telling_failures(send: Callable[..., None]) -> Iterator[None]:
+    """Tell the page why it gets no answer; otherwise it would ask again."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        send({"kind": "failed", "message": in_words(error)})
 
-    Anything else that a page sends is left out, with a line in the log.
+
+class PageWidget(anywidget.AnyWidget):
+    """A widget whose page can set only traits tagged ``page=True``, and only to valid values.
+
+    Anything else that a page sends is ignored, with a line in the log.
     """
 
     def set_state(self, sync_data: Mapping[str, Any]) -> None:
-        """Take from a page what it may set, and tell it the values of the rest."""
+        """Take from a page what it may set, and send it the true values of the rest."""
         taken = {name: value for name, value in sync_data.items() if self._takes(name, value)}
         refused = [name for name in sync_data if name not in taken and name in self.keys]
         if len(taken) < len(sync_data):
-            self.log.warning("%s: a page set what it may not", type(self).__name__)
+            self.log.warning("%s: a page tried to set what it may not", type(self).__name__)
         super().set_state(taken)
         if refused:
             self.send_state(refused)
@@ -46,7 +59,7 @@ class PageWidget(anywidget.AnyWidget):
             return False
         try:
             self.traits()[name]._validate(self, value)
-        except Exception:  # noqa: BLE001  # Whatever a validator says: it is no value of the trait.
+        except Exception:  # noqa: BLE001  # Validators of traits raise errors of many kinds.
             return False
         return True
 
@@ -60,12 +73,12 @@ class PageWidget(anywidget.AnyWidget):
             case {"content": {"data": {"method": "custom", "content": dict(content)}}}:
                 data = {"method": "custom", "content": content}
             case _:
-                self.log.warning("%s: a message that it does not know", type(self).__name__)
+                self.log.warning("%s: unknown message", type(self).__name__)
                 return
         super()._handle_msg({"content": {"data": data}, "buffers": msg.get("buffers") or []})
 
 
 class KeyKeeper(PageWidget):
-    """Keeps the keys that are pressed in panels from the notebook; shows nothing."""
+    """Keeps keys that are pressed in panels away from the notebook; shows nothing."""
 
     _esm = STATIC / "keys.js"

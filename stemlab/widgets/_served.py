@@ -14,21 +14,21 @@ __all__ = ["is_served", "panel_path"]
 
 
 def is_served() -> bool:
-    """Whether the panels may be used by somebody else than who started the server."""
+    """Whether others than the owner of the server may use the panels."""
     return bool(os.environ.get(SERVED_FOLDER))
 
 
 def panel_path(text: StrPath) -> Path:
-    """Take the path of a field or argument of a panel; for a visitor, only one in the folder."""
+    """Check a path that a panel got; for visitors, it must be in the served folder."""
     path = Path(os.path.expanduser(text))
     try:
         real = Path(os.path.realpath(path))
-    except ValueError as error:  # It holds what no name of a file may.
+    except ValueError as error:  # For instance a null character.
         raise ParameterError(f"{str(text)!r} is not a path. Choose a file or folder.") from error
     if is_served():
         folders = (os.environ[SERVED_FOLDER], demo_song_dir())
         if not any(real.is_relative_to(os.path.realpath(folder)) for folder in folders):
-            # The same whether it exists or not: a visitor must not find out.
+            # The same text whether it exists or not, which a visitor must not find out.
             raise ParameterError(
                 f"{str(text)!r} is outside the folder that is served here. Choose one inside it."
             )

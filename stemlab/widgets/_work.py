@@ -1,53 +1,36 @@
-"""What all panels share: work off the main thread, its progress, its end, and errors in words."""
+"""The base of all panels: fields bound to traits, work in a thread, progress and errors."""
 
 from __future__ import annotations
 
 import atexit
 import threading
-from base64 import b64encode
 from collections.abc import Callable
 from html import escape
-from io import BytesIO
 from typing import Any
 
 import ipywidgets
 import traitlets
-from matplotlib.figure import Figure
 
-from stemlab.errors import SeparationError
+from stemlab.errors import SeparationError, StemlabError
+from stemlab.widgets._fields import button, indented
 from stemlab.widgets._page import KeyKeeper, in_words
 from stemlab.widgets.mixer import StemMixer
 
-__all__ = ["LABELS", "WIDE", "WorkPanel", "indented", "picture"]
+__all__ = ["WorkPanel"]
 
-# How long a kernel that is shut down, or a panel that is closed, waits for the work to clear up.
+# How long closing a panel, or shutting down the kernel, waits for the work to clear up.
 _SHUTDOWN_SECONDS = 30
-WIDE = {"width": "36em", "max_width": "100%"}
-LABELS = {"description_width": "6.5em"}
-
-
-def indented(widget: Any) -> Any:
-    """Move a widget that has no label to where the fields of the others begin."""
-    widget.layout.margin = "2px 2px 2px calc(6.5em + 8px)"
-    return widget
-
-
-def picture(figure: Figure, told: str) -> ipywidgets.HTML:
-    """Make a figure into a widget, which threads can show as well."""
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=90)
-    return ipywidgets.HTML(
-        f'<img alt="{escape(told)}" style="max-width: 100%" '
-        f'src="data:image/png;base64,{b64encode(content.getvalue()).decode()}">'
-    )
 
 
 class _Cancelled(Exception):
-    """Raised in the work, where the library lets a caller stop it."""
+    """Raised within the work to end it."""
 
 
 class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
-    """A panel that does one piece of work at a time, in a thread of its own."""
+    """A panel that does one piece of work at a time, in a thread of its own.
+
+    Fields stay enabled during the work: what is chosen meanwhile is for the next run.
+    """
 
     state = traitlets.Enum(["idle", "running", "done", "cancelled", "failed"], "idle")
     progress = traitlets.Float(0.0)
@@ -69,13 +52,14 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
         self._failure: BaseException | None = None
         self._status, self._results = ipywidgets.HTML(), ipywidgets.VBox()
         self.observe(self._show_status, ["message", "error"])
+        self._show_status()
 
     def __del__(self) -> None:
-        # ipywidgets keeps every widget until it is closed: this one could not even be made.
+        # ipywidgets would close the widget here, which fails if its constructor did.
         pass
 
     def cancel(self) -> None:
-        """Ask the work to stop, which it does as soon as it can; nothing half-done is left."""
+        """Ask the work to stop as soon as it can; nothing half-done is left."""
         if self._busy:
             self._stop.set()
             self.message = "Stopping."
@@ -83,7 +67,9 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
     def wait(self, timeout: float | None = None) -> Any:
         """Wait for the work to end; interrupting the wait cancels it."""
         if self._ended is None:
-            raise SeparationError("nothing was started yet. Press the button, or call its method.")
+            raise SeparationError(
+                "nothing was started yet. Press a button of the panel, or call its method."
+            )
         try:
             ended = self._ended.wait(timeout)
         except KeyboardInterrupt:
@@ -106,14 +92,61 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
 
     # ------------------------------------------------------------ for the panels
 
+    def _bind(
+        self,
+        name: str,
+        field: Any,
+        *,
+        to_field: Callable[[Any], Any] = lambda value: value,
+        to_trait: Callable[[Any], Any] = lambda value: value,
+    ) -> Any:
+        """Keep a trait and a field equal, and return the field.
+
+        The trait wins: the field starts with its value, stretches its range to values set from
+        code, and goes back when the trait refuses what the user entered.
+        """
+        showing = False
+
+        def show(_: object = None) -> None:
+            nonlocal showing
+            showing = True
+            try:
+                _show_value(field, to_field(getattr(self, name)))
+            finally:
+                showing = False
+
+        def take(change: traitlets.Bunch) -> None:
+            if showing:
+                return
+            try:
+                setattr(self, name, to_trait(change.new))
+            except StemlabError as error:
+                self.error = in_words(error)
+            show()
+
+        show()
+        self.observe(show, name)
+        field.observe(take, "value")
+        return field
+
+    def _caption(self, name: str) -> Any:
+        """Show a trait of text in small print."""
+        caption = indented(ipywidgets.HTML())
+        traitlets.dlink(
+            (self, name),
+            (caption, "value"),
+            lambda text: f'<small role="status">{escape(text)}</small>',
+        )
+        return caption
+
     def _start(self, work: Callable[[], Any], message: str) -> bool:
-        """Run `work` in a thread, unless one is at work already: then nothing happens."""
+        """Run `work` in a thread; return False if other work is going on, and do nothing then."""
         with self._starting:
             if self._busy:
                 return False
+            self._stop.clear()
             self._busy = True
-        self._stop.clear()
-        # One of this run: an interrupted Thread.join would take the thread for ended.
+        # One per run: Thread.join, when interrupted, would report the thread as ended.
         self._ended = threading.Event()
         self._result = self._failure = None
         self.error, self.progress, self.message = "", 0.0, message
@@ -129,49 +162,49 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
         return True
 
     def _check_stop(self) -> None:
-        """End the work here if that was asked for; called from within it."""
+        """End the work if that was asked for. Call this from within the work."""
         if self._stop.is_set():
             raise _Cancelled
 
     def _show_results(self, *widgets: ipywidgets.Widget) -> None:
-        """Show these in place of what was shown before, which goes from kernel and page."""
-        before = self._results.children
-        self.mixer = next((each for each in widgets if isinstance(each, StemMixer)), None)
+        """Show these in place of the earlier results, which are closed."""
+        earlier = self._results.children
+        self.mixer = next((widget for widget in widgets if isinstance(widget, StemMixer)), None)
         self._results.children = widgets
-        for each in before:
-            each.close()
+        for widget in earlier:
+            widget.close()
 
-    def _buttons(
+    def _controls(
         self, *buttons: ipywidgets.Button, cancel_tooltip: str = "Stop the work"
     ) -> ipywidgets.HBox:
-        """Lay out what starts the work, what stops it, and how far it is."""
-        stop = ipywidgets.Button(description="Cancel", tooltip=cancel_tooltip, disabled=True)
-        stop.on_click(lambda _: self.cancel())
+        """Lay out the buttons, which are disabled during the work, Cancel and the progress bar."""
+        stop = button("Cancel", cancel_tooltip, self.cancel)
+        stop.disabled = True
         bar = ipywidgets.FloatProgress(
-            max=1.0, tooltip="Share that is done", layout=ipywidgets.Layout(width="14em")
+            max=1.0, tooltip="Progress", layout=ipywidgets.Layout(width="14em")
         )
         traitlets.dlink((self, "progress"), (bar, "value"))
 
         def show(_: object) -> None:
             running = self.state == "running"
             stop.disabled = not running
-            for each in buttons:
-                each.disabled = running
+            for starter in buttons:
+                starter.disabled = running
 
         self.observe(show, "state")
         return ipywidgets.HBox([*buttons, stop, bar, KeyKeeper()])
 
     def _run(self, work: Callable[[], Any], ended: threading.Event) -> None:
-        """Work in the thread. Nothing may escape: an exception of a thread reaches nobody."""
+        """Work in the thread. Nothing may escape: an exception in a thread reaches nobody."""
         state = "failed"
         try:
             self._result = work()
         except _Cancelled:
             state, self.message = "cancelled", self._cancelled_message
-            self._failure = SeparationError("the run was cancelled. Start it anew.")
+            self._failure = SeparationError("the run was cancelled. Start it again.")
         except Exception as error:  # noqa: BLE001
             self._failure = error
-            self.message, self.error = "This did not work.", in_words(error)
+            self.message, self.error = "Failed.", in_words(error)
         else:
             state, self.progress = "done", 1.0
         atexit.unregister(self._shut_down)
@@ -187,13 +220,18 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
             self._ended.wait(_SHUTDOWN_SECONDS)
 
     def _show_status(self, _: object = None) -> None:
-        # Roles, so that a screen reader speaks what changes.
-        self._status.value = (
-            f'<div role="status" style="line-height: 1.4">{escape(self.message)}</div>'
-            + (
+        # With these roles, a screen reader speaks what changes.
+        status = f'<div role="status" style="line-height: 1.4">{escape(self.message)}</div>'
+        if self.error:
+            status += (
                 '<div role="alert" style="color: var(--jp-error-color1, #b00020)">'
                 f"<b>Error:</b> {escape(self.error)}</div>"
-                if self.error
-                else ""
             )
-        )
+        self._status.value = status
+
+
+def _show_value(field: Any, value: Any) -> None:
+    with field.hold_trait_notifications():
+        if isinstance(value, (int, float)) and field.has_trait("max"):
+            field.min, field.max = min(field.min, value), max(field.max, value)
+        field.value = value

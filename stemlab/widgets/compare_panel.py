@@ -1,11 +1,11 @@
-"""Look at recordings beside each other, see what sets them apart, and switch between two by ear."""
+"""Compare the spectrograms of recordings, and switch between two of them by ear."""
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -24,42 +24,43 @@ from stemlab.plots import draw_comparison
 from stemlab.plots.spectrograms import band_name
 from stemlab.spectra import FREQUENCY_SCALES, SpectralComparison, SpectralGrid, compare_spectra
 from stemlab.widgets._choosers import FolderChooser
+from stemlab.widgets._fields import button, checkbox, dropdown, field, picture, table
 from stemlab.widgets._served import panel_path
-from stemlab.widgets._work import LABELS, WIDE, WorkPanel, picture
+from stemlab.widgets._work import WorkPanel
 from stemlab.widgets.mixer import MIXTURE, StemMixer
 
 __all__ = ["ComparePanel"]
 
 _FRAMES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 _LOWEST_HZ = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
-# Of a folder: what the lists hold, and how many others are compared unless told otherwise. A
-# picture of all recordings of a large folder would show none.
+# How many recordings of a folder are offered, and how many others are selected at first: a picture
+# of all would be too small to read.
 _MOST_OFFERED, _MOST_COMPARED = 100, 5
 
 
 class ComparePanel(WorkPanel):
-    """Compare the spectrograms of recordings in a notebook, and hear two of them in turn.
+    """Compare the spectrograms of recordings in a notebook, and hear two of them by turns.
 
     Parameters
     ----------
     signals : path, or mapping of str to path or array, each shape (channels, samples)
-        A folder stands for the recordings in it; the panel then offers those below it, too, and
-        any other by its path.
+        A folder stands for the recordings in it; the panel then also offers the folders below it,
+        and any other by its path.
     sample_rate : int, in Hz, optional
         Of arrays, which need it. Files of another rate are resampled. Default: that of the
         first file.
     seams_seconds : array of float, optional
-        Moments to be marked in the pictures, for instance where segments meet.
+        Times to mark in the pictures, for instance where segments meet.
 
     Attributes
     ----------
     folder : str
-        Whose recordings are compared; can be set. Empty where a mapping was given.
+        Folder of the recordings; can be set. Empty if a mapping was given.
     reference : str
         The signal that the others are compared with; can be set.
     compared : tuple of str
-        The others, at first no more than five of a folder; can be set. The first of them is what
-        the mixer switches to.
+        The others, at first at most five of a folder; can be set. The mixer plays the first of
+        them and the reference.
     frequency_scale : {"log", "linear", "mel"}
     fft_samples : int
     time_range_seconds : (float, float)
@@ -72,9 +73,9 @@ class ComparePanel(WorkPanel):
     state : {"idle", "running", "done", "cancelled", "failed"}
     progress : float, in [0, 1]
     message : str
-        What the panel says about the state.
+        Status in words.
     error : str
-        What went wrong in the last run; empty otherwise.
+        Error message of the last run; empty if there was none.
 
     Raises
     ------
@@ -113,9 +114,7 @@ class ComparePanel(WorkPanel):
     ) -> None:
         chooser = None
         if isinstance(signals, (str, PathLike)):
-            audio.find_recordings(
-                panel_path(signals)
-            )  # It says so where the folder cannot be read.
+            audio.find_recordings(panel_path(signals))  # Raises if the folder cannot be read.
             chooser = FolderChooser(signals)
         else:
             _refuse_too_few(signals)
@@ -123,11 +122,14 @@ class ComparePanel(WorkPanel):
         self._seams = np.asarray(seams_seconds, np.float64)
         self._asked_rate = sample_rate
         self._signals: dict[str, Any] = {}
+        # Held while the signals change, and while their comparison is shown.
+        self._offering = threading.RLock()
         self._build([] if chooser is None else [chooser])
-        if not isinstance(signals, (str, PathLike)):
+        if chooser is None:
+            assert isinstance(signals, Mapping)
             self._offer(signals)
-        if chooser is not None:
-            traitlets.link((chooser, "folder"), (self, "folder"))
+        else:
+            traitlets.link((chooser, "path"), (self, "folder"))
             self.observe(self._open, "folder")
             self._open()
 
@@ -142,8 +144,8 @@ class ComparePanel(WorkPanel):
 
         `wait` then returns a `SpectralComparison`.
         """
-        names = [self.reference, *(each for each in self.compared if each != self.reference)]
-        # Another folder may be chosen while these are compared.
+        names = [self.reference, *(name for name in self.compared if name != self.reference)]
+        # Read now: another folder may be chosen while these are compared.
         signals = {name: self._signals.get(name) for name in names}
         rate = self._sample_rate
         start, stop = self.time_range_seconds
@@ -162,14 +164,14 @@ class ComparePanel(WorkPanel):
     # ------------------------------------------------------------ what may be chosen
 
     def _open(self, _: object = None) -> None:
-        """Offer the recordings of the chosen folder; what is wrong with it is told in the panel."""
-        if self.state == "running":
+        """Offer the recordings of the chosen folder, or show what is wrong with it."""
+        with self._offering:
             self.cancel()
-        self._offer({})
+            self._offer({})
         if not self.folder:
             self.message = (
-                "There is nothing to compare here yet: separate a song and save its stems, or type "
-                "the path of a folder with two recordings or more."
+                "There is nothing to compare here yet. Separate a song and save its stems, or "
+                "enter the path of a folder with at least two recordings."
             )
             return
         try:
@@ -185,21 +187,21 @@ class ComparePanel(WorkPanel):
     def _offer(
         self, signals: Mapping[str, StrPath | npt.ArrayLike], *, most: int | None = None
     ) -> None:
-        """Make these the signals that can be chosen; compare the first with `most` others."""
+        """Offer these signals, and select the first and at most `most` others."""
         rate, seconds = _rate_and_length(signals, self._asked_rate) if signals else (1, 0.0)
         self._show_results()
         self.error, self.comparison = "", None
         self._signals = dict(signals)
         self._sample_rate, self._seconds = rate, seconds
         # The mixture is what stems are compared with.
-        names = sorted(self._signals, key=lambda each: each != MIXTURE)
+        names = sorted(self._signals, key=lambda name: name != MIXTURE)
         self.compared = ()
         self._references.options = names or [("nothing to compare", "")]
         self._others.options, self._others.rows = names, max(1, min(6, len(names)))
         self.reference, self.compared = next(iter(names), ""), tuple(names[1:][:most])
         frame = self.fft_samples  # New labels choose the first.
         self._frames.options = [
-            (f"{each} samples, {1000 * each / rate:.0f} ms", each) for each in _FRAMES
+            (f"{samples} samples, {1000 * samples / rate:.0f} ms", samples) for samples in _FRAMES
         ]
         self.fft_samples = frame
         self._times.step = min(0.1, seconds / 10) or 0.1
@@ -214,8 +216,8 @@ class ComparePanel(WorkPanel):
 
     @traitlets.validate("compared")
     def _check_compared(self, proposal: traitlets.Bunch) -> tuple[str, ...]:
-        for each in proposal.value:
-            self._refuse_unknown("compared", each)
+        for name in proposal.value:
+            self._refuse_unknown("compared", name)
         return tuple(proposal.value)
 
     def _refuse_unknown(self, trait: str, name: str) -> None:
@@ -236,7 +238,7 @@ class ComparePanel(WorkPanel):
     ) -> SpectralComparison:
         if len(chosen_signals) < 2:
             raise ParameterError(
-                "nothing is chosen to be compared with the reference. Choose another signal."
+                "no signal is selected for comparison. Select one besides the reference."
             )
         grid = SpectralGrid(**chosen)
         with ExitStack() as opened:
@@ -248,7 +250,6 @@ class ComparePanel(WorkPanel):
                 self.progress = (number + 1) / (2 * len(chosen_signals))
             self.message = "Comparing."
             comparison = compare_spectra(signals, sample_rate, grid=grid)
-        self._check_stop()
         drawn = _picture(comparison, difference, self._seams)
         self._check_stop()
         first, second = list(chosen_signals)[:2]
@@ -258,53 +259,35 @@ class ComparePanel(WorkPanel):
             other={"sound": _playable(chosen_signals[first])},
             labels=(second, first),
         )
-        self.comparison = comparison
-        self._show_results(drawn, ipywidgets.HTML(_table(comparison)), mixer)
+        with ExitStack() as unless_shown, self._offering:
+            unless_shown.callback(mixer.close)
+            self._check_stop()
+            self.comparison = comparison
+            self._show_results(drawn, _differences(comparison), mixer)
+            unless_shown.pop_all()
         self.message = "Done."
         return comparison
 
     # ------------------------------------------------------------ what is shown
 
-    def _build(self, first: list[ipywidgets.Widget]) -> None:
-        self._references = ipywidgets.Dropdown(
-            options=[""], description="Reference", layout=WIDE, style=LABELS
-        )
-        self._others = ipywidgets.SelectMultiple(description="Compared", layout=WIDE, style=LABELS)
-        scale = ipywidgets.Dropdown(
-            options=list(FREQUENCY_SCALES), description="Frequencies", layout=WIDE, style=LABELS
-        )
-        self._frames = ipywidgets.Dropdown(
-            options=_FRAMES, description="Frame", layout=WIDE, style=LABELS
-        )
-        self._times = ipywidgets.FloatRangeSlider(
-            description="Time (s)", min=0, max=1, value=(0, 1), layout=WIDE, style=LABELS
-        )
-        lowest = ipywidgets.Dropdown(
-            options=[(f"{each} Hz" if each else "all", each) for each in _LOWEST_HZ],
-            description="From",
-            layout=WIDE,
-            style=LABELS,
-        )
-        difference = ipywidgets.Checkbox(description="draw the differences")
-        for name, widget in (
-            ("reference", self._references),
-            ("compared", self._others),
-            ("frequency_scale", scale),
-            ("fft_samples", self._frames),
-            ("time_range_seconds", self._times),
-            ("lowest_hz", lowest),
-            ("difference", difference),
-        ):
-            traitlets.link((self, name), (widget, "value"))
-        start = ipywidgets.Button(
-            description="Compare", button_style="primary", tooltip="Compute the spectrograms"
-        )
-        start.on_click(lambda _: self.compare())
-        self._show_status()
+    def _build(self, choosers: list[FolderChooser]) -> None:
+        self._references = dropdown("Reference", [""])
+        self._others = field(ipywidgets.SelectMultiple, "Compared")
+        self._frames = dropdown("Frame", _FRAMES)
+        self._times = field(ipywidgets.FloatRangeSlider, "Time (s)", min=0, max=1, value=(0, 1))
+        lowest = [(f"{hz} Hz" if hz else "0 Hz (everything)", hz) for hz in _LOWEST_HZ]
         self.children = [
-            *first,
-            *(self._references, self._others, scale, self._frames, self._times, lowest, difference),
-            self._buttons(start),
+            *choosers,
+            self._bind("reference", self._references),
+            self._bind("compared", self._others),
+            self._bind("frequency_scale", dropdown("Freq. scale", FREQUENCY_SCALES)),
+            self._bind("fft_samples", self._frames),
+            self._bind("time_range_seconds", self._times),
+            self._bind("lowest_hz", dropdown("Show above", lowest)),
+            self._bind("difference", checkbox("Show differences")),
+            self._controls(
+                button("Compare", "Compute and compare the spectrograms", self.compare, "primary")
+            ),
             self._status,
             self._results,
         ]
@@ -313,15 +296,15 @@ class ComparePanel(WorkPanel):
 def _refuse_too_few(signals: Mapping[str, Any]) -> None:
     if len(signals) < 2:
         raise ParameterError(
-            f"there are {len(signals)} signals to compare. Pass two or more, or a folder that "
-            "holds them."
+            f"a comparison needs at least 2 signals, not {len(signals)}. Pass more of them, or a "
+            "folder that holds them."
         )
 
 
 def _named(recordings: list[Path]) -> dict[str, StrPath | npt.ArrayLike]:
     """Name recordings without their suffix, unless that makes two alike."""
-    count = Counter(each.stem for each in recordings)
-    return {each.stem if count[each.stem] == 1 else each.name: each for each in recordings}
+    count = Counter(path.stem for path in recordings)
+    return {path.stem if count[path.stem] == 1 else path.name: path for path in recordings}
 
 
 def _open(signal: Any, sample_rate: int, name: str) -> audio.SeekableRecording:
@@ -335,7 +318,7 @@ def _playable(signal: Any) -> Any:
 
 
 def _rate_and_length(signals: Mapping[str, Any], sample_rate: int | None) -> tuple[int, float]:
-    """The rate for all, and the length of the longest as far as headers tell."""
+    """The common sample rate, and the length of the longest in seconds."""
     seconds = []
     for signal in signals.values():
         if isinstance(signal, (str, PathLike)):
@@ -356,15 +339,15 @@ def _picture(
 ) -> ipywidgets.HTML:
     axes = draw_comparison(comparison, difference=difference, seams_seconds=seams_seconds)
     figure = axes.ravel()[0].figure
-    for each in figure.findobj(Text):
-        _replace_missing(each)
-    return picture(figure, _told(comparison))
+    for text in figure.findobj(Text):
+        _replace_missing(text)
+    return picture(figure, _describe(comparison))
 
 
 def _replace_missing(text: Text) -> None:
-    """Write ? for letters that no font has; matplotlib would warn, and the notebook show it.
+    """Replace letters that no font has by ?, of which matplotlib would warn in the notebook.
 
-    The table has the name as it is. A filter of warnings would act on all threads.
+    The table keeps the name as it is. A filter of warnings would act on all threads.
     """
     content = text.get_text()
     if content.isascii():
@@ -374,13 +357,14 @@ def _replace_missing(text: Text) -> None:
         properties = text.get_fontproperties().copy()
         properties.set_family(family)
         known |= set(get_font(findfont(properties)).get_charmap())
-    text.set_text("".join(each if ord(each) in known else "?" for each in content))
+    text.set_text("".join(letter if ord(letter) in known else "?" for letter in content))
 
 
-def _told(comparison: SpectralComparison) -> str:
-    """The picture in words, for whoever cannot see it."""
+def _describe(comparison: SpectralComparison) -> str:
+    """The picture in words, for those who cannot see it."""
     distances = ", ".join(
-        f"{name} {each:.1f} dB" for name, each in comparison.log_spectral_distance_db.items()
+        f"{name} {distance_db:.1f} dB"
+        for name, distance_db in comparison.log_spectral_distance_db.items()
     )
     return (
         f"Spectrograms of {', '.join(comparison.powers)}. Log-spectral distance from "
@@ -388,17 +372,14 @@ def _told(comparison: SpectralComparison) -> str:
     )
 
 
-def _table(comparison: SpectralComparison) -> str:
-    def cells(tag: str, values: list[str]) -> str:
-        return "".join(f"<{tag} style='padding: 0 6px'>{escape(each)}</{tag}>" for each in values)
-
-    heads = ["", "distance", *(f"{band_name(each)} Hz" for each in comparison.band_hz)]
-    rows = [f"<tr>{cells('th', heads)}</tr>"]
-    for name, distance in comparison.log_spectral_distance_db.items():
-        figures = [distance, *comparison.band_differences_db[name]]
-        shown = ["–" if np.isnan(each) else f"{each:z.1f}" for each in figures]
-        rows.append(f"<tr>{cells('td', [name, *shown])}</tr>")
-    return (
-        f"<small>In dB, compared with {escape(comparison.reference)}: log-spectral distance, and "
-        f"by how much each octave band is louder.<table>{''.join(rows)}</table></small>"
+def _differences(comparison: SpectralComparison) -> ipywidgets.HTML:
+    rows = []
+    for name, distance_db in comparison.log_spectral_distance_db.items():
+        figures_db = [distance_db, *comparison.band_differences_db[name]]
+        rows.append([name, *("–" if np.isnan(db) else f"{db:z.1f}" for db in figures_db)])
+    return table(
+        f"Compared with {comparison.reference}, in dB: log-spectral distance, and level difference "
+        "in each octave band.",
+        ["", "distance", *(f"{band_name(hz)} Hz" for hz in comparison.band_hz)],
+        rows,
     )

@@ -1,10 +1,9 @@
-"""Say what a separation will cost here, and hold it against what it does cost."""
+"""Predict what a separation costs on this machine, and compare with a real run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import Any
 
 import ipywidgets
 import traitlets
@@ -16,7 +15,8 @@ from stemlab.separation import AudioStemSeparator, SeparationSettings
 from stemlab.sweeps import SweepProgress, plan_sweep
 from stemlab.widgets._choosers import ModelChooser, demo_song
 from stemlab.widgets._cost import CostTeller
-from stemlab.widgets._work import LABELS, WIDE, WorkPanel, indented
+from stemlab.widgets._fields import button, checkbox, dropdown, field, table
+from stemlab.widgets._work import WorkPanel
 
 __all__ = ["CostPanel", "MeasuredCost"]
 
@@ -36,7 +36,7 @@ _EXCERPT_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """What a setting was said to cost, and what it cost."""
+    """Predicted and measured cost of a setting."""
 
     setting: str
     predicted: CostEstimate
@@ -45,33 +45,33 @@ class MeasuredCost:
 
 
 class CostPanel(WorkPanel):
-    """Choose settings and a length, read what they cost here, and measure whether it is true.
+    """Choose settings and a length, read the predicted cost, and compare with a real run.
 
-    What is measured is 15 s of the demo song, in a fresh process.
+    The real run separates 15 s of the demo song, in a process of its own.
 
     Attributes
     ----------
     model : str
         Can be set.
     device : str
-        ``auto``, or one that is here; can be set.
+        ``auto``, or one that this machine has; can be set.
     length_seconds : int
-        Of the recording that the cost is told for; one of those that the panel offers; can be set.
+        Length of the recording, one of those that the panel offers; can be set.
     segment_share : {1.0, 0.5, 0.25}
-        Of the model's own segment; can be set.
+        Of the model's default segment; can be set.
     overlap : {0.0, 0.1, 0.25, 0.5, 0.75}
         Can be set.
     pad_to_training_segment : bool
         See `SeparationSettings`; can be set.
     cost : str
-        What is told.
+        The prediction in words.
     measured : tuple of MeasuredCost
-        All that was measured.
+        All measurements so far.
     state : {"idle", "running", "done", "cancelled", "failed"}
     message : str
-        What the panel says about the state.
+        Status in words.
     error : str
-        What went wrong in the last run; empty otherwise.
+        Error message of the last run; empty if there was none.
 
     Examples
     --------
@@ -96,7 +96,7 @@ class CostPanel(WorkPanel):
         super().__init__()
         self._models = ModelChooser("stemlab-mini")
         self._teller = CostTeller(self._tell)
-        self.message = "Press Measure here to hold this against a real run."
+        self.message = "Press Measure to compare this with a real run."
         self._build()
 
     def __repr__(self) -> str:
@@ -124,9 +124,8 @@ class CostPanel(WorkPanel):
         return AudioStemSeparator(self.model, device=self.device)
 
     def _settings(self) -> SeparationSettings:
-        own = float(self._models.manifest.segment_seconds)
         return SeparationSettings(
-            segment_seconds=own * self.segment_share,
+            segment_seconds=self._models.segment_seconds * self.segment_share,
             overlap=self.overlap,
             pad_to_training_segment=self.pad_to_training_segment,
         )
@@ -153,7 +152,7 @@ class CostPanel(WorkPanel):
             store=False,
         )
         (setting,) = sweep.settings
-        self.message = "Running the setting in a process of its own."
+        self.message = "Running this setting in a process of its own."
 
         def tell(event: SweepProgress) -> None:
             self._check_stop()
@@ -170,62 +169,44 @@ class CostPanel(WorkPanel):
             None if peak != peak else int(peak),
         )
         self.measured = (*self.measured, found)
-        self._show_results(ipywidgets.HTML(_table(self.measured)))
+        self._show_results(_costs(self.measured))
         self.message = "Measured."
         return found
 
     # ------------------------------------------------------------ what is shown
 
     def _build(self) -> None:
-        def choice(description: str, options: Any) -> ipywidgets.Dropdown:
-            return ipywidgets.Dropdown(
-                options=options, description=description, layout=WIDE, style=LABELS
-            )
-
-        self._segments = choice("Segment", self._offered_segments())
-        pad = ipywidgets.Checkbox(
-            description="pad shorter segments to the length of its training",
-            indent=False,
-            layout=ipywidgets.Layout(width="30em"),
-        )
-        length = ipywidgets.SelectionSlider(
-            options=_LENGTHS, value=240, description="Recording", layout=WIDE, style=LABELS
-        )
-        self._cost_text = ipywidgets.HTML()
-        widgets = {
-            "device": choice("Device", ["auto", *available_devices()]),
-            "length_seconds": length,
-            "segment_share": self._segments,
-            "overlap": choice("Overlap", _OVERLAPS),
-            "pad_to_training_segment": pad,
-        }
+        self._segments = dropdown("Segment", self._offered_segments())
         traitlets.link((self._models, "model"), (self, "model"))
-        for name, widget in widgets.items():
-            traitlets.link((self, name), (widget, "value"))
-        self.observe(self._rename_segments, "model")
-        self.observe(self._tell, ["model", *widgets])
-        start = ipywidgets.Button(
-            description="Measure here",
-            button_style="primary",
-            tooltip=f"Separate {_EXCERPT_SECONDS:g} s of the demo song with these settings",
-        )
-        start.on_click(lambda _: self.measure())
-        self._tell()
-        self._show_status()
+        fields = {
+            "device": dropdown("Device", ["auto", *available_devices()]),
+            "length_seconds": field(
+                ipywidgets.SelectionSlider, "Recording", options=_LENGTHS, value=240
+            ),
+            "segment_share": self._segments,
+            "overlap": dropdown("Overlap", _OVERLAPS),
+            "pad_to_training_segment": checkbox("Pad short segments to the training length"),
+        }
+        excerpt = f"Separate {_EXCERPT_SECONDS:g} s of the demo song"
         self.children = [
             self._models,
-            *(widgets[name] for name in ("device", "length_seconds", "segment_share", "overlap")),
-            indented(pad),
-            indented(self._cost_text),
-            self._buttons(start, cancel_tooltip="Stop the run"),
+            *(self._bind(name, made) for name, made in fields.items()),
+            self._caption("cost"),
+            self._controls(
+                button("Measure", f"{excerpt} with these settings", self.measure, "primary"),
+                cancel_tooltip="Stop the run",
+            ),
             self._status,
             self._results,
         ]
+        self.observe(self._rename_segments, "model")
+        self.observe(self._tell, ["model", *fields])
+        self._tell()
 
     def _offered_segments(self) -> list[tuple[str, float]]:
-        own = float(self._models.manifest.segment_seconds)
+        own = self._models.segment_seconds
         return [
-            (f"{own * share:g} s" + (", its own" if share == 1 else ""), share)
+            (f"{own * share:g} s" + (" (default)" if share == 1 else ""), share)
             for share in _SEGMENT_SHARES
         ]
 
@@ -241,25 +222,23 @@ class CostPanel(WorkPanel):
             self.cost = self._teller.tell(separator, length, self._settings(), measure=True)
         except ParameterError as error:
             self.cost = str(error)
-        self._cost_text.value = f"<small>{escape(self.cost)}</small>"
 
 
-def _table(measured: tuple[MeasuredCost, ...]) -> str:
-    def cells(tag: str, values: list[str]) -> str:
-        return "".join(f"<{tag} style='padding: 0 8px'>{escape(each)}</{tag}>" for each in values)
-
-    heads = ["setting", "time said", "measured", "ratio", "memory said", "measured", "ratio"]
-    rows = [f"<tr>{cells('th', heads)}</tr>"]
-    for each in measured:
-        said, peak = each.predicted.peak_memory_bytes, each.peak_memory_bytes
-        shown = [
-            each.setting,
-            f"{each.predicted.seconds:.2f} s",
-            f"{each.seconds:.2f} s",
-            f"{each.seconds / each.predicted.seconds:.2f}",
-            "not known" if said is None else f"{said / 1e6:.0f} MB",
-            "not known" if peak is None else f"{peak / 1e6:.0f} MB",
-            "–" if said is None or peak is None else f"{peak / said:.2f}",
-        ]
-        rows.append(f"<tr>{cells('td', shown)}</tr>")
-    return f"<small>{_EXCERPT_SECONDS:g} s of the demo song<table>{''.join(rows)}</table></small>"
+def _costs(measured: Sequence[MeasuredCost]) -> ipywidgets.HTML:
+    heads = ["setting", "predicted time", "measured time", "ratio"]
+    heads += ["predicted memory", "measured memory", "ratio"]
+    rows = []
+    for cost in measured:
+        predicted, peak = cost.predicted.peak_memory_bytes, cost.peak_memory_bytes
+        rows.append(
+            [
+                cost.setting,
+                f"{cost.predicted.seconds:.2f} s",
+                f"{cost.seconds:.2f} s",
+                f"{cost.seconds / cost.predicted.seconds:.2f}",
+                "unknown" if predicted is None else f"{predicted / 1e6:.0f} MB",
+                "unknown" if peak is None else f"{peak / 1e6:.0f} MB",
+                "–" if predicted is None or peak is None else f"{peak / predicted:.2f}",
+            ]
+        )
+    return table(f"{_EXCERPT_SECONDS:g} s of the demo song", heads, rows)

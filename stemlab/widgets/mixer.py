@@ -1,16 +1,15 @@
-"""Hear stems together: a mixer for notebooks, with every stem on one clock."""
+"""A mixer for notebooks that plays all stems on one clock."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from io import BytesIO
 from numbers import Real
 from typing import Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 import soundfile
@@ -19,8 +18,8 @@ import traitlets
 from stemlab._typing import AudioArray, StrPath
 from stemlab.audio import SeekableRecording, check_output_format
 from stemlab.errors import ParameterError
-from stemlab.spectra import SpectralGrid, compare_spectra
-from stemlab.widgets._page import STATIC, PageWidget, in_words
+from stemlab.widgets._lanes import Painter, column_samples, envelope
+from stemlab.widgets._page import STATIC, Message, PageWidget, telling_failures
 
 __all__ = ["StemMixer"]
 
@@ -28,34 +27,25 @@ MIXTURE = "mixture"
 GAIN_RANGE_DB = (-40.0, 12.0)
 _SHORTEST_LOOP_SECONDS = 0.1
 
-# About three seconds: short enough to start at once, long enough to fill the time between two.
+# About three seconds: short enough to start at once, long enough to last until the next arrives.
 _PIECE_SAMPLES = 1 << 17
-_SCAN_SAMPLES = 1 << 18
-# What the lanes show: columns of the waveform, rows of the spectrogram.
-_COLUMNS, _ROWS = 1200, 96
-_LOWEST_HZ, _DB_RANGE = 40.0, 80.0
 _ENCODING: dict[str, dict[str, Any]] = {
     "flac": {"format": "FLAC", "subtype": "PCM_16"},
     # The least compression, V0.
     "mp3": {"format": "MP3", "compression_level": 0.0, "bitrate_mode": "VARIABLE"},
 }
-# How long closing waits for a spectrogram that is being computed.
-_CLOSING_SECONDS = 10.0
-
 _Recordings = Mapping[str, StrPath | npt.ArrayLike]
-_Message = tuple[dict[str, Any], list[bytes]]
 
 
 class _TraitRefusedError(ParameterError, traitlets.TraitError):
-    """Of the second kind for traitlets, which keeps what a page sent at any other error."""
+    """Also a TraitError: at any other error, traitlets keeps the value that a page sent."""
 
 
 class StemMixer(PageWidget):
     """Play stems together in a notebook: mute, solo, seek, loop, and switch between two results.
 
-    All stems play on one clock of the browser, so that they cannot drift apart. Their audio stays
-    where it is and is sent in pieces while it plays: neither the page nor the saved notebook grows
-    with the song.
+    All stems play on one clock of the browser, so they cannot drift apart. Their audio is sent in
+    pieces during playback: neither the page nor the saved notebook grows with the song.
 
     Parameters
     ----------
@@ -65,31 +55,31 @@ class StemMixer(PageWidget):
         Of arrays, which need it; files of another rate are resampled. Default: that of the first
         file.
     mixture : path or array, optional
-        Gets a row of its own, muted at first: stems and mixture together would be twice as loud.
+        Gets a row of its own, muted at first: with the stems, it would be twice as loud.
     other : mapping of str to path or array, optional
-        A second result, for instance of other settings, or the true stems. It plays in the same
-        rows, and `heard` switches between the two without a gap.
+        A second result, for instance of other settings, or the true stems. It shares the rows, and
+        `heard` switches between the two without a gap.
     labels : (str, str), default ("A", "B")
-        What the two results are called.
+        Names of the two results.
 
     Attributes
     ----------
     playing : bool
-        Can be set. A browser plays nothing before its page was clicked once.
+        Can be set. A browser plays nothing until its page was clicked once.
     position_seconds : float, in [0, duration_seconds]
         Can be set, to jump.
     loop_seconds : tuple of float
-        Where the range that is repeated starts and ends; empty for none. Can be set.
+        Start and end of the loop; empty for none. Can be set.
     muted, soloed : tuple of str
-        Rows; where any is soloed, only soloed ones are heard. Can be set.
+        Rows. If any is soloed, only soloed ones are heard. Can be set.
     gains_db : dict of str to float, in [-40, 12]
-        Of the rows; those that are left out have 0. Can be set.
+        By row; 0 for rows that are left out. Can be set.
     heard : str
         The one of `labels` that is heard. Can be set.
     lanes : {"waveform", "spectrogram"}
         What the rows show. Can be set.
     message : str
-        What the page says about its state.
+        Status shown on the page.
 
     Raises
     ------
@@ -101,12 +91,12 @@ class StemMixer(PageWidget):
 
     Notes
     -----
-    One gain for all keeps the loudest sample of all recordings within full scale, so that levels
-    can be compared by ear. They are sent as FLAC with 16 bits; only `embed` makes MP3 of them.
+    A common gain keeps the loudest sample of all recordings within full scale, so that levels can
+    be compared by ear. Audio is sent as FLAC with 16 bits; `embed` uses MP3.
 
-    With the mixer in focus, the space bar plays and pauses, the arrow keys jump 5 s, Home goes to
-    the start, ``[`` and ``]`` set the ends of the loop, ``L`` turns it off and on, ``X`` switches
-    between the two results, digits solo a row and, with Shift, mute it.
+    While the mixer has the focus, the space bar plays and pauses, the arrow keys jump 5 s, Home
+    goes to the start, ``[`` and ``]`` set the ends of the loop, ``L`` turns it off and on, ``X``
+    switches between the two results, digits solo a row and, with Shift, mute it.
 
     Examples
     --------
@@ -118,7 +108,10 @@ class StemMixer(PageWidget):
     StemMixer('drums', 'bass', seconds=1.0)
     """
 
-    _esm = STATIC / "mixer.js"
+    _esm = "\n".join(
+        (STATIC / name).read_text(encoding="utf-8")
+        for name in ("sound.js", "transport.js", "mixer.js")
+    )
     _css = STATIC / "mixer.css"
 
     playing = traitlets.Bool(False).tag(sync=True, page=True)
@@ -152,19 +145,16 @@ class StemMixer(PageWidget):
         other: _Recordings | None = None,
         labels: Sequence[str] = ("A", "B"),
     ) -> None:
-        # First of all: what is made only halfway is closed all the same.
+        # First: close() needs these, even if the rest of the constructor fails.
         self._recordings: list[SeekableRecording] = []
         self._closed = threading.Event()
-        self._painter: threading.Thread | None = None
-        self._one_painter = threading.Lock()
-        self._pictures: list[_Message] = []
-        self._loudest_power = 0.0
+        self._painter = Painter(self._recordings, self.send)
         first, second = _check_labels(labels)
         rows = [*([MIXTURE] if mixture is not None else []), *_rows_of(stems, other)]
-        # Tracks without a label belong to both results.
+        # A track without a label belongs to both results.
         tracks = [] if mixture is None else [(MIXTURE, "", mixture)]
-        tracks += [(str(name), first, each) for name, each in stems.items()]
-        tracks += [(str(name), second, each) for name, each in (other or {}).items()]
+        tracks += [(str(name), first, stem) for name, stem in stems.items()]
+        tracks += [(str(name), second, stem) for name, stem in (other or {}).items()]
         with ExitStack() as opened:
             opened.callback(self._close_recordings)
             for _, _, source in tracks:
@@ -172,13 +162,15 @@ class StemMixer(PageWidget):
                 sample_rate = self._recordings[0].sample_rate
             assert sample_rate is not None
             check_output_format("flac", 16, sample_rate)
-            samples = max(each.samples for each in self._recordings)
-            envelopes = [_envelope(each, samples) for each in self._recordings]
+            samples = max(recording.samples for recording in self._recordings)
+            envelopes = [envelope(recording, samples) for recording in self._recordings]
             opened.pop_all()
-        peak = max(float(np.abs(each).max()) for each in envelopes)
+        peak = max(float(np.abs(extremes).max()) for extremes in envelopes)
         self._gain = 1 / max(1.0, peak)
         # One scale for all lanes: the loudest sample fills its own.
-        self._envelopes = [np.round(127 / (peak or 1) * each).astype(np.int8) for each in envelopes]
+        self._envelopes = [
+            np.round(127 / (peak or 1) * extremes).astype(np.int8) for extremes in envelopes
+        ]
         self._seconds: float = samples / sample_rate
         super().__init__(
             heard=first,
@@ -189,6 +181,8 @@ class StemMixer(PageWidget):
             _sample_rate=sample_rate,
             _samples=samples,
         )
+        self._page_position: object = None  # as a page reported it last
+        self.observe(self._on_position, "position_seconds")
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:
@@ -214,10 +208,10 @@ class StemMixer(PageWidget):
 
         Notes
         -----
-        The sound is MP3 of the highest variable bit rate: for each minute of a recording about
-        2 MB, a third of FLAC. It is one piece, because MP3 cannot be cut without a gap, so a page
-        decodes all of it at once, to 21 MB a minute. All recordings get the same delay from the
-        encoder, and stay together.
+        The sound is MP3 of the highest variable bit rate: about 2 MB per minute of a recording, a
+        third of FLAC. It is one piece, because MP3 cannot be cut without a gap. A page decodes all
+        of it at once, to 21 MB per minute. The encoder delays all recordings by the same time, so
+        they stay together.
 
         Examples
         --------
@@ -229,14 +223,12 @@ class StemMixer(PageWidget):
         ['overview', 'piece', 'spectrograms']
         """
         check_output_format("mp3", None, self._sample_rate)
-        sound = [
-            _encode(self._gain * each.read(0, self._samples), each.sample_rate, "mp3")
-            for each in self._recordings
-        ]
         answers = {
             "overview": [self._overview()],
-            "piece": [({"kind": "piece", "piece": 0}, sound)],
-            "spectrograms": [self._picture(number) for number in range(len(self._recordings))],
+            "piece": [({"kind": "piece", "piece": 0}, self._encoded(0, self._samples, "mp3"))],
+            "spectrograms": [
+                self._painter.picture(number) for number in range(len(self._recordings))
+            ],
         }
         with self.hold_sync():
             self._piece_samples = self._samples
@@ -249,14 +241,12 @@ class StemMixer(PageWidget):
         """Take the mixer off the page and let the recordings go."""
         self._closed.set()
         super().close()
-        painter = self._painter
-        if painter is not None and painter is not threading.current_thread():
-            painter.join(_CLOSING_SECONDS)
+        self._painter.close()
         self._close_recordings()
 
     def _close_recordings(self) -> None:
-        for each in self._recordings:
-            each.close()
+        for recording in self._recordings:
+            recording.close()
 
     # ------------------------------------------------------------ what may be set
 
@@ -289,7 +279,7 @@ class StemMixer(PageWidget):
     @traitlets.validate("muted", "soloed")
     def _check_rows(self, proposal: traitlets.Bunch) -> tuple[str, ...]:
         self._refuse_unknown(proposal.trait.name, proposal.value)
-        return tuple(each for each in self._rows if each in proposal.value)
+        return tuple(row for row in self._rows if row in proposal.value)
 
     @traitlets.validate("gains_db")
     def _check_gains(self, proposal: traitlets.Bunch) -> dict[str, float]:
@@ -312,40 +302,43 @@ class StemMixer(PageWidget):
         return str(proposal.value)
 
     def _refuse_unknown(self, trait: str, names: Iterable[str]) -> None:
-        for each in names:
-            if each not in self._rows:
+        for name in names:
+            if name not in self._rows:
                 raise _TraitRefusedError(
-                    f"{trait}: {each!r} is not a row here. Pass some of "
+                    f"{trait}: {name!r} is not a row here. Pass some of "
                     f"{', '.join(map(repr, self._rows))}, as a tuple or a mapping."
                 )
 
     # ------------------------------------------------------------ what the page asks for
 
+    def set_state(self, sync_data: Mapping[str, Any]) -> None:
+        """Take from a page what it may set; remember where it plays."""
+        self._page_position = sync_data.get("position_seconds", self._page_position)
+        super().set_state(sync_data)
+
+    def _on_position(self, change: traitlets.Bunch) -> None:
+        """Tell a page that plays to jump, unless the position is the one that it reported."""
+        if change.new != self._page_position:
+            self._page_position = None
+            self.send({"kind": "jump", "seconds": change.new})
+
     def _on_message(self, _: object, content: object, __: object) -> None:
-        """Answer a page; maybe in a thread of its own, at the same time as others."""
+        """Answer a page. Several threads may do this at the same time."""
         if self._closed.is_set():
             return
-        with self._telling_failures():
+        with telling_failures(self.send):
             match content:
                 case {"kind": "overview"}:
                     self.send(*self._overview())
                 case {"kind": "piece", "piece": int(number)}:
                     self._send_piece(number)
                 case {"kind": "spectrograms"}:
-                    self._start_painting()
+                    self._painter.start()
                 case _:
-                    self.log.warning("StemMixer: a message that it does not know")
+                    self.log.warning("StemMixer: unknown message")
 
-    @contextmanager
-    def _telling_failures(self) -> Iterator[None]:
-        """Tell the page why it gets no answer: otherwise it would ask again."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001
-            self.send({"kind": "failed", "message": in_words(error)})
-
-    def _overview(self) -> _Message:
-        content = {"kind": "overview", "width": _column_samples(self._samples)}
+    def _overview(self) -> Message:
+        content = {"kind": "overview", "width": column_samples(self._samples)}
         return content, [each.tobytes() for each in self._envelopes]
 
     def _send_piece(self, number: int) -> None:
@@ -353,47 +346,15 @@ class StemMixer(PageWidget):
         if not 0 <= number < pieces:
             return
         start = number * _PIECE_SAMPLES
-        # The last one takes the rest: a few samples alone are no file that all browsers decode.
+        # The last piece takes the rest: some browsers cannot decode a file of a few samples.
         stop = self._samples if number == pieces - 1 else start + _PIECE_SAMPLES
-        content = [
-            _encode(self._gain * each.read(start, stop), each.sample_rate, "flac")
-            for each in self._recordings
+        self.send({"kind": "piece", "piece": number}, self._encoded(start, stop, "flac"))
+
+    def _encoded(self, start: int, stop: int, format: str) -> list[bytes]:
+        return [
+            _encode(self._gain * recording.read(start, stop), self._sample_rate, format)
+            for recording in self._recordings
         ]
-        self.send({"kind": "piece", "piece": number}, content)
-
-    def _start_painting(self) -> None:
-        with self._one_painter:
-            # Those of before, for a page that was opened in between.
-            for content, pixels in self._pictures:
-                self.send(content, pixels)
-            missing = len(self._pictures) < len(self._recordings)
-            if missing and (self._painter is None or not self._painter.is_alive()):
-                self._painter = threading.Thread(
-                    target=self._paint, name="stemlab-spectrograms", daemon=True
-                )
-                self._painter.start()
-
-    def _paint(self) -> None:
-        """Send the spectrogram of each track, one at a time: they take seconds for a long song."""
-        with self._telling_failures():
-            for number in range(len(self._pictures), len(self._recordings)):
-                if self._closed.is_set():
-                    return
-                picture = self._picture(number)
-                with self._one_painter:
-                    self._pictures.append(picture)
-                    self.send(*picture)
-
-    def _picture(self, number: int) -> _Message:
-        """Compute the spectrogram of a track; the first one sets the scale of levels for all."""
-        powers = _spectrogram(self._recordings[number], self._samples)
-        # All relative to the first, which is the mixture where there is one.
-        self._loudest_power = self._loudest_power or float(powers.max())
-        shades = _shades(powers, self._loudest_power)
-        colours = (matplotlib.colormaps["magma"](np.arange(256)) * 255).astype(np.uint8)
-        rows, columns = shades.shape
-        content = {"kind": "spectrogram", "track": number, "rows": rows, "columns": columns}
-        return content, [shades.tobytes(), colours.tobytes()]
 
 
 def _check_labels(labels: object) -> tuple[str, str]:
@@ -405,57 +366,19 @@ def _check_labels(labels: object) -> tuple[str, str]:
 
 def _rows_of(stems: _Recordings, other: _Recordings | None) -> list[str]:
     given: list[object] = [stems] if other is None else [stems, other]
-    for each in given:
-        if not isinstance(each, Mapping) or not each:
+    for result in given:
+        if not isinstance(result, Mapping) or not result:
             raise ParameterError("there are no stems. Pass a mapping such as {'vocals': path}.")
-    names = [str(each) for each in dict.fromkeys([*stems, *(other or ())])]
+    names = [str(name) for name in dict.fromkeys([*stems, *(other or ())])]
     if MIXTURE in names:
         raise ParameterError("a stem is called 'mixture'. Pass it as mixture=, or rename it.")
     return names
 
 
-def _column_samples(samples: int) -> int:
-    return max(1, -(-samples // _COLUMNS))
-
-
-def _envelope(recording: SeekableRecording, samples: int) -> AudioArray:
-    """Lowest and highest sample of each column, shape (2, columns), in constant memory."""
-    width = _column_samples(samples)
-    step = width * max(1, _SCAN_SAMPLES // width)
-    parts = []
-    for start in range(0, samples, step):
-        block = recording.read(start, min(start + step, samples))
-        starts = np.arange(0, block.shape[1], width)
-        parts.append(
-            [
-                np.minimum.reduceat(block.min(axis=0), starts),
-                np.maximum.reduceat(block.max(axis=0), starts),
-            ]
-        )
-    return np.concatenate(parts, axis=1)
-
-
 def _encode(audio: AudioArray, sample_rate: int, format: str) -> bytes:
     file = BytesIO()
-    # soundfile calls Python while it writes. An interrupt raised in there is lost, and threads get
-    # none.
+    # In a thread, which gets no interrupts: soundfile calls Python while it writes, and an
+    # interrupt in there would be lost.
     with ThreadPoolExecutor(1) as encoder:
         encoder.submit(soundfile.write, file, audio.T, sample_rate, **_ENCODING[format]).result()
     return file.getvalue()
-
-
-def _spectrogram(recording: SeekableRecording, samples: int) -> npt.NDArray[np.float32]:
-    """Powers of one recording in rows of equal height on a logarithmic axis."""
-    rate = recording.sample_rate
-    grid = SpectralGrid(frequency_range_hz=(min(_LOWEST_HZ, rate / 8), rate / 2))
-    found = compare_spectra({"": recording.read(0, samples)}, rate, grid=grid)
-    heights = np.geomspace(found.hz[0], found.hz[-1], 2 * _ROWS + 1)[1::2]
-    rows = np.clip(np.searchsorted(found.hz, heights) - 1, 0, len(found.hz) - 2)
-    return found.powers[""][rows]
-
-
-def _shades(powers: npt.NDArray[np.float32], loudest: float) -> npt.NDArray[np.uint8]:
-    """Levels as bytes, the highest frequency first."""
-    levels = 10 * np.log10(np.maximum(powers, 1e-20) / (loudest or 1.0))
-    shades = np.clip(255 * (1 + levels / _DB_RANGE), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(shades[::-1])

@@ -1,4 +1,4 @@
-"""Cut a signal into segments, put it together again, and see and hear the seams."""
+"""Process a signal in segments, join them, and see and hear the seams."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from stemlab.chunking import ChunkPlan, FloatArray, MixtureWindow, overlap_add
 from stemlab.metrics import seams
 from stemlab.plots.seams import plot_seam
 from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
-from stemlab.widgets._work import LABELS, WIDE, WorkPanel, picture
+from stemlab.widgets._fields import dropdown, field, picture
+from stemlab.widgets._work import WorkPanel
 from stemlab.widgets.mixer import StemMixer
 
 __all__ = ["MATERIALS", "SeamPanel", "SeamView"]
 
 MATERIALS = ("a sine wave", "the demo song")
-"""What can be cut."""
+"""Signals that the panel offers."""
 
 _MOST_OVERLAP = 0.75
 _RATE = 44_100
-# Of whole periods, so that without overlap each cut meets the sine at its peak.
+# A segment holds whole periods: without overlap, each boundary meets the sine at its peak.
 _SINE_SECONDS, _SINE_HZ, _SINE_SEGMENT = 4, 220, 0.5
-# Four of these are the longest that the default model sees at once.
+# Four of these segments are the longest input of the default model.
 _SONG_START, _SONG_SEGMENT = 8, 1.95
 
 
 @dataclass(frozen=True)
 class SeamView:
-    """What a cut signal is like."""
+    """Plan and seams of a signal that was processed in segments."""
 
     material: str
     overlap: float
@@ -44,26 +45,26 @@ class SeamView:
 
     @property
     def work(self) -> float:
-        """How many times the length of the recording its segments have together."""
+        """Total length of the segments, as a multiple of the length of the recording."""
         return self.plan.covered_samples / self.plan.samples
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """A signal that went through segments, and what it should be."""
+class _Joined:
+    """A signal that was processed in segments, and the same in one piece."""
 
     plan: ChunkPlan
     result: dict[str, AudioArray]
     uncut: dict[str, AudioArray]
-    shown: str
+    shown: str  # the key of the signal in the picture
 
 
 class SeamPanel(WorkPanel):
     """Move the overlap, and see and hear the seams between segments come and go.
 
-    A sine wave goes through a stand-in for a network: it makes every second segment louder and
-    the others softer, as a network may that sees other surroundings each time. The demo song goes
-    through the default model. Both are cut and put together by the arithmetic of every separation.
+    A sine wave goes through a stand-in for a network, which makes every second segment louder and
+    the others softer, as a network may that sees a different context each time. The demo song goes
+    through the default model. Both are cut and joined by the same code as in every separation.
 
     Parameters
     ----------
@@ -74,18 +75,18 @@ class SeamPanel(WorkPanel):
     material : str
         Can be set.
     overlap : float, in [0, 0.75]
-        Can be set: everything else follows at once, a song within seconds.
+        Can be set: the result follows at once, that of a song within seconds.
     difference_db : float, in [0, 6]
-        Between neighbouring segments of the sine wave; can be set.
+        Level difference between neighbouring segments of the sine wave; can be set.
     view : SeamView or None
         What is shown.
     mixer : StemMixer or None
-        Plays what came of the segments, and by turns what it should be.
+        Plays the result of the segments and, by turns, that of one piece.
     state : {"idle", "running", "done", "cancelled", "failed"}
     message : str
-        What the panel says about the state.
+        Status in words.
     error : str
-        What went wrong in the last run; empty otherwise.
+        Error message of the last run; empty if there was none.
 
     Examples
     --------
@@ -106,7 +107,7 @@ class SeamPanel(WorkPanel):
     def __init__(self, material: str = MATERIALS[0]) -> None:
         super().__init__()
         self.material = material
-        self._songs: dict[float, _Cut] = {}
+        self._songs: dict[float, _Joined] = {}
         self._shown: tuple[str, float, float] | None = None
         self._closed = False
         self._build()
@@ -159,28 +160,26 @@ class SeamPanel(WorkPanel):
         return self.material, self.overlap, self.difference_db
 
     def _follow(self, _: object = None) -> None:
-        """Show what is chosen now; what is chosen while that is going on, is shown next."""
+        """Show what is chosen now, unless work is going on."""
         if not self._closed and self._shown != self._wanted:
-            self._start(self._catch_up, "Cutting and joining.")
+            self._start(self._catch_up, "Computing.")
 
     def _on_state(self, change: traitlets.Bunch) -> None:
         if change.new == "done":
             self._follow()
 
     def _catch_up(self) -> SeamView:
-        while True:
-            material, overlap, difference_db = wanted = self._wanted
-            if material == MATERIALS[0]:
-                cut = _cut_sine(overlap, difference_db)
-            else:
-                cut = self._cut_song(overlap)
-            self._check_stop()
-            self.view = view = self._show(material, overlap, cut)
-            self._shown = wanted
-            if wanted == self._wanted:
-                return view
+        material, overlap, difference_db = wanted = self._wanted
+        if material == MATERIALS[0]:
+            joined = _join_sine(overlap, difference_db)
+        else:
+            joined = self._join_song(overlap)
+        self._check_stop()
+        self.view = view = self._show(material, overlap, joined)
+        self._shown = wanted
+        return view
 
-    def _cut_song(self, overlap: float) -> _Cut:
+    def _join_song(self, overlap: float) -> _Joined:
         if overlap not in self._songs:
             self.message = (
                 "Separating eight seconds of the demo song, in segments and in one piece."
@@ -195,73 +194,65 @@ class SeamPanel(WorkPanel):
     # ------------------------------------------------------------ what is shown
 
     def _build(self) -> None:
-        material = ipywidgets.Dropdown(
-            options=MATERIALS, description="Cut", layout=WIDE, style=LABELS
+        slider = ipywidgets.FloatSlider
+        difference = field(
+            slider,
+            "Step (dB)",
+            max=6,
+            step=0.5,
+            tooltip="Level difference between neighbouring segments",
         )
-        overlap = ipywidgets.FloatSlider(
-            description="Overlap", max=_MOST_OVERLAP, step=0.05, layout=WIDE, style=LABELS
-        )
-        difference = ipywidgets.FloatSlider(
-            description="Differ (dB)", max=6, step=0.5, layout=WIDE, style=LABELS
-        )
-        for name, widget in (
-            ("material", material),
-            ("overlap", overlap),
-            ("difference_db", difference),
-        ):
-            traitlets.link((self, name), (widget, "value"))
+        self.children = [
+            self._bind("material", dropdown("Signal", MATERIALS)),
+            self._bind("overlap", field(slider, "Overlap", max=_MOST_OVERLAP, step=0.05)),
+            self._bind("difference_db", difference),
+            self._controls(cancel_tooltip="Stop the separation"),
+            self._status,
+            self._results,
+        ]
 
         def show(_: object = None) -> None:
             difference.layout.display = "" if self.material == MATERIALS[0] else "none"
 
         self.observe(show, "material")
         self.observe(self._follow, ["material", "overlap", "difference_db"])
-        # What was chosen just before the end was too late for that run.
+        # What was chosen during the work is shown next.
         self.observe(self._on_state, "state")
         show()
-        self._show_status()
-        self.children = [
-            *(material, overlap, difference),
-            self._buttons(cancel_tooltip="Stop the separation"),
-            self._status,
-            self._results,
-        ]
 
-    def _show(self, material: str, overlap: float, cut: _Cut) -> SeamView:
+    def _show(self, material: str, overlap: float, joined: _Joined) -> SeamView:
         click_db = _step_db if material == MATERIALS[0] else _seam_db
-        view = SeamView(material, overlap, cut.plan, click_db(cut))
-        text = _told(view)
-        axes = plot_seam(cut.plan, cut.result[cut.shown], cut.uncut[cut.shown])
+        view = SeamView(material, overlap, joined.plan, click_db(joined))
+        text = (
+            f"{view.plan.calls} segments, {view.work:.2f} times the length of the recording; "
+            f"the seams stand out by {view.click_db:z.0f} dB."
+        )
+        axes = plot_seam(joined.plan, joined.result[joined.shown], joined.uncut[joined.shown])
         mixer = StemMixer(
-            cut.result, _RATE, other=cut.uncut, labels=("in segments", "as it should be")
+            joined.result, _RATE, other=joined.uncut, labels=("in segments", "in one piece")
         )
         drawn = picture(axes[0].figure, text)
         self._show_results(drawn, ipywidgets.HTML(f"<div>{escape(text)}</div>"), mixer)
-        self.message = f"Shown: overlap {overlap:g}."
+        self.message = f"Showing an overlap of {overlap:g}."
         return view
 
 
-def _told(view: SeamView) -> str:
-    return (
-        f"{view.plan.calls} segments, {view.work:.2f} times the work of the recording's length; "
-        f"the seams stand out by {view.click_db:z.0f} dB."
-    )
-
-
-def _step_db(cut: _Cut) -> float:
-    steps = [np.abs(np.diff(each[cut.shown])).max() for each in (cut.result, cut.uncut)]
+def _step_db(joined: _Joined) -> float:
+    steps = [
+        np.abs(np.diff(signals[joined.shown])).max() for signals in (joined.result, joined.uncut)
+    ]
     return float(20 * np.log10(steps[0] / steps[1]))
 
 
-def _seam_db(cut: _Cut) -> float:
+def _seam_db(joined: _Joined) -> float:
     reports = [
-        seams(cut.uncut[name], signal, cut.plan.boundaries, _RATE)
-        for name, signal in cut.result.items()
+        seams(joined.uncut[name], signal, joined.plan.boundaries, _RATE)
+        for name, signal in joined.result.items()
     ]
-    return float(np.nanmean([each.mean_db for each in reports]))
+    return float(np.nanmean([report.mean_db for report in reports]))
 
 
-def _cut_sine(overlap: float, difference_db: float) -> _Cut:
+def _join_sine(overlap: float, difference_db: float) -> _Joined:
     samples = _SINE_SECONDS * _RATE
     sine = 0.3 * np.cos(2 * np.pi * _SINE_HZ * np.arange(samples) / _RATE).astype(np.float32)
     plan = ChunkPlan(samples, _RATE, _SINE_SEGMENT, overlap)
@@ -276,18 +267,18 @@ def _cut_sine(overlap: float, difference_db: float) -> _Cut:
     mixture = MixtureWindow([sine[None]], 1, samples)
     blocks = overlap_add(mixture, [plan], stand_in, gains=np.ones((1, 1), np.float32), channels=1)
     joined = np.concatenate([block for _, block in blocks], axis=-1)[0]
-    return _Cut(plan, {"sine": joined}, {"sine": sine[None]}, "sine")
+    return _Joined(plan, {"sine": joined}, {"sine": sine[None]}, "sine")
 
 
-def _separate(overlap: float, progress: Callable[[SegmentDone], None]) -> _Cut:
-    """An excerpt in segments, and the same in one piece."""
+def _separate(overlap: float, progress: Callable[[SegmentDone], None]) -> _Joined:
+    """Separate an excerpt in segments, and in one piece."""
     separator = AudioStemSeparator()
-    inside = slice(_SONG_START * _RATE, int((_SONG_START + 4 * _SONG_SEGMENT) * _RATE))
-    mixture = audio.read_file(demo_song_dir() / "mixture.flac")[0][:, inside]
+    excerpt = slice(_SONG_START * _RATE, int((_SONG_START + 4 * _SONG_SEGMENT) * _RATE))
+    mixture = audio.read_file(demo_song_dir() / "mixture.flac")[0][:, excerpt]
     settings = SeparationSettings(
         segment_seconds=_SONG_SEGMENT, overlap=overlap, pad_to_training_segment=False
     )
     (plan,) = separator.plan(mixture.shape[1], settings)
     stems = separator.separate_audio(mixture, _RATE, settings=settings, progress=progress)
     whole = separator.separate_audio(mixture, _RATE, overlap=0.0, progress=progress)
-    return _Cut(plan, stems, whole, "bass")
+    return _Joined(plan, stems, whole, "bass")

@@ -1,4 +1,4 @@
-"""Tamper with a copy of a model and see what stemlab makes of it."""
+"""Tamper with a copy of a model, and see whether stemlab loads it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from stemlab.errors import ModelRefusedError
 from stemlab.files import ScratchFolder
 from stemlab.provisioning import verify_model
 from stemlab.registry import MANIFEST_NAME, find_model, installed_file, read_manifest
-from stemlab.widgets._work import LABELS, WIDE, WorkPanel, indented
+from stemlab.widgets._fields import button, checkbox, dropdown, field
+from stemlab.widgets._work import WorkPanel
 
 __all__ = ["TAMPERING", "TamperPanel"]
 
@@ -26,7 +27,7 @@ _MARK = "color: var(--jp-error-color1, #b00020)"
 
 
 class _Surprise:
-    """Its pickle tells whoever opens it to run this call."""
+    """An object whose pickle runs a call when it is opened."""
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return print, ("A pickle was opened, and its code ran.",)
@@ -37,13 +38,13 @@ def _flip(content: bytes, byte: int) -> bytes:
 
 
 def _other(content: bytes, byte: int) -> bytes:
-    """Valid weights of the same names, shapes and size: every number is 0."""
+    """Valid weights of the same names, shapes and size, all of them 0."""
     start = 8 + int.from_bytes(content[:8], "little")
     return content[:start] + bytes(len(content) - start)
 
 
 def _pickle(content: bytes, byte: int) -> bytes:
-    """A pickle of the same size: what follows its end is not read."""
+    """A pickle of the same size; what follows its end is not read."""
     return pickle.dumps(_Surprise()).ljust(len(content), b"\0")
 
 
@@ -61,8 +62,8 @@ TAMPERING = tuple(_CHANGES)
 class TamperPanel(WorkPanel):
     """Change the weights of a copy of the default model, and try to load it.
 
-    The installed model is not touched. The copy lies in a temporary folder, for as long as a try
-    takes.
+    The installed model is not touched. The copy is in a temporary folder, which is removed after
+    each try.
 
     Attributes
     ----------
@@ -74,17 +75,17 @@ class TamperPanel(WorkPanel):
         Whether size and digest in the copy's manifest are changed to those of the changed weights;
         can be set.
     ask_by : {"folder", "name"}
-        How the copy is asked for: by its folder, whose manifest nobody else vouches for, or as the
-        model of that name, whose manifest the registry pins; can be set.
+        How the copy is loaded: by its folder, whose manifest is taken as it is, or by its name,
+        whose manifest has to match the registry; can be set.
     loaded : bool or None
         Whether the last copy was loaded; None before the first.
     refusal : str
-        What stemlab said of the last copy; empty where it was loaded.
+        Why stemlab refused the last copy; empty if it was loaded.
     state : {"idle", "running", "done", "cancelled", "failed"}
     message : str
-        What the panel says about the state.
+        Status in words.
     error : str
-        What went wrong in the last run; empty otherwise.
+        Error message of the last run; empty if there was none.
 
     Examples
     --------
@@ -151,15 +152,15 @@ class TamperPanel(WorkPanel):
             pinned = self._manifest.sha256
             compared.insert(0, ("manifest", "registry", pinned, _digest(manifest)))
         self.refusal, self.loaded = refusal, not refusal
-        self._show_results(ipywidgets.HTML(_told(compared, refusal)))
+        self._show_results(ipywidgets.HTML(_describe(compared, refusal)))
         self.message = "Refused." if refusal else "Loaded."
         return not refusal
 
     def _load(self, folder: Path, ask_by: str) -> str:
-        """What stemlab says of the copy; empty if it loads."""
+        """Load the copy; return why that was refused, or an empty text."""
         try:
             if ask_by == "name":
-                # All that a name asks for more than a folder does: the digest is the registry's.
+                # Loading by name checks this in addition: the registry's digest of the manifest.
                 read_manifest(folder, sha256=self._manifest.sha256)
             verify_model(folder)
         except ModelRefusedError as error:
@@ -169,48 +170,25 @@ class TamperPanel(WorkPanel):
     # ------------------------------------------------------------ what is shown
 
     def _build(self) -> None:
-        what = ipywidgets.Dropdown(options=TAMPERING, description="Do", layout=WIDE, style=LABELS)
-        byte = ipywidgets.IntSlider(
-            description="Byte", max=self._file.size - 1, layout=WIDE, style=LABELS
-        )
-        fit = ipywidgets.Checkbox(
-            description="change the manifest to match", indent=False, layout=WIDE
-        )
-        ask = ipywidgets.Dropdown(
-            options=[("its folder", "folder"), ("its name", "name")],
-            description="Ask for it by",
-            layout=WIDE,
-            style=LABELS,
-        )
-        for name, field in (
-            ("tampering", what),
-            ("byte", byte),
-            ("fit_manifest", fit),
-            ("ask_by", ask),
-        ):
-            traitlets.link((self, name), (field, "value"))
+        byte = field(ipywidgets.IntSlider, "Byte", max=self._file.size - 1)
+        folder_or_name = [("its folder", "folder"), ("its name", "name")]
+        self.children = [
+            self._bind("tampering", dropdown("Tampering", TAMPERING)),
+            self._bind("byte", byte),
+            self._bind("fit_manifest", checkbox("Change the manifest to match")),
+            self._bind("ask_by", dropdown("Load by", folder_or_name)),
+            self._controls(
+                button("Tamper and load", "Change and load a copy", self.tamper, "primary")
+            ),
+            self._status,
+            self._results,
+        ]
 
         def show(_: object = None) -> None:
             byte.layout.display = "" if self.tampering == "flip one bit" else "none"
 
         self.observe(show, "tampering")
         show()
-        start = ipywidgets.Button(
-            description="Tamper and load",
-            button_style="primary",
-            tooltip="Change a copy of the model, and try to load it",
-        )
-        start.on_click(lambda _: self.tamper())
-        self._show_status()
-        self.children = [
-            what,
-            byte,
-            indented(fit),
-            ask,
-            self._buttons(start),
-            self._status,
-            self._results,
-        ]
 
 
 def _digest(content: bytes) -> str:
@@ -218,15 +196,15 @@ def _digest(content: bytes) -> str:
 
 
 def _fitted(manifest: bytes, weights: bytes) -> bytes:
-    """What an attacker makes of the manifest, who can write to the folder."""
+    """The manifest as an attacker changes it who can write to the folder."""
     fields = json.loads(manifest)
     fields["networks"][0]["files"][0] |= {"bytes": len(weights), "sha256": _digest(weights)}
     return json.dumps(fields, indent=2).encode()
 
 
-def _told(compared: list[tuple[str, str, str, str]], refusal: str) -> str:
+def _describe(compared: list[tuple[str, str, str, str]], refusal: str) -> str:
     said = f"<b>stemlab says:</b> {escape(refusal)}" if refusal else ""
-    rows = "".join(_row(*each) for each in compared)
+    rows = "".join(_row(*digests) for digests in compared)
     return f"<div style='overflow-wrap: anywhere'>{said}</div><table>{rows}</table>"
 
 
@@ -236,8 +214,8 @@ def _row(what: str, witness: str, expected: str, found: str) -> str:
         f"<b style='{_MARK}'>{digit}</b>" if differs else digit
         for digit, differs in zip(found, different, strict=True)
     )
-    differ = f"{sum(different)} of 64 digits differ" if any(different) else "the same"
+    differ = f"{sum(different)} of 64 digits differ" if any(different) else "identical"
     return (
         f"<tr><td>{what}: SHA-256 in the {witness} &emsp;</td><td><code>{expected}</code></td></tr>"
-        f"<tr><td>{what}: SHA-256 found, {differ} &emsp;</td><td><code>{marked}</code></td></tr>"
+        f"<tr><td>{what}: actual SHA-256, {differ} &emsp;</td><td><code>{marked}</code></td></tr>"
     )

@@ -1,18 +1,18 @@
-// Keys pressed on the buttons, lists and sliders of a panel are not the notebook's: JupyterLab would
-// cut the cell at X. It leaves alone the keys of an element that has this attribute itself.
+// Keys pressed on the buttons, lists and sliders of a panel must not be shortcuts of the notebook: at
+// X, JupyterLab would cut the cell. It ignores keys in an element that itself has this attribute.
 
 const KEEPS_KEYS = "data-lm-suppress-shortcuts";
-// Of a panel, one of whose buttons was pressed to load a mixer: the mixer takes the focus then.
+// Class of a panel whose button was pressed to load a mixer, which then takes the focus.
 const AWAITS_MIXER = "stemlab-awaits-mixer";
 
 const keep = (event) => {
   const { target } = event;
-  // Fields for text already have their keys for themselves; saving the notebook stays a shortcut.
+  // JupyterLab ignores keys in text fields anyway. Saving the notebook stays a shortcut.
   if (!target.closest?.(".stemlab-panel") || target.matches(":read-write")) return;
   const saves = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s";
   target.toggleAttribute(KEEPS_KEYS, !saves);
 };
-// Or a click beside the controls, or on one that is disabled, would put the focus on the cell.
+// Otherwise a click beside the controls, or on a disabled one, moves the focus to the cell.
 const claim = ({ target }) => {
   const panel = target.closest?.(".stemlab-panel");
   if (panel) panel.tabIndex = -1;

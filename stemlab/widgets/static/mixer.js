@@ -1,442 +1,11 @@
-// The stem mixer: every stem on one Web Audio clock. Plain ES module, no imports, no build step.
-//
-// Pieces    asks the kernel for stretches of audio, decodes them, and forgets the oldest.
-// embedded  stands in for the kernel where `StemMixer.embed` put all answers into the model.
-// Deck      the audio graph: a gain for each track and each row, meters, one way out.
-// Transport decides what plays when: positions are whole samples on the clock of the context.
-// render    draws the rows and turns what a person does into traits and calls of the transport.
+// The page of the stem mixer: draws the rows, and turns what the user does into traits and calls of
+// the transport. See sound.js.
 
-const AHEAD_SECONDS = 4; // how far ahead audio is put on the clock
-const FETCH_SECONDS = 12; // how far ahead it is fetched
-const CACHE_BYTES = 100e6; // of decoded audio
-const GUARD_SECONDS = 0.05; // the clock goes on while something is put on it
-const FADE_SECONDS = 0.008; // against clicks
-const PATIENCE_SECONDS = 12; // then the page says that the kernel does not answer
 const JUMP_SECONDS = 5;
-const ECHO_SECONDS = 1; // positions that come back from the kernel are at most this old
 const SHORTEST_LOOP_SECONDS = 0.1;
 
-const NO_AUDIO =
-  "This browser has no audio device that plays: connect one and press Play again. " +
-  "Everything else on this page works.";
-const NEEDS_A_CLICK = "The browser plays nothing before the page was clicked: press Play.";
-const NO_ANSWER = "No answer from the kernel. If it is busy, this goes on by itself; if it was " +
-  "restarted, run the cell again.";
-
-const bytes = (view) => view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
-const ask = (model, content) => {
-  try { model.send(content); } catch { /* The kernel is gone: the page says so when nothing comes. */ }
-};
-const embedded = (model, receive) => ({
-  get: (name) => model.get(name),
-  send({ kind }) {
-    for (const { content, buffers } of model.get("_answers")[kind] ?? []) {
-      setTimeout(() => receive(content, buffers));
-    }
-  },
-});
-const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
-
-class Pieces {
-  constructor(model, tell) {
-    this.model = model;
-    this.tell = tell; // called when something arrived, or did not
-    this.rate = model.get("_sample_rate");
-    this.samples = model.get("_samples");
-    this.size = model.get("_piece_samples");
-    this.count = Math.max(1, Math.floor(this.samples / this.size));
-    this.tracks = model.get("_tracks").length;
-    this.known = new Map(); // number -> AudioBuffers, the longest unused first
-    this.asked = new Map(); // number -> since when, and when last
-    this.failure = ""; // why nothing is asked for, until a person tries again
-    this.capacity = Math.max(6, Math.floor(CACHE_BYTES / (this.tracks * this.size * 8)));
-  }
-  number(sample) { return Math.min(this.count - 1, Math.floor(sample / this.size)); }
-  start(number) { return number * this.size; }
-  stop(number) { return number === this.count - 1 ? this.samples : (number + 1) * this.size; }
-  use(number) {
-    const piece = this.known.get(number);
-    if (piece) { this.known.delete(number); this.known.set(number, piece); }
-    return piece;
-  }
-  want(number) {
-    if (this.failure || number >= this.count || this.known.has(number)) return;
-    const now = performance.now() / 1e3, wish = this.asked.get(number);
-    // Two at a time: what is needed first comes first. Once more after a while, as the first may be lost.
-    if (wish ? now - wish.last < PATIENCE_SECONDS : this.asked.size > 1) return;
-    this.asked.set(number, { since: wish?.since ?? now, last: now });
-    ask(this.model, { kind: "piece", piece: number });
-  }
-  forgetWishes() { this.asked.clear(); }
-  giveUp(failure) { this.failure = failure; this.asked.clear(); }
-  overdue() {
-    const now = performance.now() / 1e3;
-    return [...this.asked.values()].some(({ since }) => now - since > PATIENCE_SECONDS);
-  }
-  async receive(number, views) {
-    if (!this.asked.has(number)) return; // another page asked
-    // Decoding needs a context of the right rate, but no audio device and no permission.
-    this.decoder ??= new OfflineAudioContext(1, 1, this.rate);
-    const piece = await Promise.all(views.map((view) => this.decoder.decodeAudioData(bytes(view))));
-    // Looked at once, samples count as memory of the page in Chromium, and are collected in time.
-    for (const each of piece) for (let i = 0; i < each.numberOfChannels; i++) each.getChannelData(i);
-    this.asked.delete(number);
-    this.known.set(number, piece);
-    while (this.known.size > this.capacity) this.known.delete(this.known.keys().next().value);
-    this.tell();
-  }
-  async fetch(number) { // for rendering offline
-    while (!this.use(number)) {
-      if (this.failure) throw new Error(this.failure);
-      this.asked.delete(number);
-      this.want(number);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-      for (let i = 0; i < 500 && this.asked.has(number); i++) {
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    }
-    return this.use(number);
-  }
-}
-
-// A part of a buffer, as a buffer: what starts and ends on whole samples needs no rounding.
-const part = (buffer, start, stop) => {
-  if (start === 0 && stop >= buffer.length) return buffer;
-  const length = Math.min(stop, buffer.length) - start;
-  if (length <= 0) return null;
-  const options = { length, numberOfChannels: buffer.numberOfChannels, sampleRate: buffer.sampleRate };
-  const result = new AudioBuffer(options);
-  for (let channel = 0; channel < buffer.numberOfChannels; channel++) {
-    result.copyToChannel(buffer.getChannelData(channel).subarray(start, start + length), channel);
-  }
-  return result;
-};
-
-class Deck {
-  constructor(context, model) {
-    this.context = context;
-    this.model = model;
-    this.master = context.createGain();
-    this.master.connect(context.destination);
-    this.rows = new Map(model.get("_rows").map((name) => {
-      const gain = context.createGain(), meter = context.createAnalyser();
-      meter.fftSize = 2048;
-      gain.connect(meter);
-      gain.connect(this.master);
-      return [name, { gain, meter }];
-    }));
-    this.inputs = model.get("_tracks").map(({ row }) => {
-      const input = context.createGain();
-      input.connect(this.rows.get(row).gain);
-      return input;
-    });
-    this.set((parameter, value) => { parameter.value = value; });
-  }
-  // Mute, solo, gains and A/B, as the model has them.
-  set(put = (parameter, value) => parameter.setTargetAtTime(value, this.context.currentTime, 0.01)) {
-    const levels = rowLevels(this.model);
-    this.rows.forEach(({ gain }, name) => put(gain.gain, levels[name]));
-    this.model.get("_tracks").forEach(({ label }, track) => {
-      put(this.inputs[track].gain, !label || label === this.model.get("heard") ? 1 : 0);
-    });
-  }
-  // Start samples [from, to) of a piece at a frame of the context.
-  place(piece, from, to, frame) {
-    const sources = [];
-    piece.forEach((buffer, track) => {
-      const cut = part(buffer, from, to);
-      if (!cut) return;
-      const source = this.context.createBufferSource();
-      source.buffer = cut;
-      source.connect(this.inputs[track]);
-      source.onended = () => source.disconnect();
-      source.start(frame / this.context.sampleRate);
-      sources.push(source);
-    });
-    return sources;
-  }
-}
-
-const rowLevels = (model) => {
-  const muted = model.get("muted"), soloed = model.get("soloed"), gains = model.get("gains_db");
-  return Object.fromEntries(model.get("_rows").map((name) => {
-    const silent = soloed.length ? !soloed.includes(name) : muted.includes(name);
-    return [name, silent ? 0 : 10 ** ((gains[name] ?? 0) / 20)];
-  }));
-};
-
-class Transport {
-  constructor(model) {
-    this.model = model;
-    this.id = `${Math.random()}`;
-    this.listeners = new Set();
-    this.views = 0;
-    this.source = Object.keys(model.get("_answers")).length
-      ? embedded(model, (content, views) => this.receive(content, views))
-      : model;
-    this.pieces = new Pieces(this.source, () => this.pump());
-    this.rate = this.pieces.rate;
-    this.samples = this.pieces.samples;
-    this.running = false;
-    this.at = Math.round(model.get("position_seconds") * this.rate); // while nothing runs
-    this.spans = []; // what is on the clock
-    this.overview = null;
-    this.pictures = [];
-    this.handlers = {
-      "msg:custom": (content, views) => this.receive(content, views),
-      // Another page may show the same mixer: where one plays, the others only follow. What code
-      // starts plays in the page that is in view.
-      "change:playing": () => {
-        const player = model.get("_player");
-        if (!model.get("playing")) this.pause();
-        else if (this.views && (player ? player === this.id : document.visibilityState === "visible")) this.play();
-      },
-      "change:position_seconds": () => {
-        const seconds = model.get("position_seconds"), sample = Math.round(seconds * this.rate);
-        if (!this.running) { this.at = sample; this.pump(); this.emit(); }
-        else if (Math.abs(seconds - this.seconds) > ECHO_SECONDS) this.seek(sample);
-      },
-      "change:loop_seconds": () => this.enterLoop(),
-      "change:lanes": () => { this.wantPictures(); this.emit(); },
-    };
-    for (const name of ["muted", "soloed", "gains_db", "heard"]) {
-      this.handlers[`change:${name}`] = () => { this.deck?.set(); this.emit(); };
-    }
-    Object.entries(this.handlers).forEach(([name, react]) => model.on(name, react));
-    this.othersPlay = (event) => { if (event.detail !== this) this.pause(); };
-    window.addEventListener("stemlab-mixer-plays", this.othersPlay);
-    this.ask("overview");
-    this.wantPictures();
-    this.timer = setInterval(() => this.pump(), 100);
-    this.pump();
-  }
-  // Without a view nobody could stop the sound.
-  show() {
-    this.views += 1;
-    // Set by code before the mixer was shown; a page that is gone may have left it, too.
-    if (this.model.get("playing") && !this.model.get("_player")) this.play();
-  }
-  hide() {
-    this.views -= 1;
-    if (!this.views) this.pause();
-  }
-  dispose() {
-    this.running = false;
-    clearInterval(this.timer);
-    window.removeEventListener("stemlab-mixer-plays", this.othersPlay);
-    Object.entries(this.handlers).forEach(([name, react]) => this.model.off(name, react));
-    this.context?.close();
-  }
-  emit() { this.listeners.forEach((listener) => listener()); }
-  say(message) {
-    if (this.model.get("message") === message) return;
-    this.model.set("message", message);
-    this.model.save_changes();
-    this.emit();
-  }
-
-  // ---------------------------------------------------------------- the kernel
-
-  ask(kind) {
-    this.asked = performance.now() / 1e3;
-    ask(this.source, { kind });
-  }
-  wantPictures() {
-    if (this.model.get("lanes") === "spectrogram" && !this.pictures.length) {
-      this.pictures = new Array(this.pieces.tracks).fill(null);
-      this.ask("spectrograms");
-    }
-  }
-  receive(content, views) {
-    if (content.kind === "overview") {
-      this.overview = views.map((view) => new Int8Array(bytes(view)));
-      this.overviewWidth = content.width;
-      if (this.model.get("message") === NO_ANSWER) this.say("");
-      this.emit();
-    } else if (content.kind === "piece") {
-      this.pieces.receive(content.piece, views)
-        .catch((error) => this.giveUp(`This browser cannot decode the audio: ${error.message}`));
-    } else if (content.kind === "spectrogram") {
-      if (!this.pictures.length) this.pictures = new Array(this.pieces.tracks).fill(null);
-      this.pictures[content.track] = paint(content, ...views.map((view) => new Uint8Array(bytes(view))));
-      this.emit();
-    } else if (content.kind === "failed") {
-      // Those that another page asked for are not this one's.
-      const paints = this.pictures.includes(null);
-      if (paints) this.pictures = [];
-      if (paints || this.pieces.asked.size) this.giveUp(content.message);
-    }
-  }
-  // Nothing is asked for again until a person presses Play or jumps.
-  giveUp(failure) {
-    this.pieces.giveUp(failure);
-    this.stop();
-    this.say(failure);
-  }
-  tryAgain() {
-    if (!this.pieces.failure) return;
-    this.pieces.failure = "";
-    this.say("");
-  }
-
-  // ---------------------------------------------------------------- the clock
-
-  get frame() { return Math.round(this.context.currentTime * this.rate); }
-  get loop() {
-    const range = this.model.get("loop_seconds");
-    if (!range.length) return null;
-    return { start: Math.round(range[0] * this.rate), stop: Math.min(this.samples, Math.round(range[1] * this.rate)) };
-  }
-  get sample() {
-    if (!this.running || !this.spans.length) return this.at;
-    const frame = this.frame;
-    let current = this.spans[0];
-    for (const span of this.spans) if (span.frame <= frame) current = span;
-    return current.sample + Math.max(0, Math.min(frame - current.frame, current.length));
-  }
-  get seconds() { return this.sample / this.rate; }
-
-  async play() {
-    if (this.running) return;
-    this.tryAgain();
-    this.running = true;
-    if (this.at >= this.samples) this.at = 0;
-    window.dispatchEvent(new CustomEvent("stemlab-mixer-plays", { detail: this }));
-    try {
-      if (!this.context) {
-        this.context = new AudioContext({ sampleRate: this.rate, latencyHint: "playback" });
-        this.deck = new Deck(this.context, this.model);
-      }
-      this.context.resume().catch(() => {});
-    } catch (error) {
-      this.stop();
-      this.say(`${NO_AUDIO} (${error.message})`);
-      return;
-    }
-    this.say("");
-    this.begin(this.at);
-    const before = this.context.currentTime;
-    setTimeout(() => {
-      if (!this.running || this.context.currentTime > before) return;
-      const clicked = navigator.userActivation?.hasBeenActive ?? true;
-      this.stop();
-      this.say(this.context.state === "suspended" && !clicked ? NEEDS_A_CLICK : NO_AUDIO);
-    }, 3000);
-  }
-  pause() { if (this.running) this.stop(); }
-  stop() {
-    this.at = this.sample;
-    this.running = false;
-    this.silence();
-    this.push();
-  }
-  seek(sample) {
-    this.at = Math.max(0, Math.min(this.samples, sample));
-    this.tryAgain();
-    this.pieces.forgetWishes();
-    if (this.running) { this.silence(); this.begin(this.at); }
-    this.push();
-    this.pump();
-  }
-  enterLoop() {
-    const loop = this.loop, here = this.sample;
-    if (loop && (here < loop.start || here >= loop.stop)) this.seek(loop.start);
-    else if (this.running) this.seek(here); // what is on the clock already may go beyond
-    this.emit();
-  }
-  // Play from a sample on, as soon as possible.
-  begin(sample) {
-    this.next = { frame: 0, sample };
-    this.at = sample;
-    this.ending = false;
-    this.pump();
-  }
-  silence() {
-    if (!this.deck) return;
-    const now = this.context.currentTime, gain = this.deck.master.gain;
-    gain.cancelScheduledValues(now);
-    gain.setValueAtTime(gain.value, now);
-    gain.linearRampToValueAtTime(0, now + FADE_SECONDS);
-    this.spans.forEach(({ sources }) => sources.forEach((each) => each.stop(now + FADE_SECONDS)));
-    this.spans = [];
-  }
-  // Put on the clock what comes next, fetch what comes after it, tell the model where we are.
-  pump() {
-    if (this.running && this.context) this.schedule();
-    this.prefetch();
-    const waits = performance.now() / 1e3 - this.asked > PATIENCE_SECONDS && !this.overview;
-    if (waits || this.pieces.overdue()) this.say(NO_ANSWER);
-    else if (this.model.get("message") === NO_ANSWER) this.say("");
-    if (this.running && performance.now() - (this.pushed ?? 0) > 250) this.push();
-  }
-  schedule() {
-    const guard = Math.round(GUARD_SECONDS * this.rate), loop = this.loop;
-    while (!this.ending && this.next.frame < this.frame + AHEAD_SECONDS * this.rate) {
-      const { sample } = this.next, number = this.pieces.number(sample);
-      const piece = this.pieces.use(number);
-      if (!piece) break;
-      const first = this.spans.length === 0, late = this.next.frame < this.frame + guard / 2;
-      if (first || late) {
-        this.next.frame = this.frame + guard;
-        const when = this.next.frame / this.rate, gain = this.deck.master.gain;
-        gain.cancelScheduledValues(when);
-        gain.setValueAtTime(0, when);
-        gain.linearRampToValueAtTime(1, when + FADE_SECONDS);
-      }
-      const start = this.pieces.start(number);
-      let stop = this.pieces.stop(number);
-      if (loop && sample < loop.stop) stop = Math.min(stop, loop.stop);
-      const { frame } = this.next, length = stop - sample;
-      const sources = this.deck.place(piece, sample - start, stop - start, frame);
-      this.spans.push({ frame, sample, length, sources });
-      this.next = { frame: frame + length, sample: loop && stop === loop.stop ? loop.start : stop };
-      this.ending = this.next.sample >= this.samples;
-    }
-    const now = this.frame;
-    while (this.spans.length > 1 && this.spans[1].frame <= now) this.spans.shift();
-    if (this.ending && now >= this.next.frame) { this.stop(); this.seek(0); }
-  }
-  prefetch() {
-    const loop = this.loop, most = this.pieces.capacity - 2;
-    let sample = this.running && this.next ? this.next.sample : this.at, pieces = 0;
-    // Never so many that the first are forgotten before they are played.
-    for (let ahead = 0; ahead < (this.running ? FETCH_SECONDS : 1) * this.rate && pieces < most; pieces++) {
-      if (sample >= this.samples) break;
-      const number = this.pieces.number(sample);
-      this.pieces.want(number);
-      const stop = this.pieces.stop(number);
-      ahead += stop - sample;
-      sample = loop && sample < loop.stop && stop >= loop.stop ? loop.start : stop;
-    }
-  }
-  push() {
-    this.pushed = performance.now();
-    this.model.set("position_seconds", this.seconds);
-    this.model.set("playing", this.running);
-    this.model.set("_player", this.running ? this.id : "");
-    this.model.save_changes();
-    this.emit();
-  }
-
-  // What would be heard from a sample on: the same graph and the same placing, without a device.
-  async renderOffline(sample, length) {
-    const context = new OfflineAudioContext(2, length, this.rate);
-    const deck = new Deck(context, this.model);
-    const stop = Math.min(this.samples, sample + length);
-    for (let at = sample; at < stop;) {
-      const number = this.pieces.number(at), start = this.pieces.start(number);
-      const end = Math.min(stop, this.pieces.stop(number));
-      deck.place(await this.pieces.fetch(number), at - start, end - start, at - sample);
-      at = end;
-    }
-    return context.startRendering();
-  }
-}
-
-// ------------------------------------------------------------------ the page
-
-// JupyterLab takes the keys of an element for shortcuts (X cuts the cell) unless that very element,
-// not one around it, has this attribute.
+// JupyterLab takes keys pressed in an element for shortcuts (X cuts the cell) unless the element
+// itself, not one around it, has this attribute.
 const KEEPS_KEYS = "data-lm-suppress-shortcuts";
 
 const make = (tag, properties = {}, parent = null) => {
@@ -502,7 +71,7 @@ class View {
     cancelAnimationFrame(this.drawing);
     this.disposed = true;
   }
-  // Once on the page, if a button of the panel was pressed to load this mixer (see keys.js).
+  // Take the focus if a button of the panel was pressed to load this mixer (see keys.js).
   takeFocus() {
     if (!this.attached && this.root.closest(".stemlab-awaits-mixer")) this.root.focus({ preventScroll: true });
     this.attached = this.root.isConnected;
@@ -510,7 +79,7 @@ class View {
   set(name, value) { this.model.set(name, value); this.model.save_changes(); }
   flip(name, row) {
     const rows = this.model.get(name);
-    this.set(name, rows.includes(row) ? rows.filter((each) => each !== row) : [...rows, row]);
+    this.set(name, rows.includes(row) ? rows.filter((name) => name !== row) : [...rows, row]);
   }
   button(parent, text, label, onclick, className = "") {
     return make("button", { type: "button", textContent: text, title: label, className, onclick, attributes: { "aria-label": label } }, parent);
@@ -560,11 +129,11 @@ class View {
       const meter = make("meter", { min: -60, max: 6, low: -12, high: -1, optimum: -60, value: -60, attributes: { "aria-label": `Level of ${name} in dB` } }, head);
       const lane = make("canvas", { className: "lane", attributes: { role: "img" } }, row);
       lane.addEventListener("pointerdown", (event) => this.onPointer(event, lane));
-      return { name, row, mute, solo, gain, decibels, meter, lane };
+      return { name, element: row, mute, solo, gain, decibels, meter, lane };
     });
   }
 
-  // ---------------------------------------------------------------- what a person does
+  // ---------------------------------------------------------------- what the user does
 
   toggle() { if (this.transport.running) this.transport.pause(); else this.transport.play(); }
   setGain(name, decibels) { this.set("gains_db", { ...this.model.get("gains_db"), [name]: decibels }); }
@@ -614,7 +183,7 @@ class View {
     lane.addEventListener("pointercancel", end);
   }
   onKey(event) {
-    // None is a shortcut of the notebook, used here or not; only saving stays one.
+    // No key is a shortcut of the notebook here, except for saving.
     const saves = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s";
     event.target.toggleAttribute(KEEPS_KEYS, !saves);
     if (saves) return;
@@ -623,7 +192,7 @@ class View {
     const { transport } = this, isRange = event.target.type === "range";
     const jump = (seconds) => transport.seek(transport.sample + Math.round(seconds * transport.rate));
     const row = /^Digit[1-9]$/.test(event.code) ? this.model.get("_rows")[event.code.at(-1) - 1] : undefined;
-    // Buttons keep their own space bar, sliders their own arrow keys.
+    // Buttons keep their space bar, sliders their arrow keys.
     if (event.key === " " && event.target.tagName !== "BUTTON" && event.target.tagName !== "SUMMARY") this.toggle();
     else if (event.key === "ArrowLeft" && !isRange) jump(-JUMP_SECONDS);
     else if (event.key === "ArrowRight" && !isRange) jump(JUMP_SECONDS);
@@ -666,33 +235,33 @@ class View {
   }
   updateRows() {
     const { transport, model } = this, levels = rowLevels(model), heard = model.get("heard");
-    // What the lanes show depends on this; anything else moves without drawing them again.
+    // Lanes are drawn again only if one of these changes.
     const shows = [heard, model.get("lanes"), !!transport.overview, transport.pictures.map(Boolean)];
     const redraw = this.stale || !same(shows, this.shown);
     this.stale = false;
     this.shown = shows;
-    for (const each of this.rows) {
-      each.mute.setAttribute("aria-pressed", model.get("muted").includes(each.name));
-      each.solo.setAttribute("aria-pressed", model.get("soloed").includes(each.name));
-      const gain = model.get("gains_db")[each.name] ?? 0;
-      each.gain.value = gain;
-      each.gain.setAttribute("aria-valuetext", `${gain.toFixed(1)} dB`);
-      each.decibels.textContent = `${gain > 0 ? "+" : ""}${gain.toFixed(1)}`;
-      const track = model.get("_tracks").findIndex(({ row, label }) => row === each.name && (!label || label === heard));
-      each.row.classList.toggle("silent", !levels[each.name] || track < 0);
-      each.meter.value = this.level(each);
-      if (redraw) this.drawLane(each, track);
+    for (const row of this.rows) {
+      row.mute.setAttribute("aria-pressed", model.get("muted").includes(row.name));
+      row.solo.setAttribute("aria-pressed", model.get("soloed").includes(row.name));
+      const gain = model.get("gains_db")[row.name] ?? 0;
+      row.gain.value = gain;
+      row.gain.setAttribute("aria-valuetext", `${gain.toFixed(1)} dB`);
+      row.decibels.textContent = `${gain > 0 ? "+" : ""}${gain.toFixed(1)}`;
+      const track = model.get("_tracks").findIndex((found) => found.row === row.name && (!found.label || found.label === heard));
+      row.element.classList.toggle("silent", !levels[row.name] || track < 0);
+      row.meter.value = this.level(row);
+      if (redraw) this.drawLane(row, track);
     }
   }
-  level(each) {
-    const meter = this.transport.deck?.rows.get(each.name).meter;
-    if (!meter || !this.transport.running) return (each.peak = -60);
+  level(row) {
+    const meter = this.transport.deck?.rows.get(row.name).meter;
+    if (!meter || !this.transport.running) return (row.peak = -60);
     this.wave ??= new Float32Array(meter.fftSize);
     meter.getFloatTimeDomainData(this.wave.length === meter.fftSize ? this.wave : (this.wave = new Float32Array(meter.fftSize)));
     let peak = 0;
     for (const sample of this.wave) peak = Math.max(peak, Math.abs(sample));
-    // Falls slowly enough to be read.
-    return (each.peak = Math.max(20 * Math.log10(peak || 1e-6), (each.peak ?? -60) - 1, -60));
+    // Falls slowly, so that it can be read.
+    return (row.peak = Math.max(20 * Math.log10(peak || 1e-6), (row.peak ?? -60) - 1, -60));
   }
   drawLane({ name, lane }, track) {
     const scale = window.devicePixelRatio || 1;
@@ -708,7 +277,7 @@ class View {
       else this.write(context, lane, transport.pictures.length ? "Computing the spectrogram…" : "No spectrogram", scale);
     } else if (transport.overview) {
       const envelope = transport.overview[track], columns = envelope.length / 2;
-      const peak = envelope.reduce((most, each) => Math.max(most, Math.abs(each)), 0) / 127;
+      const peak = envelope.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127;
       lane.setAttribute("aria-label", `Waveform of ${name}, its peak ${(20 * Math.log10(peak || 1e-5)).toFixed(0)} dB below the loudest of all`.replace("-", ""));
       context.fillStyle = getComputedStyle(lane).color;
       const perPixel = transport.samples / transport.overviewWidth / width;

@@ -1,5 +1,5 @@
-// Sends a file in pieces, each one after the kernel has taken the one before it: Jupyter drops the
-// connection, and says nothing, when a single message is larger than 10 MB.
+// Sends a file in pieces, the next one once the kernel has taken the last: Jupyter silently drops the
+// connection when a message is larger than 10 MB.
 
 const PIECE_BYTES = 2 * 1024 * 1024;
 const PATIENCE_MS = 30_000;
@@ -7,13 +7,13 @@ const ACCEPT =
   "audio/*,video/*,.wav,.wave,.flac,.mp3,.ogg,.oga,.opus,.aif,.aiff,.aifc,.caf,.rf64,.w64,.au," +
   ".m4a,.aac,.mp4,.m4v,.mov,.mkv,.webm,.wma";
 
-// Not crypto.randomUUID, which a page has only over https and on localhost.
+// crypto.randomUUID exists only over https and on localhost.
 const newId = () =>
   Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
     byte.toString(16).padStart(2, "0"),
   ).join("");
 
-// One for each model: it goes on when a view of the model is removed.
+// One per model: it continues when a view of the model is removed.
 class Sender {
   constructor(model) {
     this.model = model;
@@ -37,7 +37,7 @@ class Sender {
   }
 
   changed() {
-    for (const each of this.listeners) each();
+    for (const listener of this.listeners) listener();
   }
 
   choose(files) {
@@ -79,7 +79,7 @@ class Sender {
       this.note =
         `The kernel has not answered for ${PATIENCE_MS / 1000} seconds: it is busy, or gone. ` +
         "Still waiting for it; Cancel ends the upload.";
-      // A connection that was lost and made anew may have lost the piece.
+      // The piece may have been lost with a connection that was then restored.
       if (job.end > 0) this.model.send({ kind: "where", id: job.id, offset: job.offset });
       this.expectAnswer(job);
       this.changed();
@@ -94,7 +94,7 @@ class Sender {
       this.changed();
       return;
     }
-    // Whatever else is of another page, or over.
+    // Other messages are for another page, or come too late.
     const job = this.job;
     if (job === null || content.id !== job.id) return;
     if (content.kind === "ack") {
@@ -123,7 +123,7 @@ class Sender {
     try {
       bytes = await job.file.slice(offset, end).arrayBuffer();
     } catch {
-      // Removed or changed since it was chosen.
+      // The file was removed or changed since it was chosen.
     }
     if (this.job !== job) return;
     if (bytes?.byteLength === end - offset)
@@ -143,7 +143,7 @@ class Sender {
 function render({ model, el, sender }) {
   const make = (tag, properties, parent) => {
     const element = parent.appendChild(Object.assign(document.createElement(tag), properties));
-    // Keys pressed here are no shortcuts of JupyterLab, which asks the focused element itself.
+    // Keys pressed here are not shortcuts of JupyterLab, which checks the focused element itself.
     element.dataset.lmSuppressShortcuts = "true";
     return element;
   };
@@ -154,7 +154,7 @@ function render({ model, el, sender }) {
   input.setAttribute("aria-hidden", "true");
   const bar = make("progress", { max: 1, value: 0 }, row);
   bar.setAttribute("aria-label", "Share of the song that has arrived");
-  // Not in the status, or a screen reader would speak every piece.
+  // Outside the status, so that a screen reader does not speak every piece.
   const share = make("span", {}, row);
   const cancel = make("button", { type: "button", textContent: "Cancel" }, row);
   const status = make("div", {}, root);
@@ -162,7 +162,7 @@ function render({ model, el, sender }) {
   const alert = make("div", {}, root);
   alert.setAttribute("role", "alert");
 
-  // The same text again would be spoken again.
+  // Setting the same text would make a screen reader speak it again.
   const say = (element, text) => {
     if (element.textContent !== text) element.textContent = text;
   };
@@ -173,7 +173,7 @@ function render({ model, el, sender }) {
     button.disabled = sender.busy;
     bar.hidden = share.hidden = !uploading;
     cancel.hidden = !sender.busy;
-    // Otherwise whoever works with the keyboard is thrown out of the widget.
+    // Otherwise keyboard users lose the focus.
     if (focused === button && sender.busy) cancel.focus();
     if (focused === cancel && !sender.busy) button.focus();
     bar.value = model.get("progress");
@@ -191,7 +191,7 @@ function render({ model, el, sender }) {
   const on = (element, name, action) =>
     element.addEventListener(name, action, { signal: listeners.signal });
   const dropping = (event, active) => {
-    // The page would open the file, or JupyterLab take it.
+    // Otherwise the page opens the file, or JupyterLab takes it.
     event.preventDefault();
     event.stopPropagation();
     root.classList.toggle("stemlab-dropping", active);
@@ -200,7 +200,7 @@ function render({ model, el, sender }) {
   on(cancel, "click", () => sender.cancel());
   on(input, "change", () => {
     sender.choose([...input.files]);
-    // Choosing the same file again is a change, too.
+    // Choosing the same file again is a change as well.
     input.value = "";
   });
   on(root, "dragover", (event) => dropping(event, !sender.busy));
@@ -211,12 +211,12 @@ function render({ model, el, sender }) {
   });
 
   const shown = ["progress", "message", "error"].map((name) => `change:${name}`);
-  for (const each of shown) model.on(each, draw);
+  for (const event of shown) model.on(event, draw);
   sender.listeners.add(draw);
   draw();
   return () => {
     listeners.abort();
-    for (const each of shown) model.off(each, draw);
+    for (const event of shown) model.off(event, draw);
     sender.listeners.delete(draw);
     root.remove();
   };
