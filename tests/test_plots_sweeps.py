@@ -173,7 +173,7 @@ def test_heatmap_of_a_quality_is_the_mean_or_one_source(results: pd.DataFrame) -
         ("rtf", 0.12345, "0.123", "Processing time / duration (RTF)"),
         ("wall_seconds", 1234.56, "1234.6", "Processing time (s)"),
         ("peak_memory_bytes", 2.5e9, "2500", "Peak memory (MB)"),
-        ("calls", 12, "12", "Calls of the network"),
+        ("calls", 12, "12", "Network calls"),
         ("wasted_share", 0.254, "25", "Wasted share (%)"),
         ("si_sdr_gain_db", 3.456, "3.46", "SI-SDR gain (dB)"),
         ("seam_db", -0.01, "0.0", "Seams (dB)"),

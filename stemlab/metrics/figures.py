@@ -49,7 +49,7 @@ def _quality(label: str, meaning: str, spec: str = "z.2f") -> Figure:
 
 FIGURES: Mapping[str, Figure] = MappingProxyType(
     {
-        "calls": Figure("Calls of the network", "", ".0f", "calls of the network", "calls"),
+        "calls": Figure("Network calls", "", ".0f", "calls of the network", "calls"),
         "network_seconds": Figure(
             "Audio in a call", "s", ".3g", "audio that a call computes, padding included, in s"
         ),
