@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anywidget
@@ -42,13 +43,20 @@ class PageWidget(anywidget.AnyWidget):
     Anything else that a page sends is ignored, with a line in the log.
     """
 
+    # What a page is setting, for observers of the traits.
+    _from_page: Mapping[str, Any] = MappingProxyType({})
+
     def set_state(self, sync_data: Mapping[str, Any]) -> None:
         """Take from a page what it may set, and send it the true values of the rest."""
         taken = {name: value for name, value in sync_data.items() if self._takes(name, value)}
         refused = [name for name in sync_data if name not in taken and name in self.keys]
         if len(taken) < len(sync_data):
             self.log.warning("%s: a page tried to set what it may not", type(self).__name__)
-        super().set_state(taken)
+        self._from_page = taken
+        try:
+            super().set_state(taken)
+        finally:
+            self._from_page = {}
         if refused:
             self.send_state(refused)
 

@@ -181,7 +181,6 @@ class StemMixer(PageWidget):
             _sample_rate=sample_rate,
             _samples=samples,
         )
-        self._page_position: object = None  # as a page reported it last
         self.observe(self._on_position, "position_seconds")
         self.on_msg(self._on_message)
 
@@ -311,15 +310,9 @@ class StemMixer(PageWidget):
 
     # ------------------------------------------------------------ what the page asks for
 
-    def set_state(self, sync_data: Mapping[str, Any]) -> None:
-        """Take from a page what it may set; remember where it plays."""
-        self._page_position = sync_data.get("position_seconds", self._page_position)
-        super().set_state(sync_data)
-
     def _on_position(self, change: traitlets.Bunch) -> None:
         """Tell a page that plays to jump, unless the position is the one that it reported."""
-        if change.new != self._page_position:
-            self._page_position = None
+        if change.new != self._from_page.get("position_seconds"):
             self.send({"kind": "jump", "seconds": change.new})
 
     def _on_message(self, _: object, content: object, __: object) -> None:
