@@ -8,7 +8,7 @@ CONSTRAINTS := supply-chain/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long attacks coverage lint format lab test-training train repeat evaluate model notebooks benchmark report docs constraints supply-chain clean
+.PHONY: help install demo test test-quick test-long check attacks coverage lint format lab test-training train repeat evaluate model notebooks benchmark report docs constraints supply-chain clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,12 +26,24 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: $(STAMP) ## separate the demo song into demo-output/
 	$(BIN)/stemlab demo --out demo-output
 
-test: $(STAMP) ## run every test and every notebook
-	$(BIN)/python -m pytest
+# A worker for each core. What belongs together stays in one of them (see tests/conftest.py).
+WORKERS ?= logical
+PARALLEL := --numprocesses $(WORKERS) --dist loadgroup
 
-test-long: $(STAMP) ## try thousands of hostile files and hundreds of kills (an hour)
-	STEMLAB_LONG=1 $(BIN)/python -m pytest -o faulthandler_timeout=7200 \
-	  tests/test_hostile_audio.py tests/test_faults.py tests/test_privacy.py
+test: $(STAMP) ## run the tests and every notebook
+	$(BIN)/python -m pytest $(PARALLEL)
+
+# What needs neither a process of its own nor a separation of the demo song.
+UNITS := $(addprefix tests/test_,$(addsuffix .py,assets chunking fast metrics recommending registry spectra))
+
+test-quick: $(STAMP) ## run only the tests of the parts, under a minute
+	$(BIN)/python -m pytest $(PARALLEL) $(UNITS)
+
+test-long: $(STAMP) ## run the long tests too: thousands of hostile files, hundreds of kills (an hour)
+	STEMLAB_LONG=1 $(BIN)/python -m pytest -o faulthandler_timeout=7200 $(PARALLEL)
+
+check: lint ## check everything but the tests: lint, docs, wheel, supply chain
+	$(BIN)/python -m pytest --quiet checks
 
 attacks: $(STAMP) ## try every attack on weights, and write what came of them (docs/attacks.csv)
 	STEMLAB_ATTACKS=write $(BIN)/python -m pytest tests/test_conversion.py tests/test_registry.py \
@@ -125,4 +137,4 @@ supply-chain: $(STAMP) ## write the inventory (supply-chain/inventory.cdx.json) 
 
 clean: ## remove .venv and everything built or cached
 	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find stemlab tests models notebooks -name __pycache__ -prune -exec rm -rf {} +
+	find stemlab tests checks models notebooks -name __pycache__ -prune -exec rm -rf {} +

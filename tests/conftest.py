@@ -44,6 +44,25 @@ os.environ["STEMLAB_CACHE"] = _CACHE.name
 SOURCES = ["drums", "bass", "other", "vocals"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # pytest-xdist describes this marker itself; without it, the marker is harmless.
+    config.addinivalue_line("markers", "xdist_group(name): runs in one worker with its group")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out long tests; keep in one worker what shares a kernel, browser or memory."""
+    for item in items:
+        if type(item).__name__ == "IPyNbCell":
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+        for marker in ("browser", "memory"):
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.xdist_group(marker))
+    if os.environ.get("STEMLAB_LONG") != "1":
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
 @pytest.fixture
 def threads_end() -> Iterator[None]:
     """No thread of the test outlives it: each may take a moment after it told that it is done."""

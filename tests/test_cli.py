@@ -261,6 +261,7 @@ def test_interrupting_leaves_nothing(tmp_path, number, code):
     assert not out.exists()
 
 
+@pytest.mark.memory
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS as Linux has it")
 def test_out_of_memory_is_said(tmp_path):
     path = song(tmp_path / "song.wav", 30)

@@ -195,7 +195,7 @@ def test_a_trickle_within_a_connection_is_given_up(assets, server, store, monkey
             add_model(NAME, download=True)
     finally:
         done.set()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert len(server.requests) == 4
     assert 4 < part_of(store).stat().st_size < 200
 
@@ -222,7 +222,7 @@ def test_a_server_that_stalls_is_left_and_what_came_is_kept(assets, server, stor
 
     def stall(handler, first):
         server.cut(handler, first, after=1000)
-        released.wait(10)
+        released.wait(120)
 
     server.answer = stall
     began = time.monotonic()
@@ -231,7 +231,7 @@ def test_a_server_that_stalls_is_left_and_what_came_is_kept(assets, server, stor
             add_model(NAME, download=True)
     finally:
         released.set()
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 60
     kept = part_of(store).stat().st_size
     assert kept in (1000, 2000, 3000, 4000)
     server.answer = None

@@ -1,13 +1,14 @@
 """What happens to a machine while stemlab works: kills, disks, clocks, other processes.
 
 After each of them, what is finished is whole, nothing stray is left once the next run has started,
-and that run does its work. `make test-long` kills hundreds of times.
+and that run does its work. `make test-long` also kills hundreds of commands.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hostile import Nursery, cases, mounted, permissions_hold
+from hostile import Nursery, cases, killed_at, mounted, permissions_hold
 from model_files import package
 
 from stemlab import AudioStemSeparator, OutputSettings, audio
@@ -66,16 +67,43 @@ def whole(out: Path) -> dict[str, str]:
     return {name: each["samples_sha256"] for name, each in stems.items()}
 
 
+# ---------------------------------------------------------------- killed at each step
+
+
+def go_on_after_a_kill(separator, song, out, expected):
+    """The next run ends with the samples of one that was not killed, and leaves nothing else."""
+    separator.separate_file(song, out, output=OutputSettings(resume=True))
+    assert whole(out) == expected
+    assert [path.name for path in out.iterdir()] == ["song"]
+    shutil.rmtree(out)
+
+
+@unix
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_separation_killed_at_each_change_of_a_file(separator, song, tmp_path, resume):
+    excerpt, out = tmp_path / "song.wav", tmp_path / "out"
+    audio.write_file(excerpt, [audio.read_file(song)[0][:, :RATE]], RATE, 2)
+    separator.separate_file(excerpt, tmp_path / "whole")
+    expected, output = whole(tmp_path / "whole"), OutputSettings(resume=resume)
+    for number in itertools.count():
+        was_killed = killed_at(number, lambda: separator.separate_file(excerpt, out, output=output))
+        go_on_after_a_kill(separator, excerpt, out, expected)
+        if not was_killed:
+            break
+    assert number > 10
+
+
 # ---------------------------------------------------------------- killed at any moment
 
 
 @unix
+@pytest.mark.long
 def test_separations_that_are_killed(nursery, tiny_model_folder, song, tmp_path):
     command = ["separate", song, "--model", tiny_model_folder, "-q", "--overlap", "0.5"]
     _, seconds, _ = nursery.run([*command, "--out", tmp_path / "whole"])
-    expected, rng = whole(tmp_path / "whole"), np.random.default_rng()
+    expected, rng = whole(tmp_path / "whole"), np.random.default_rng(20)
     killed, out = 0, tmp_path / "out"
-    for number in range(cases(quick=10, long=200)):
+    for number in range(200):
         options = ["--out", out, *([] if number % 3 else ["--resume"])]
         moment = rng.uniform(0, 1.1 * seconds)
         code, took, said = nursery.run([*command, *options], kill_after=moment)
@@ -94,6 +122,7 @@ def test_separations_that_are_killed(nursery, tiny_model_folder, song, tmp_path)
 
 
 @unix
+@pytest.mark.long
 def test_replacements_that_are_killed(nursery, tiny_model_folder, song, tmp_path):
     command = ["separate", song, "--model", tiny_model_folder, "-q", "--out"]
     before = ["--overlap", "0", "--sources", "drums,bass"]
@@ -101,8 +130,8 @@ def test_replacements_that_are_killed(nursery, tiny_model_folder, song, tmp_path
     for number, options in enumerate((before, [])):
         _, seconds, _ = nursery.run([*command, tmp_path / str(number), *options])
         known.append(whole(tmp_path / str(number)))
-    rng, out = np.random.default_rng(), tmp_path / "0"
-    for _ in range(cases(quick=10, long=200)):
+    rng, out = np.random.default_rng(20), tmp_path / "0"
+    for _ in range(200):
         # Most of these moments are those in which files are written and moved.
         moment = rng.uniform(0.7, 1.05) * seconds
         code, _, said = nursery.run([*command, out, "--force"], kill_after=moment)
@@ -140,7 +169,7 @@ def test_sweeps_that_are_killed(nursery, tiny_model_folder, song, tmp_path):
     (tmp_path / "whole").mkdir()
     code, seconds, said = run(tmp_path / "whole")
     assert code == 0, said
-    expected, rng = table(tmp_path / "whole"), np.random.default_rng()
+    expected, rng = table(tmp_path / "whole"), np.random.default_rng(20)
     cache = tmp_path / "cache"
     for _ in range(cases(quick=4, long=60)):
         cache.mkdir()
@@ -428,6 +457,7 @@ def test_a_process_that_hangs_is_told_from_one_that_is_slow(program):
                 finish(process, look_seconds=0.2, most_seconds=1)
 
 
+@pytest.mark.memory
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS as Linux has it")
 @pytest.mark.parametrize("name", ["separate", "sweep"])
 def test_too_little_memory_at_any_point(tiny_model_folder, song, tmp_path, name):

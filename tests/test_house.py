@@ -1,4 +1,4 @@
-"""The house rules: layers, style, types, docstrings, the façade, and files that must agree."""
+"""The house rules: docstrings, the façade, and files that must agree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pkgutil
 import re
 import subprocess
 import sys
-import sysconfig
 import textwrap
 import tomllib
 from collections.abc import Iterator
@@ -109,22 +108,7 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
     )
 
 
-# --- layers, style, types, docstrings
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param("ruff check .", id="ruff check"),
-        pytest.param("ruff format --check .", id="ruff format"),
-        pytest.param("mypy", id="mypy"),
-        pytest.param("lint-imports --no-cache", id="lint-imports"),
-    ],
-)
-def test_tool_finds_nothing(command: str) -> None:
-    program, *arguments = command.split()
-    result = run(Path(sysconfig.get_path("scripts"), program), *arguments)
-    assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
+# --- docstrings
 
 
 def is_public(module_name: str) -> bool:
@@ -299,7 +283,11 @@ def test_constraints_cover_what_is_installed() -> None:
             continue
         seen.add(key)
         assert name in pins, f"{name} is needed and not in supply-chain/constraints.txt"
-        for line in importlib.metadata.requires(name) or []:
+        try:
+            lines = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # Not installed here: nothing to follow.
+        for line in lines:
             needed = Requirement(line)
             if needed.marker is None or any(
                 needed.marker.evaluate({**default_environment(), "extra": extra})
@@ -412,7 +400,7 @@ def test_make_lists_every_target() -> None:
     result = run("make")
     assert result.returncode == 0, result.stderr
     assert set(re.findall(r"^  make ([a-z-]+) ", result.stdout, re.MULTILINE)) == make_targets()
-    assert {"demo", "test", "lint", "format", "lab", "constraints", "clean"} <= make_targets()
+    assert {"demo", "test", "check", "lint", "format", "lab", "clean"} <= make_targets()
 
 
 def test_make_commands_of_the_documents_exist() -> None:
@@ -441,11 +429,11 @@ def test_make_refuses_an_old_python_in_one_line(tmp_path: Path) -> None:
 
 
 @UNIX_SHELL
-def test_continuous_integration_runs_make_test() -> None:
+def test_continuous_integration_runs_the_tests_and_the_checks() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert run("bash", "-n", script).returncode == 0
     lines = script.read_text("utf-8").splitlines()
     assert "set -euo pipefail" in lines
-    assert "make test" in lines
+    assert lines.index("make check") < lines.index("make test")
     assert lines[-1].endswith("-- models/training 2> /dev/null || make test-training")

@@ -175,7 +175,14 @@ def test_make_test_runs_every_notebook() -> None:
         assert result.stdout.count(f"notebooks/{path.name}::") == code > 0
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+ONE, *OTHERS = NOTEBOOKS
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ONE, *(pytest.param(path, marks=pytest.mark.long) for path in OTHERS)],
+    ids=lambda path: path.name,
+)
 def test_cells_run_in_any_order_and_again(path: Path, tmp_path: Path) -> None:
     """The first code cell is the only one that others need; the rest from the last to the first."""
     notebook = nbformat.read(path, as_version=4)

@@ -628,6 +628,7 @@ def test_a_run_of_version_0_1_can_be_repeated(v0_1, result):
 # ---------------------------------------------------------------- memory does not grow
 
 
+@pytest.mark.memory
 @pytest.mark.skipif(sys.platform == "win32", reason="the system does not tell peak memory")
 def test_peak_memory_does_not_grow_with_the_song(tmp_path, rng):
     """Fresh processes, a real network, 15 s against 2 min.

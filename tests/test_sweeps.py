@@ -1042,6 +1042,7 @@ def test_stems_beyond_the_limit_are_not_kept(tmp_path, song, caplog):
 FREE = {"segments": [0.25, 1.0], "overlaps": [0.0], "padded": [False], "agreement": False}
 
 
+@pytest.mark.memory
 @pytest.mark.skipif(sys.platform == "win32", reason="the system does not tell peak memory")
 def test_peak_memory_is_that_of_each_setting_in_a_fresh_process(tmp_path):
     """Beside the figure of a process of our own that separates the same file to files."""
@@ -1284,6 +1285,7 @@ def test_a_thousand_settings_of_a_trivial_model(song, store):
     pd.testing.assert_frame_equal(again.table(), results)
 
 
+@pytest.mark.memory
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is looked up in /proc")
 def test_memory_that_a_setting_freed_does_not_pile_up():
     """300 MB of small pieces, all but every fiftieth freed: glibc alone gives none of it back."""
