@@ -18,6 +18,7 @@ Every message names the thing, the value received, what is allowed and the next 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 __all__ = [
@@ -51,7 +52,7 @@ class MissingDependencyError(StemlabError, ImportError):
 class _FileError(StemlabError):
     """An error about one file, kept as `path` for callers."""
 
-    def __init__(self, message: str, path: str | Path | None = None) -> None:
+    def __init__(self, message: str, path: str | os.PathLike[str] | None = None) -> None:
         super().__init__(message)
         self.path = None if path is None else Path(path)
 
@@ -91,7 +92,7 @@ class ModelRefusedError(ModelError, ValueError):
         self,
         message: str,
         *,
-        path: str | Path | None = None,
+        path: str | os.PathLike[str] | None = None,
         expected: object = None,
         actual: object = None,
     ) -> None:

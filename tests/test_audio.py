@@ -25,8 +25,8 @@ from recordings import RATE, noise, put, put_av, tone
 
 from stemlab import audio
 from stemlab.audio._headers import scan_mp3, scan_ogg, stated_data_bytes
+from stemlab.audio._libsndfile import ForwardFile
 from stemlab.audio.arrays import downmix_matrix, wave_layout
-from stemlab.audio.reading import ForwardFile
 from stemlab.audio.writing import _container
 from stemlab.errors import (
     AudioError,
@@ -1125,10 +1125,10 @@ def test_errors_of_the_blocks_pass_through(tmp_path: Path) -> None:
 def test_unwritable_places(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"none/song\.wav' cannot be written: no such file"):
         audio.write_file(tmp_path / "none" / "song.wav", [noise(5)], RATE, 2)
-    with pytest.raises(OutputError, match="something else than a file") as caught:
+    with pytest.raises(OutputError, match="is not a regular file") as caught:
         audio.write_file(tmp_path, [noise(5)], RATE, 2)
     assert caught.value.path == tmp_path
-    with pytest.raises(OutputError, match="something else than a file"):
+    with pytest.raises(OutputError, match="is not a regular file"):
         audio.write_file(os.devnull, [noise(5)], RATE, 2)
     with pytest.raises(OutputError, match="file name too long"):
         audio.write_file(tmp_path / ("x" * 300), [noise(5)], RATE, 2)

@@ -6,10 +6,10 @@ transposed and converted here and nowhere else.
 
 from __future__ import annotations
 
+from stemlab.audio._opening import AudioInfo
 from stemlab.audio.arrays import as_audio
 from stemlab.audio.finding import RECORDING_SUFFIXES, find_recordings
 from stemlab.audio.reading import (
-    AudioInfo,
     file_digest,
     read_file,
     read_info,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ __all__ = [
     "MAX_CHANNELS",
     "as_audio",
     "as_signals",
+    "check_finite",
     "downmix_matrix",
     "first_not_finite",
     "scale_samples",
@@ -57,6 +59,17 @@ def first_not_finite(audio: AudioArray) -> int | None:
     return None if finite.all() else int(np.argmin(finite))
 
 
+def check_finite(audio: AudioArray, path: Path, start: int, sample_rate: int) -> None:
+    """Refuse a stretch of a file with a sample that is NaN or infinite; `start` is its position."""
+    index = first_not_finite(audio)
+    if index is not None:
+        raise AudioError(
+            f"{str(path)!r} holds a NaN or infinite sample at "
+            f"{(start + index) / sample_rate:.3f} s. Repair or re-export the file.",
+            path,
+        )
+
+
 def scale_samples(samples: npt.NDArray[np.generic]) -> AudioArray:
     """Convert samples of any supported type to float32."""
     kind = samples.dtype.newbyteorder("=")
@@ -84,8 +97,9 @@ def as_audio(audio: npt.ArrayLike, *, name: str = "audio") -> AudioArray:
     try:
         array = np.asarray(audio)
     except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise AudioError(
-            f"{name} is not an array: {_one_line(error)}; pass a NumPy array (channels, samples)"
+            f"{name} is not an array: {reason}; pass a NumPy array (channels, samples)"
         ) from error
     if array.ndim not in (1, 2):
         raise AudioError(
@@ -124,10 +138,6 @@ def as_signals(signals: Mapping[str, npt.ArrayLike]) -> dict[str, AudioArray]:
     if not signals:
         raise ParameterError("signals is empty. Pass a mapping such as {'vocals': array}.")
     return {name: as_audio(each, name=f"signals[{name!r}]") for name, each in signals.items()}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def wave_layout(channels: int) -> tuple[str, ...] | None:

@@ -15,7 +15,7 @@ import soundfile
 
 from stemlab._checks import check_rate
 from stemlab._typing import AudioArray, StrPath
-from stemlab.audio.arrays import as_audio, first_not_finite
+from stemlab.audio.arrays import as_audio, check_finite
 from stemlab.audio.reading import read_info, stream_file
 from stemlab.audio.resampling import StreamResampler
 from stemlab.errors import AudioError, OutputError, ParameterError
@@ -161,13 +161,7 @@ class SeekableRecording:
                 f"{str(self._path)!r} cannot be read any more: {error}. Load it again.", self._path
             ) from error
         audio: AudioArray = samples.T
-        index = first_not_finite(audio)
-        if index is not None:
-            raise AudioError(
-                f"{str(self._path)!r} holds a NaN or infinite sample at "
-                f"{(start + index) / self.sample_rate:.3f} s. Repair or re-export it.",
-                self._path,
-            )
+        check_finite(audio, self._path, start, self.sample_rate)
         return audio
 
 

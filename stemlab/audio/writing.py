@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
@@ -16,8 +18,8 @@ import soundfile
 
 from stemlab._checks import RATE_RANGE_HZ, check_count, check_rate, is_number, plain
 from stemlab._typing import AudioArray, StrPath
+from stemlab.audio._libsndfile import ForwardFile, descriptor_or_name
 from stemlab.audio.arrays import first_not_finite
-from stemlab.audio.reading import ForwardFile
 from stemlab.errors import OutputError, ParameterError
 from stemlab.files import atomic_file
 
@@ -36,9 +38,9 @@ class OutputFormat:
     """A file format that stems can be written in."""
 
     name: str
-    extension: str
-    bits: tuple[int, ...]
-    sample_rates: tuple[range, ...]
+    extension: str  # Without the dot.
+    bits: tuple[int, ...]  # Bits per sample, the default first; empty for lossy formats.
+    sample_rates: tuple[range, ...]  # In Hz.
 
     @property
     def default_bits(self) -> int | None:
@@ -215,7 +217,9 @@ def write_to(
         raise ParameterError(f"gain={gain!r} must be a finite number, as float32")
     if samples is not None:
         samples = check_count("samples", samples, 0, 2**63 - 1)
-    container = _container(format, bits, channels, samples)
+    container = format.upper()
+    if format == "wav" and bits and (samples or 0) * channels * bits // 8 > _WAV_DATA_BYTES:
+        container = "RF64"
     pieces = _pieces(blocks, sample_rate, channels, gain, clamp)
     return _write(handle, target, container, bits, sample_rate, channels, pieces)
 
@@ -237,13 +241,7 @@ def _check_target(target: Path) -> None:
         raise _output_error(target, getattr(error, "strerror", None) or str(error)) from error
     if not stat.S_ISREG(mode):
         # Replacing a device or a pipe by a file would do harm.
-        raise _output_error(target, "there is something else than a file under this name")
-
-
-def _container(format: str, bits: int | None, channels: int, samples: int | None) -> str:
-    if format == "wav" and bits and samples and samples * channels * bits // 8 > _WAV_DATA_BYTES:
-        return "RF64"
-    return format.upper()
+        raise _output_error(target, "it is not a regular file")
 
 
 def _pieces(
@@ -283,40 +281,6 @@ def _write(
     channels: int,
     pieces: Iterator[AudioArray],
 ) -> int:
-    written = 0
-    file = _open_sound(handle, target, container, bits, sample_rate, channels)
-    try:
-        for piece in pieces:
-            written += piece.shape[1]
-            if container == "WAV" and bits and written * channels * bits // 8 > _WAV_DATA_BYTES:
-                raise _output_error(target, "WAV data past 4 GiB needs samples= up front, for RF64")
-            try:
-                file.write(_encodable(piece, bits))
-            # soundfile asserts that everything was written.
-            except (soundfile.SoundFileError, OSError, AssertionError) as error:
-                raise _output_error(target, _reason(handle, error)) from error
-    finally:
-        try:
-            file.close()
-        except (soundfile.SoundFileError, OSError) as error:
-            raise _output_error(target, _reason(handle, error)) from error
-    try:
-        _check_written(handle, container, written)
-        if bits == 32:
-            _clear_peak_time(handle)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise _output_error(target, _reason(handle, error)) from error
-    return written
-
-
-def _open_sound(
-    handle: BinaryIO,
-    target: Path,
-    container: str,
-    bits: int | None,
-    sample_rate: int,
-    channels: int,
-) -> ForwardFile:
     # Level 0 is the least compression: V0 for MP3; 0.2 is quality 0.8 for Vorbis.
     quality: dict[str, float | str] = {}
     if container == "MP3":
@@ -324,10 +288,10 @@ def _open_sound(
     elif container == "OGG":
         quality = {"compression_level": 0.2}
     subtype = {"MP3": "MPEG_LAYER_III", "OGG": "VORBIS"}.get(container) or _SUBTYPES[bits or 32]
-    source = handle.name if os.name == "nt" else handle.fileno()
-    try:
-        return ForwardFile(
-            source,
+    failing = partial(_failing_as_output_error, handle, target)
+    with failing():
+        file = ForwardFile(
+            descriptor_or_name(handle),
             "w",
             sample_rate,
             channels,
@@ -336,7 +300,30 @@ def _open_sound(
             closefd=False,
             **quality,
         )
-    except (soundfile.SoundFileError, OSError) as error:
+    written = 0
+    try:
+        for piece in pieces:
+            written += piece.shape[1]
+            if container == "WAV" and bits and written * channels * bits // 8 > _WAV_DATA_BYTES:
+                raise _output_error(target, "WAV data past 4 GiB needs samples= up front, for RF64")
+            with failing():
+                file.write(_encodable(piece, bits))
+    finally:
+        with failing():
+            file.close()
+    with failing():
+        _check_written(handle, container, written)
+        if bits == 32:
+            _clear_peak_time(handle)
+    return written
+
+
+@contextmanager
+def _failing_as_output_error(handle: BinaryIO, target: Path) -> Iterator[None]:
+    try:
+        yield
+    # soundfile asserts that everything was written.
+    except (soundfile.SoundFileError, OSError, AssertionError) as error:
         raise _output_error(target, _reason(handle, error)) from error
 
 
@@ -357,8 +344,7 @@ def _encodable(piece: AudioArray, bits: int | None) -> npt.NDArray[np.float32 | 
 def _check_written(handle: BinaryIO, container: str, written: int) -> None:
     """Read the finished header back: some encoders swallow a write that failed."""
     handle.seek(0)
-    source = handle.name if os.name == "nt" else handle.fileno()
-    with ForwardFile(source, closefd=False) as file:
+    with ForwardFile(descriptor_or_name(handle), closefd=False) as file:
         found = file.frames
     if found != written:
         raise OSError(f"{container} holds {found} of {written} samples")
