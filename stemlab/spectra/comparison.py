@@ -1,167 +1,34 @@
-"""Spectra: spectrograms reduced to what a screen can show, octave bands, distances.
-
-All powers are relative to a sine of full scale, which adds up to 1 (0 dB) over all frequencies.
-"""
+"""Measure the spectra of several signals block by block, and compare them with one of them."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from stemlab._checks import MOST_SECONDS, check_count, check_rate
+from stemlab._checks import check_rate
 from stemlab.audio import SeekableRecording
 from stemlab.audio.arrays import as_audio
 from stemlab.errors import ParameterError
+from stemlab.spectra.grid import SpectralGrid
 
 __all__ = [
-    "FREQUENCY_SCALES",
     "SpectralComparison",
-    "SpectralGrid",
     "compare_spectra",
 ]
-
-FREQUENCY_SCALES = ("log", "linear", "mel")
 
 _Floats = npt.NDArray[np.float64]
 _Powers = npt.NDArray[np.float32]
 
-# More columns and rows than this cannot be told apart on a screen.
-_COLUMNS, _ROWS, _MEL_ROWS = 1200, 200, 128
+# More columns than this cannot be told apart on a screen.
+_COLUMNS = 1200
 _FRAMES_AT_ONCE = 256
 # Less than this in one frequency bin is not heard, whatever the recording.
 _FLOOR = 1e-10
 # Octave bands around 31.5 Hz to 16 kHz; the names are the usual rounded ones.
 _CENTRES_HZ = tuple(1000 * 2.0**octave for octave in range(-5, 5))
-
-
-@dataclass(frozen=True)
-class SpectralGrid:
-    """Where the cells of a spectrogram lie, and how it is computed.
-
-    Parameters
-    ----------
-    fft_samples : int, even, in [16, 65536], default 2048
-        Length of a frame (46 ms at 44.1 kHz): a longer one tells close tones apart, a shorter one
-        close moments.
-    frequency_scale : {"log", "linear", "mel"}, default "log"
-    time_range_seconds : (float, float), optional
-        Default: all of the longest signal.
-    frequency_range_hz : (float, float), optional
-        Default: all of it; a logarithmic scale has no place for 0 Hz.
-
-    Raises
-    ------
-    ParameterError
-        If a value is outside its range.
-    """
-
-    fft_samples: int = 2048
-    frequency_scale: str = "log"
-    time_range_seconds: tuple[float, float] | None = None
-    frequency_range_hz: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        advice = "2048 suits music at 44.1 kHz."
-        size = check_count("fft_samples", self.fft_samples, 16, 65536, advice)
-        if size % 2:
-            raise ParameterError(f"fft_samples={size!r} is not even. {advice}")
-        object.__setattr__(self, "fft_samples", size)
-        if self.frequency_scale not in FREQUENCY_SCALES:
-            raise ParameterError(
-                f"frequency_scale={self.frequency_scale!r} is not known. "
-                f"Choose one of {', '.join(FREQUENCY_SCALES)}."
-            )
-        for name, most in (("time_range_seconds", MOST_SECONDS), ("frequency_range_hz", np.inf)):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, _check_range(name, value, most))
-
-    @property
-    def hop_samples(self) -> int:
-        """Distance of frames: a quarter of one."""
-        return self.fft_samples // 4
-
-    def frames(self, samples: int, sample_rate: int) -> range:
-        """Number the frames of a recording that lie in the time range.
-
-        Parameters
-        ----------
-        samples : int
-        sample_rate : int, in Hz
-
-        Returns
-        -------
-        frames : range
-            Frame k is centred on sample ``k * hop_samples``.
-
-        Raises
-        ------
-        ParameterError
-            If the time range begins after the recording.
-        """
-        count = 1 + samples // self.hop_samples
-        if self.time_range_seconds is None:
-            return range(count)
-        seconds = samples / sample_rate
-        start, stop = self.time_range_seconds
-        if start >= seconds:
-            raise ParameterError(
-                f"time_range_seconds={self.time_range_seconds!r} begins after the recording, "
-                f"which has {seconds:.3f} s. Choose a range inside it."
-            )
-        per_second = sample_rate / self.hop_samples
-        first = int(start * per_second)
-        return range(first, max(first + 1, min(count, int(np.ceil(stop * per_second)))))
-
-    def rows(self, sample_rate: int) -> tuple[_Floats, npt.NDArray[np.float32]]:
-        """Lay out the rows of the picture.
-
-        Parameters
-        ----------
-        sample_rate : int, in Hz
-
-        Returns
-        -------
-        edges_hz : ndarray, shape (rows + 1,), rising
-        weights : ndarray, shape (bins, rows), float32
-            Each column adds up to 1: a row is a mean over frequency bins.
-
-        Raises
-        ------
-        ParameterError
-            If the frequency range holds no frequency of a recording of that rate.
-        """
-        nyquist = sample_rate / 2
-        low, high = self.frequency_range_hz or (0.0, nyquist)
-        high = min(high, nyquist)
-        width = sample_rate / self.fft_samples
-        if self.frequency_scale == "log":
-            low = max(low, width / 2)
-        if high - low < width:
-            raise ParameterError(
-                f"frequency_range_hz={self.frequency_range_hz!r} holds less than one step of "
-                f"{width:.3g} Hz below {nyquist:g} Hz. Choose a wider range, or more fft_samples."
-            )
-        if self.frequency_scale == "mel":
-            return _mel_rows(self.fft_samples, sample_rate, low, high)
-        # Bin k stands for the frequencies around k * width.
-        first, stop = round(low / width), min(self.fft_samples // 2, round(high / width)) + 1
-        bins = stop - first
-        if self.frequency_scale == "log":
-            first = max(first, 1)
-            edges = np.geomspace(first, stop, _ROWS, endpoint=False)
-        else:
-            edges = np.linspace(first, stop, min(bins, _ROWS), endpoint=False)
-        starts = np.unique(edges.astype(np.int64))
-        bounds = np.append(starts, stop)
-        weights = np.zeros((self.fft_samples // 2 + 1, len(starts)), np.float32)
-        for row, (begin, end) in enumerate(itertools.pairwise(bounds)):
-            weights[begin:end, row] = 1 / (end - begin)
-        return np.clip((bounds - 0.5) * width, 0, nyquist), weights
 
 
 @dataclass(frozen=True)
@@ -262,39 +129,39 @@ def compare_spectra(
     check_rate("sample_rate", sample_rate)
     recordings = _open_signals(signals, sample_rate)
     grid = grid or SpectralGrid()
-    name = next(iter(recordings)) if reference is None else reference
-    if name not in recordings:
+    against = next(iter(recordings)) if reference is None else reference
+    if against not in recordings:
         raise ParameterError(
             f"reference={reference!r} is not one of the signals. "
             f"Choose one of {', '.join(recordings)}."
         )
-    longest = max(each.samples for each in recordings.values())
+    longest = max(recording.samples for recording in recordings.values())
     frames = grid.frames(longest, sample_rate)
     edges_hz, weights = grid.rows(sample_rate)
     columns = _column_starts(len(frames))
     bands, edges = _bands(sample_rate, grid.fft_samples)
-    reduced = {each: _Reduced(columns, weights, edges) for each in recordings}
-    distances = {each: _Distance(edges) for each in recordings if each != name}
+    reduced = {name: _Reduced(columns, weights, edges) for name in recordings}
+    distances = {name: _Distance(edges) for name in recordings if name != against}
     for blocks in _together(recordings, grid.fft_samples, frames):
-        for each, block in blocks.items():
-            reduced[each].add(block)
-            if each != name and name in blocks:
-                both = min(len(block), len(blocks[name]))
-                distances[each].add(blocks[name][:both], block[:both])
+        for name, block in blocks.items():
+            reduced[name].add(block)
+            if name != against and against in blocks:
+                both = min(len(block), len(blocks[against]))
+                distances[name].add(blocks[against][:both], block[:both])
     seconds = (np.append(columns, len(frames)) + frames.start - 0.5) * grid.hop_samples
     start, stop = frames.start * grid.hop_samples, min(longest, frames.stop * grid.hop_samples)
     seconds = np.clip(seconds, start, stop) / sample_rate
     # The last frame stands for what is left.
     seconds[-1] = stop / sample_rate
     return SpectralComparison(
-        reference=name,
+        reference=against,
         seconds=seconds,
         hz=edges_hz,
-        powers={each: found.powers() for each, found in reduced.items()},
+        powers={name: found.powers() for name, found in reduced.items()},
         band_hz=bands,
-        band_levels_db={each: _db(found.bands()) for each, found in reduced.items()},
-        band_differences_db={each: found.band_differences() for each, found in distances.items()},
-        log_spectral_distance_db={each: found.mean() for each, found in distances.items()},
+        band_levels_db={name: _db(found.bands()) for name, found in reduced.items()},
+        band_differences_db={name: found.band_differences() for name, found in distances.items()},
+        log_spectral_distance_db={name: found.mean() for name, found in distances.items()},
         grid=grid,
     )
 
@@ -374,47 +241,14 @@ class _Distance:
         return _db(self._other / self._frames) - _db(self._reference / self._frames)
 
 
-def _check_range(name: str, value: object, most: float) -> tuple[float, float]:
-    try:
-        low, high = map(float, value)  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError):
-        low = high = float("nan")
-    if not 0 <= low < high <= most or high == np.inf:
-        limit = "" if most == np.inf else f" and at most {most:,}"
-        raise ParameterError(
-            f"{name}={value!r} is not a range. Pass two numbers of at least 0{limit}, the smaller "
-            "first."
-        )
-    return low, high
-
-
-def _mel_rows(
-    fft_samples: int, sample_rate: int, low: float, high: float
-) -> tuple[_Floats, npt.NDArray[np.float32]]:
-    import librosa  # Takes a while to load.
-
-    rows = _MEL_ROWS
-    while True:
-        # Fewer where the frequencies of the frame are too coarse to fill each.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            edges = librosa.mel_frequencies(rows + 1, fmin=low, fmax=high)
-            centres = (np.arange(fft_samples // 2 + 1) * sample_rate / fft_samples)[:, np.newaxis]
-            inside = (centres >= edges[:-1]) & (centres < edges[1:])
-        if rows == 1 or inside.any(axis=0).all():
-            break
-        rows -= 1
-    weights = inside / np.maximum(inside.sum(axis=0), 1)
-    return edges, weights.astype(np.float32)
-
-
 def _column_starts(frames: int) -> npt.NDArray[np.int64]:
     return np.linspace(0, frames, min(frames, _COLUMNS), endpoint=False).astype(np.int64)
 
 
 def _bands(sample_rate: int, fft_samples: int) -> tuple[tuple[float, ...], npt.NDArray[np.int64]]:
     """Centres of the octave bands, and the first frequency bin of each and of the one after."""
-    centres = [each for each in _CENTRES_HZ if each / 2**0.5 < sample_rate / 2]
-    edges = np.array([centres[0] / 2**0.5, *(each * 2**0.5 for each in centres)])
+    centres = [centre for centre in _CENTRES_HZ if centre / 2**0.5 < sample_rate / 2]
+    edges = np.array([centres[0] / 2**0.5, *(centre * 2**0.5 for centre in centres)])
     bins = np.ceil(edges * fft_samples / sample_rate).astype(np.int64)
     # The lowest bands of short frames lie between two bins.
     empty = int((np.diff(bins) == 0).sum())
