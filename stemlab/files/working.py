@@ -130,10 +130,9 @@ def abandoned_folders(parent: Path, owner: str) -> Iterator[WorkFolder]:
             names = folder.names()
     except OSError:
         return
+    starts = (f"{HIDDEN_PREFIX}{owner}-", f"{HIDDEN_PREFIX}{owner}.")
     for name in names:
-        if name.startswith(
-            (f"{HIDDEN_PREFIX}{owner}-", f"{HIDDEN_PREFIX}{owner}.")
-        ) and name.endswith(HIDDEN_SUFFIX):
+        if name.startswith(starts) and name.endswith(HIDDEN_SUFFIX):
             found = WorkFolder._found(parent, name)
             if found is not None:
                 yield found
