@@ -61,11 +61,12 @@ _ONSET_DB = 0.1
 class SignalLevels:
     """How loud a recording or a stem is."""
 
-    loudness_lufs: float | None
-    peak_dbfs: float | None
+    # None stands for silence, which has no level.
+    loudness_lufs: float | None  # Integrated. A note of the report says why there is none.
+    peak_dbfs: float | None  # Of the largest sample; the true peak may lie between two.
     rms_dbfs: float | None
-    over_time_dbfs: tuple[float | None, ...]
-    band_levels_db: tuple[float | None, ...]
+    over_time_dbfs: tuple[float | None, ...]  # RMS of each half second; the last may be shorter.
+    band_levels_db: tuple[float | None, ...]  # In the octave bands of `SongReport.band_hz`.
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ class StemReport:
     """What is in a stem."""
 
     levels: SignalLevels
-    energy_share: float | None
-    active_share: float
+    # Of the energy of all stems that were made, which is not the mixture's: stems overlap.
+    energy_share: float | None  # None where all stems are silent.
+    active_share: float  # Of the half seconds that are above `SongReport.active_above_dbfs`.
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class SongReport:
             if name not in ("levels", "stems", "spectra")
         }
         facts["levels"] = asdict(self.levels)
-        facts["stems"] = {name: asdict(each) for name, each in self.stems.items()}
+        facts["stems"] = {name: asdict(stem) for name, stem in self.stems.items()}
         plain: dict[str, Any] = json.loads(json.dumps(facts, allow_nan=False))
         return plain
 
@@ -220,7 +222,8 @@ def analyze(
     spectra = compare_spectra(signals, sample_rate)
     notes: list[str] = []
     measured = {
-        name: _measure(name, each, sample_rate, spectra, notes) for name, each in signals.items()
+        name: _measure(name, signal, sample_rate, spectra, notes)
+        for name, signal in signals.items()
     }
     tempo = _tempo(mixture, sample_rate)
     if tempo is None:
@@ -232,7 +235,7 @@ def analyze(
     energies = {name: energy for name, (_, energy) in measured.items() if name != _MIXTURE}
     total = sum(energies.values())
     over_time = measured[_MIXTURE][0].over_time_dbfs
-    loudest = max((each for each in over_time if each is not None), default=None)
+    loudest = max((level for level in over_time if level is not None), default=None)
     threshold = None if loudest is None else loudest - ACTIVE_RANGE_DB
     return SongReport(
         duration_seconds=mixture.shape[1] / sample_rate,
@@ -283,9 +286,10 @@ def _measure(
         loudness_lufs=loudness,
         peak_dbfs=_dbfs(max(float(audio.max()), -float(audio.min())) ** 2),
         rms_dbfs=_dbfs(energy / audio.size / _SINE_POWER),
-        over_time_dbfs=tuple(_dbfs(float(each) / _SINE_POWER) for each in powers),
+        over_time_dbfs=tuple(_dbfs(float(power) / _SINE_POWER) for power in powers),
         band_levels_db=tuple(
-            float(each) if each > _BAND_FLOOR_DB else None for each in spectra.band_levels_db[name]
+            float(level) if level > _BAND_FLOOR_DB else None
+            for level in spectra.band_levels_db[name]
         ),
     )
     return levels, energy
@@ -312,7 +316,7 @@ def _dbfs(power: float) -> float | None:
 def _active_share(levels: SignalLevels, threshold: float | None) -> float:
     if threshold is None:
         return 0.0
-    active = [each is not None and each > threshold for each in levels.over_time_dbfs]
+    active = [level is not None and level > threshold for level in levels.over_time_dbfs]
     return sum(active) / len(active)
 
 
@@ -347,7 +351,7 @@ def _tempo(mixture: AudioArray, sample_rate: int) -> float | None:
     # A long distance has fewer pairs of frames, which is no less of a pulse.
     pairs = np.arange(len(onsets), len(onsets) - len(similarity), -1)
     similarity = similarity / similarity[0] * len(onsets) / pairs
-    beats = slice(*(round(per_minute / each) for each in (_FASTEST_BPM, _SLOWEST_BPM)))
+    beats = slice(*(round(per_minute / bpm) for bpm in (_FASTEST_BPM, _SLOWEST_BPM)))
     if similarity[beats].max() < _STEADY:
         return None
     # The answer is a whole number of frames; the top of the parabola through the neighbours lies

@@ -186,11 +186,11 @@ def _by_mask(mask: int) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True)
 class Mp3Frames:
-    """The frames of an MP3 file, counted."""
+    """What the frames of an MP3 file say about it."""
 
-    samples: int
-    frame_samples: int
-    states_length: bool
+    samples: int  # In all frames, encoder delay and padding included.
+    frame_samples: int  # 1152 or 576.
+    states_length: bool  # Whether a Xing, Info or VBRI header states the number of frames.
 
 
 _BITRATES_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -261,10 +261,10 @@ def _states_length(frame: bytes) -> bool:
 
 @dataclass(frozen=True)
 class OggPages:
-    """What the pages of an Ogg file tell."""
+    """What the pages of an Ogg file say about it."""
 
-    chained: bool
-    complete: bool
+    chained: bool  # Several recordings, one after another.
+    complete: bool  # The pages reach the end of the file, and the last one is marked as such.
 
 
 def scan_ogg(path: StrPath) -> OggPages:

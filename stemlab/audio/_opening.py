@@ -38,7 +38,7 @@ class AudioInfo:
     path: Path
     sample_rate: int
     channels: int
-    samples: int | None  # None where the file does not state its length.
+    samples: int | None  # As the header claims; None where only decoding tells.
     container: str  # As the reader names it, for instance "WAV" or "mov,mp4,m4a,3gp,3g2,mj2".
     codec: str
     reader: Literal["soundfile", "pyav"]

@@ -137,7 +137,7 @@ def as_signals(signals: Mapping[str, npt.ArrayLike]) -> dict[str, AudioArray]:
     """Check several arrays of audio that have names."""
     if not signals:
         raise ParameterError("signals is empty. Pass a mapping such as {'vocals': array}.")
-    return {name: as_audio(each, name=f"signals[{name!r}]") for name, each in signals.items()}
+    return {name: as_audio(signal, name=f"signals[{name!r}]") for name, signal in signals.items()}
 
 
 def wave_layout(channels: int) -> tuple[str, ...] | None:

@@ -28,8 +28,8 @@ def find_recordings(folder: StrPath) -> list[Path]:
             Path(folder),
         ) from error
     named = [
-        each
-        for each in entries
-        if each.suffix.lower() in RECORDING_SUFFIXES and not each.name.startswith(".")
+        path
+        for path in entries
+        if path.suffix.lower() in RECORDING_SUFFIXES and not path.name.startswith(".")
     ]
-    return sorted(each for each in named if os.path.isfile(each))
+    return sorted(path for path in named if os.path.isfile(path))

@@ -81,7 +81,7 @@ def triangular_window(samples: int) -> FloatArray:
 class Chunk:
     """What the network estimates and reads in one call: half-open ranges of samples."""
 
-    start: int
+    start: int  # Negative where a time shift begins before the recording.
     stop: int
     # What is read: the segment and its context. It may reach beyond the recording.
     input_start: int

@@ -32,16 +32,16 @@ class Seam:
     """A boundary of segments where the error stands out."""
 
     seconds: float
-    excess_db: float
+    excess_db: float  # How far the error here is above the error elsewhere.
 
 
 @dataclass(frozen=True)
 class SeamReport:
     """What `seams` finds."""
 
-    mean_db: float
+    mean_db: float  # 0 where boundaries do not matter; nan without any, or a silent reference.
     count: int
-    worst: tuple[Seam, ...]
+    worst: tuple[Seam, ...]  # At most five, the worst first.
 
 
 def seams(

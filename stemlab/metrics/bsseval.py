@@ -23,10 +23,11 @@ __all__ = ["BssEval", "bss_eval", "museval_metrics"]
 class BssEval:
     """BSSEval v4 of one source, each the median over frames of one second."""
 
-    sdr_db: float
-    isr_db: float
-    sir_db: float
-    sar_db: float
+    # All are nan where the source is silent throughout.
+    sdr_db: float  # Everything that is wrong, and its parts:
+    isr_db: float  # the position between the loudspeakers,
+    sir_db: float  # other sources; nan where not all true sources are known,
+    sar_db: float  # artefacts; nan as `sir_db`.
 
 
 def bss_eval(
@@ -77,7 +78,7 @@ def bss_eval(
     LVA/ICA 2018, doi:10.1007/978-3-319-93764-9_28.
     """
     metrics = museval_metrics()
-    missing = [name for name in references if name not in estimates]
+    missing = [source for source in references if source not in estimates]
     if missing:
         raise ParameterError(f"estimates has no {missing[0]!r}; pass a stem for each reference.")
     all_known = others is not None and {*estimates} <= {*references, *others}

@@ -40,7 +40,7 @@ def panels(
         return made
     given = np.asarray(axes, dtype=object)
     fits = given.size == signals if columns == 1 else given.shape == (signals, columns)
-    if not fits or not all(isinstance(each, Axes) for each in given.flat):
+    if not fits or not all(isinstance(panel, Axes) for panel in given.flat):
         shape = (signals,) if columns == 1 else (signals, columns)
         raise ParameterError(
             f"axes holds {given.size} objects for {signals} signals. Pass matplotlib Axes of shape "

@@ -69,7 +69,7 @@ def plot_report(
     for lane, text in zip(lanes, _captions(report), strict=True):
         lane.set_title(text, loc="right", fontsize="small")
         lane.set_xlim(0, report.duration_seconds)  # The last frame may end before the song.
-    top = max((_top(each) for each in signals.values()), default=0.0)
+    top = max((_top(levels) for levels in signals.values()), default=0.0)
     for panel, lane, levels in zip(bands, lanes, signals.values(), strict=True):
         _draw_bands(panel, report.band_hz, levels, top)
         panel.set_ylim(lane.get_ylim())
@@ -103,7 +103,7 @@ def _captions(report: SongReport) -> list[str]:
     channels = {1: "mono", 2: "stereo"}[report.channels]
     tempo = "no tempo" if report.tempo_bpm is None else f"{report.tempo_bpm:.1f} bpm"
     whole = f"{report.duration_seconds:.1f} s, {channels}, {tempo}, {_loudness(report.levels)}"
-    return [whole, *(_loudness(each.levels) for each in report.stems.values())]
+    return [whole, *(_loudness(stem.levels) for stem in report.stems.values())]
 
 
 def _loudness(levels: SignalLevels) -> str:
@@ -114,14 +114,16 @@ def _loudness(levels: SignalLevels) -> str:
 
 def _top(levels: SignalLevels) -> float:
     """Where the axis of the bands ends: the next ten dB."""
-    strongest = max((each for each in levels.band_levels_db if each is not None), default=-np.inf)
+    strongest = max(
+        (level for level in levels.band_levels_db if level is not None), default=-np.inf
+    )
     return float(10 * np.ceil(strongest / 10)) if np.isfinite(strongest) else -100.0
 
 
 def _draw_bands(panel: Axes, band_hz: Sequence[float], levels: SignalLevels, top: float) -> None:
     floor = top - _BAND_RANGE_DB
     centres = np.array(band_hz)
-    found = np.array([floor if each is None else each for each in levels.band_levels_db])
+    found = np.array([floor if level is None else level for level in levels.band_levels_db])
     panel.set_yscale("log")
     panel.barh(
         centres / 2**0.5,
@@ -151,7 +153,8 @@ def _draw_activity(panel: Axes, report: SongReport) -> None:
     )
     for lane, stem in enumerate(report.stems.values()):
         found = np.array(
-            [-np.inf if each is None else each for each in stem.levels.over_time_dbfs], np.float64
+            [-np.inf if level is None else level for level in stem.levels.over_time_dbfs],
+            np.float64,
         )
         heights = np.zeros(len(found))
         if threshold is not None:
@@ -169,15 +172,15 @@ def _draw_activity(panel: Axes, report: SongReport) -> None:
     )
     _name_lanes(
         panel,
-        [f"{name}, {each.active_share:.0%}" for name, each in report.stems.items()],
+        [f"{name}, {stem.active_share:.0%}" for name, stem in report.stems.items()],
     )
 
 
 def _draw_shares(panel: Axes, stems: Mapping[str, StemReport]) -> None:
-    shares = [each.energy_share or 0.0 for each in stems.values()]
+    shares = [stem.energy_share or 0.0 for stem in stems.values()]
     places = len(shares) - 1.0 - np.arange(len(shares))
     bars = panel.barh(places + 0.45, shares, height=0.7, color=_PLAYS)
-    panel.bar_label(bars, [f"{each:.0%}" for each in shares], padding=3, fontsize="small")
+    panel.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3, fontsize="small")
     # Room for the number beside the longest bar.
     panel.set_xlim(0, 1.3 * (max(shares) or 1))
     panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -114,11 +114,11 @@ def _shares(plan: ChunkPlan) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]]]:
         weight[inside] = plan.window[positions[inside] - chunk.start]
         total += weight
         weights.append(weight)
-    return positions / plan.sample_rate, [each / total for each in weights]
+    return positions / plan.sample_rate, [weight / total for weight in weights]
 
 
 def _seam(plan: ChunkPlan, at_seconds: float | None) -> int:
     middle = plan.samples / 2 if at_seconds is None else at_seconds * plan.sample_rate
     # Where a segment begins: without overlap, another ends there.
-    starts = [each.start for each in plan.chunks(plan.starts[0])][1:] or [int(middle)]
-    return min(starts, key=lambda each: abs(each - middle))
+    starts = [chunk.start for chunk in plan.chunks(plan.starts[0])][1:] or [int(middle)]
+    return min(starts, key=lambda start: abs(start - middle))

@@ -64,7 +64,7 @@ def plot_waveforms(
     recordings = as_signals(signals)
     check_rate("sample_rate", sample_rate)
     lanes = panels(axes, len(recordings), height_inches=1.1)[:, 0]
-    peak = max(float(np.abs(each).max()) for each in recordings.values()) or 1.0
+    peak = max(float(np.abs(recording).max()) for recording in recordings.values()) or 1.0
     for lane, (name, recording) in zip(lanes, recordings.items(), strict=True):
         starts, low, high = _envelope(recording)
         # An outline as well: a range of one sample has no area.
@@ -72,7 +72,7 @@ def plot_waveforms(
         lane.set_ylim(-1.05 * peak, 1.05 * peak)
         lane.set_ylabel("Amplitude")
         show_plainly([lane.set_title(name, loc="left")])
-    share_time(lanes, 0, max(each.shape[1] for each in recordings.values()) / sample_rate)
+    share_time(lanes, 0, max(recording.shape[1] for recording in recordings.values()) / sample_rate)
     return lanes
 
 

@@ -184,8 +184,8 @@ def draw_comparison(
         figure.colorbar(mesh, ax=list(places[:, 0]), label=label, fraction=0.05, pad=0.02)
         return places[:, 0]
     figure.colorbar(mesh, ax=list(places[:, 0]), label=label, pad=0.01, aspect=10 * len(names))
-    others = [each for each in names if each != comparison.reference]
-    lanes = np.array([places[names.index(each), 1] for each in others], object)
+    others = [name for name in names if name != comparison.reference]
+    lanes = np.array([places[names.index(name), 1] for name in others], object)
     for lane, name in zip(lanes, others, strict=True):
         minus = levels[name] - levels[comparison.reference]
         limits = (-max_difference_db, max_difference_db)
@@ -213,7 +213,7 @@ def band_name(centre_hz: float) -> str:
 
     Examples
     --------
-    >>> [band_name(each) for each in (31.25, 62.5, 125.0, 4000.0)]
+    >>> [band_name(centre) for centre in (31.25, 62.5, 125.0, 4000.0)]
     ['31.5', '63', '125', '4k']
     """
     usual = {31.25: "31.5", 62.5: "63"}
@@ -249,7 +249,7 @@ def _levels(
     comparison: SpectralComparison, max_db_range: float
 ) -> dict[str, npt.NDArray[np.floating[Any]]]:
     """Levels in dB below the loudest cell of all, none further than the range."""
-    loudest = max(float(each.max()) for each in comparison.powers.values()) or 1.0
+    loudest = max(float(power.max()) for power in comparison.powers.values()) or 1.0
     # Silence has a level however wide the range is.
     floor = max(loudest * 10 ** (-max_db_range / 10), 1e-300)
     return {
@@ -300,7 +300,7 @@ def _ticks(scale: str, low: float, high: float) -> list[float]:
     ]
     if scale == "mel":
         series[0] = _MEL_TICKS
-    found = ([each for each in ticks if low <= each <= high] for ticks in series)
+    found = ([tick for tick in ticks if low <= tick <= high] for ticks in series)
     return next((ticks for ticks in found if len(ticks) >= 3), [])
 
 
@@ -354,7 +354,7 @@ def _draw_bands(panel: Axes, comparison: SpectralComparison, others: Sequence[st
     )
     legend = panel.legend(
         drawn,
-        [short(each, 20) for each in others],
+        [short(name, 20) for name in others],
         # Beside the panel, where it hides no line.
         loc="upper left",
         bbox_to_anchor=(1.0, 1.05),
