@@ -19,17 +19,17 @@ from typing import TypedDict
 __all__ = ["SERVED_FOLDER", "Child", "child", "ignore_settings_here", "leave_current_folder_out"]
 
 SERVED_FOLDER = "STEMLAB_SERVED_FOLDER"
-"""Names the folder that the panels of a kernel may not leave, where others may visit its pages."""
+"""Names the only folder that the panels of a served kernel may use."""
 
-# A current folder in which there is nothing to import and no setting to read.
+# As the current folder: it holds nothing to import and no settings.
 _OWN_FOLDER = Path(__file__).resolve().parent / "assets"
 _NUMBA_SETTINGS = ".numba_config.yaml"
-# Another current folder would change what a relative one of these means.
+# Made absolute, because the current folder changes.
 _FOLDER_VARIABLES = ("STEMLAB_CACHE", "STEMLAB_MODELS", "TMPDIR")
 
 
 class Child(TypedDict):
-    """How a process is started: keyword arguments of `subprocess.Popen`."""
+    """Keyword arguments of `subprocess.Popen`."""
 
     args: list[str]
     cwd: Path
@@ -41,16 +41,15 @@ def child(
     environment: Mapping[str, str] | None = None,
     path: Iterable[str] | None = None,
 ) -> Child:
-    """Say how to start Python with these arguments so that it imports nothing from here.
+    """Return how to start Python so that it imports nothing from the current folder.
 
-    Its current folder is another one: pass absolute paths. `path` is where it looks for modules, in
-    place of PYTHONPATH.
+    The process gets another current folder: pass absolute paths. `path` replaces PYTHONPATH.
     """
     env = dict(os.environ if environment is None else environment)
     if path is None:
         path = env.get("PYTHONPATH", "").split(os.pathsep)
     env["PYTHONPATH"] = os.pathsep.join(_outside(path))
-    # For the processes that it starts itself, such as kernels.
+    # For the processes that it starts in turn, such as kernels.
     env["PYTHONSAFEPATH"] = "1"
     for name in _FOLDER_VARIABLES:
         if env.get(name):
@@ -59,15 +58,15 @@ def child(
 
 
 def leave_current_folder_out() -> None:
-    """Import nothing from the current folder any more, where ``python -m`` looks first."""
+    """Stop importing from the current folder, where ``python -m`` looks first."""
     installed = Path(__file__).resolve().parent.parent
-    # Unless this is the checkout that runs.
+    # Unless stemlab itself runs from there.
     if not sys.flags.safe_path and Path.cwd().resolve() != installed:
         del sys.path[0]
 
 
 def ignore_settings_here() -> None:
-    """Let no library of this process read its settings in the current folder.
+    """Keep the libraries of this process from reading settings in the current folder.
 
     Matplotlib looks for matplotlibrc there while it is imported, Numba for its own file also
     later: one can start LaTeX, the other load pickles. Those in the user's own folders stay.
@@ -91,7 +90,7 @@ class _ReadElsewhere(MetaPathFinder):
             with chdir(_OWN_FOLDER):
                 run(module)
             if name == "numba":
-                # It looks again at each compilation; here, there is no such file.
+                # Numba looks again at each compilation; this file does not exist.
                 settings = sys.modules["numba.core.config"]
                 vars(settings)["_config_fname"] = str(_OWN_FOLDER / _NUMBA_SETTINGS)
 
@@ -100,6 +99,6 @@ class _ReadElsewhere(MetaPathFinder):
 
 
 def _outside(path: Iterable[str]) -> list[str]:
-    """Leave out what stands for the current folder, and what is relative to it."""
+    """Leave out the current folder and relative paths."""
     here = os.path.realpath(os.curdir)
     return [entry for entry in path if os.path.isabs(entry) and os.path.realpath(entry) != here]

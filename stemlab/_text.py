@@ -1,4 +1,4 @@
-"""Make text that strangers wrote fit to be shown."""
+"""Make text from untrusted sources safe to show."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["printable"]
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal obeys and what hides or reorders text, as `repr` does."""
+    """Escape control characters and characters that hide or reorder text, as `repr` does."""
     if text.isprintable():
         return text
     return "".join(

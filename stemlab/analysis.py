@@ -41,7 +41,7 @@ STEP_SECONDS = 0.5
 # 23 to 14 dB below into them: some of its pauses count as playing.
 ACTIVE_RANGE_DB = 20.0
 
-# Below what 20 bits hold, nothing plays; octave bands end where `compare_spectra` lets them.
+# Levels below these count as silence: the range of 20 bits, and the floor of `compare_spectra`.
 _SILENCE_DBFS, _BAND_FLOOR_DB = -120.0, -100.0
 _SINE_POWER = 0.5
 
@@ -208,7 +208,7 @@ def analyze(
         from stemlab.separation import SeparationSettings  # PyTorch comes with it.
 
         settings = settings or SeparationSettings()
-        # Before the recording is looked at: what cannot work should not cost a second.
+        # Checked first: settings that cannot work should not cost time.
         separator.check(settings)
     elif settings is not None:
         raise ParameterError("settings=... needs a separator. Pass one, or leave settings out.")
@@ -217,7 +217,7 @@ def analyze(
     signals = {_MIXTURE: mixture}
     if separator is not None and settings is not None:
         stems = separator.separate_audio(mixture, sample_rate, settings=settings, progress=progress)
-        # Nothing keeps a model from calling a source what we call the whole.
+        # A model may have a source that is called "mixture".
         signals |= {f"stem {name}" if name in signals else name: x for name, x in stems.items()}
     spectra = compare_spectra(signals, sample_rate)
     notes: list[str] = []
@@ -276,7 +276,7 @@ def _measure(
     spectra: SpectralComparison,
     notes: list[str],
 ) -> tuple[SignalLevels, float]:
-    """Levels, and the sum of squares."""
+    """Return the levels of a signal and its energy, the sum of squares."""
     loudness, why = _loudness(audio, sample_rate)
     if why is not None:
         notes.append(f"loudness of {name}: {why}")
@@ -298,7 +298,7 @@ def _measure(
 def _steps(
     audio: AudioArray, sample_rate: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Sum and mean of the squares of each half second."""
+    """Return the sum and the mean of the squares of each half second."""
     samples = audio.shape[1]
     count = -(-samples // (STEP_SECONDS * sample_rate))
     edges = np.minimum(np.arange(count + 1) * STEP_SECONDS * sample_rate, samples).astype(np.int64)
@@ -321,14 +321,14 @@ def _active_share(levels: SignalLevels, threshold: float | None) -> float:
 
 
 def _loudness(audio: AudioArray, sample_rate: int) -> tuple[float | None, str | None]:
-    """Integrated loudness in LUFS, or why there is none."""
+    """Return the integrated loudness in LUFS, or the reason why there is none."""
     if audio.shape[1] < _LOUDNESS_SECONDS * sample_rate:
         return None, f"needs {_LOUDNESS_SECONDS:g} s of audio"
     if sample_rate < _LOUDNESS_RATE_HZ:
         return None, f"needs a sample rate of {_LOUDNESS_RATE_HZ} Hz or more"
-    import pyloudnorm  # With scipy.signal behind it, it takes a while to load.
+    import pyloudnorm  # Takes a while to load.
 
-    # Its default filters are 0.04 dB off the coefficients of the Recommendation; these are not.
+    # The default filters differ by 0.04 dB from the coefficients of the Recommendation.
     meter = pyloudnorm.Meter(sample_rate, filter_class="DeMan")
     found = float(meter.integrated_loudness(audio.T))
     return (found, None) if np.isfinite(found) else (None, "nothing is louder than -70 LUFS")
@@ -348,7 +348,7 @@ def _tempo(mixture: AudioArray, sample_rate: int) -> float | None:
     )
     per_minute = 60 * _TEMPO_RATE_HZ / _TEMPO_HOP
     similarity = librosa.autocorrelate(onsets - onsets.mean())
-    # A long distance has fewer pairs of frames, which is no less of a pulse.
+    # Divide by the number of pairs: long distances have fewer, whatever the pulse.
     pairs = np.arange(len(onsets), len(onsets) - len(similarity), -1)
     similarity = similarity / similarity[0] * len(onsets) / pairs
     beats = slice(*(round(per_minute / bpm) for bpm in (_FASTEST_BPM, _SLOWEST_BPM)))

@@ -326,7 +326,7 @@ def test_a_file_that_is_gone_is_told_the_page(
         assert buffers == []
     put(path, noise())  # another file of that name
     ask(made, kind="piece", piece=0)
-    assert "is another file by now" in sent[-1][0]["message"]
+    assert "has changed. Load it again" in sent[-1][0]["message"]
     # What is known already still comes.
     ask(made, kind="overview")
     assert sent[-1][0]["kind"] == "overview"

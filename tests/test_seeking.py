@@ -275,7 +275,7 @@ def test_another_file_in_its_place_is_refused(how: str, tmp_path: Path) -> None:
         later = path.stat().st_mtime_ns + 1_000_000
         put(path, noise(seed=1))
         os.utime(path, ns=(later, later))
-    with pytest.raises(AudioError, match="song.wav' is another file by now. Load it again") as info:
+    with pytest.raises(AudioError, match="song.wav' has changed. Load it again") as info:
         recording.read(0, 10)
     assert info.value.path == path
 
@@ -367,7 +367,7 @@ def test_a_full_disk_is_told(samples: int, tmp_path: Path, monkeypatch: pytest.M
         return files[-1]
 
     monkeypatch.setattr(tempfile, "TemporaryFile", on_the_full_device)
-    with pytest.raises(OutputError, match="does not take what was decoded: No space left.*Free"):
+    with pytest.raises(OutputError, match="cannot hold the decoded recording: No space left.*Free"):
         SeekableRecording(path, 48_000)
     assert [each.closed for each in files] == [True]
 

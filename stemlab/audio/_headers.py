@@ -1,4 +1,4 @@
-"""What the headers of a file state, where libsndfile does not tell.
+"""Facts from the headers of audio files that libsndfile does not report.
 
 libsndfile shortens the length of a truncated WAV or AIFF file without a word, stops early in an MP3
 file whose length it guessed too low, reads only the first link of a chained Ogg file, and keeps to
@@ -26,7 +26,7 @@ __all__ = [
     "stated_loudspeakers",
 ]
 
-# By bit of a channel mask. Apple's labels of channels are these numbers, from 1.
+# By bit of a channel mask. Apple labels channels with the same order, counted from 1.
 _LOUDSPEAKERS = "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR".split()
 _UNKNOWN = "?"
 
@@ -109,7 +109,7 @@ def stated_loudspeakers(path: StrPath) -> tuple[str, ...] | None:
 
 
 def _layout_chunks(file: BinaryIO, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks of a file that may state a layout: their names and the beginning of each."""
+    """Yield the name and the beginning of each chunk that may state a layout."""
     family, kind = start[:4], start[8:12]
     if family == b"caff":
         file.seek(8)
@@ -133,7 +133,7 @@ def _layout_chunks(file: BinaryIO, start: bytes) -> Iterator[tuple[bytes, bytes]
             yield name, file.read(min(length, _MOST_CHUNK_BYTES))
         try:
             file.seek(body + length + -length % align)
-        except (OSError, OverflowError):  # A length that no file has.
+        except (OSError, OverflowError):  # The stated length is impossible.
             return
 
 
@@ -143,7 +143,7 @@ def _wave_loudspeakers(body: bytes, order: str) -> tuple[str, ...] | None:
 
 
 def _flac_loudspeakers(file: BinaryIO) -> tuple[str, ...] | None:
-    """Read the tag in which `flac` keeps the mask of a WAVE file that is not the usual one."""
+    """Read the tag in which `flac` keeps an unusual channel mask of a WAVE file."""
     file.seek(4)
     kind = 0
     while kind < 128 and len(head := file.read(4)) == 4:
@@ -159,7 +159,7 @@ def _flac_loudspeakers(file: BinaryIO) -> tuple[str, ...] | None:
 
 
 def _opus_loudspeakers(first_page: bytes) -> tuple[str, ...] | None:
-    """Mapping families above 1 name no loudspeakers: ambisonics, or what only the user knows."""
+    """Return an unknown loudspeaker for mapping families above 1, such as ambisonics."""
     at = first_page.find(b"OpusHead")
     return (_UNKNOWN,) if at >= 0 and first_page[at + 18 : at + 19] > b"\x01" else None
 
@@ -178,7 +178,7 @@ def _apple_loudspeakers(body: bytes) -> tuple[str, ...] | None:
 
 
 def _by_mask(mask: int) -> tuple[str, ...] | None:
-    """A mask of 0 states nothing."""
+    """Name the loudspeakers of a channel mask; a mask of 0 names none."""
     bits = [bit for bit in range(32) if mask >> bit & 1]
     names = (_LOUDSPEAKERS[bit] if bit < len(_LOUDSPEAKERS) else _UNKNOWN for bit in bits)
     return tuple(names) or None
@@ -227,7 +227,7 @@ def scan_mp3(path: StrPath) -> Mp3Frames | None:
                 at += 10 + sum((byte & 127) << 7 * (9 - i) for i, byte in _bytes(data, at, 6, 10))
                 continue
             frame = _mp3_frame(data, at)
-            # A lone frame in the middle of rubbish is chance: after a gap it takes two in a row.
+            # A single header in garbage may be chance: after a gap, two must follow each other.
             if frame is None:
                 at = _next_mp3_frame(data, at + 1)
                 continue

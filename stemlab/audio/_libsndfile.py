@@ -1,4 +1,4 @@
-"""Reading with libsndfile, and where its word on a file is not enough."""
+"""Read recordings with libsndfile, and check what it reports about them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ __all__ = ["ForwardFile", "descriptor_or_name", "open_libsndfile"]
 # Log messages name files without their folders: logs are passed on more readily than errors.
 _LOG = logging.getLogger(__name__)
 
-# Where a format has an order of channels that is not that of WAVE; libsndfile passes all on as they
-# are. Opus is in Ogg, too, and has the order of Vorbis.
+# Formats whose channel order differs from that of WAVE; libsndfile does not reorder channels. Opus
+# is stored in Ogg too, and has the order of Vorbis.
 _OWN_LAYOUTS = {
     ("OGG", 3): ("FL", "FC", "FR"),
     ("OGG", 5): ("FL", "FC", "FR", "BL", "BR"),
@@ -43,7 +43,7 @@ _OWN_LAYOUTS = {
 
 # Encoder delay and padding, 12 bits each in the LAME header: what a decoder may leave out.
 _MP3_TRIM_SAMPLES = 2 * 4095
-# A compressed file may miss this much of the length it states before anybody is told.
+# A compressed file may miss this much of the length it states without a warning.
 _LENGTH_SLACK_SECONDS = 0.1
 
 

@@ -1,4 +1,4 @@
-"""What every reader of recordings shares: the description of an open recording, and its errors."""
+"""What all readers of recordings share: the description of an open recording, and its errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
     "shown",
 ]
 
-# Files in which every sample has its place; in others a jump fails, or changes the samples that
+# Formats that can be read from any position. In others, seeking fails or changes the samples that
 # follow.
 _EXACT_CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC"})
 _EXACT_CODECS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")

@@ -1,4 +1,4 @@
-"""Reading with PyAV what libsndfile does not know: AAC, video files, damaged or chained files."""
+"""Read with PyAV what libsndfile does not support: AAC, video files, damaged or chained files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open_pyav(path: Path, refusal: Exception) -> Iterator[OpenRecording]:
                     handle,
                     mode="r",
                     options={"protocol_whitelist": "none"},
-                    metadata_errors="replace",  # Tags are in any encoding, and nobody reads them.
+                    metadata_errors="replace",  # Tags may have any encoding.
                 )
             )
             if not container.streams.audio:
@@ -67,9 +67,9 @@ def open_pyav(path: Path, refusal: Exception) -> Iterator[OpenRecording]:
         names = tuple(channel.name for channel in first.layout.channels)
         container_name, codec = container.format.name, stream.codec_context.name
         info = AudioInfo(path, first.sample_rate, len(names), None, container_name, codec, "pyav")
-        # FFmpeg's name of a channel for which the file states no loudspeaker is NONE.
+        # FFmpeg names a channel NONE if the file states no loudspeaker for it.
         layout = wave_layout(len(names)) if set(names) == {"NONE"} else names
-        # The container's duration covers all its streams, so it is a hint and no more.
+        # The container's duration covers all its streams, so it is only a hint.
         stated_seconds = (container.duration or 0) / 1_000_000
 
         def blocks(block_samples: int) -> Iterator[AudioArray]:

@@ -14,11 +14,11 @@ RECORDING_SUFFIXES = frozenset(
     ".wav .wave .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .caf .rf64 .w64 .au "
     ".m4a .aac .mp4 .m4v .mov .mkv .webm .wma".split()
 )
-"""What a folder is searched for; a file that is named is tried whatever it is called."""
+"""Suffixes that a folder is searched for; a file given by name is tried whatever its suffix."""
 
 
 def find_recordings(folder: StrPath) -> list[Path]:
-    """List the files of a folder that are named like recordings; folders inside are left out."""
+    """List the files of a folder whose suffix is that of a recording, without subfolders."""
     try:
         entries = list(Path(folder).iterdir())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Reading recordings: libsndfile first, PyAV for what it does not know."""
+"""Read recordings: with libsndfile where it can, otherwise with PyAV."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def read_info(path: StrPath) -> AudioInfo:
 
 
 def read_length(path: StrPath) -> tuple[int, int]:
-    """Tell how long a recording is: as its header states, or decoded where that states nothing."""
+    """Return the length of a recording and its rate; decode it if the header states no length."""
     info = read_info(path)
     samples = info.samples
     if samples is None:
@@ -137,7 +137,7 @@ def _fold(recording: OpenRecording, downmix: bool) -> AudioArray:
 
 
 def check_length(path: StrPath, samples: int, sample_rate: int, channels: int) -> None:
-    """Refuse to hold so much of a recording in memory at once."""
+    """Refuse to hold more samples of a recording in memory than allowed."""
     most = _MOST_BYTES // (4 * channels)
     if samples > most:
         raise AudioError(

@@ -1,4 +1,4 @@
-"""Any stretch of a recording, by position: for players, which jump."""
+"""Random access to a recording, for players."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class SeekableRecording:
             self.sample_rate = sample_rate
 
     def read(self, start: int, stop: int) -> AudioArray:
-        """Read a stretch."""
+        """Read a range of samples; silence follows the end of the recording."""
         if not 0 <= start <= stop:
             raise ParameterError(
                 f"start={start!r}, stop={stop!r} is not a range of samples. Pass two of at least "
@@ -79,7 +79,7 @@ class SeekableRecording:
         return np.pad(audio, ((0, 0), (0, silent))) if silent else audio
 
     def close(self) -> None:
-        """Remove what was decoded; nothing can be read after that."""
+        """Remove the temporary file; nothing can be read after that."""
         with self._one_reader:
             self._closing.close()
 
@@ -88,7 +88,7 @@ class SeekableRecording:
         self.sample_rate = sample_rate or info.sample_rate
         in_place = info.is_exact and info.channels <= 2 and self.sample_rate == info.sample_rate
         if in_place and info.samples:
-            # Whoever reads later may be in another folder by then.
+            # The current folder may have changed when it is read.
             self._path, self._status = path.absolute(), _status(path)
             self.channels, self.samples = info.channels, info.samples
             return
@@ -110,7 +110,7 @@ class SeekableRecording:
             assert resampler is not None
             self._keep(decoded, resampler.finish())
         except BaseException:
-            # A full disk takes nothing at closing either.
+            # On a full disk, closing fails too.
             with suppress(OSError):
                 self.close()
             raise
@@ -143,9 +143,7 @@ class SeekableRecording:
         assert self._path is not None
         try:
             if _status(self._path) != self._status:
-                raise AudioError(
-                    f"{str(self._path)!r} is another file by now. Load it again.", self._path
-                )
+                raise AudioError(f"{str(self._path)!r} has changed. Load it again.", self._path)
             with soundfile.SoundFile(self._path) as file:
                 file.seek(start)
                 samples = file.read(stop - start, dtype="float32", always_2d=True)
@@ -166,10 +164,10 @@ class SeekableRecording:
 
 
 def _no_room(error: OSError) -> OutputError:
-    # None where no folder can be used at all.
+    # `tempdir` is None if no temporary folder is usable.
     folder = f" {tempfile.tempdir!r}" if tempfile.tempdir else ""
     return OutputError(
-        f"the temporary folder{folder} does not take what was decoded: {error.strerror}. "
+        f"the temporary folder{folder} cannot hold the decoded recording: {error.strerror}. "
         "Free some space there, name another folder in TMPDIR, or pass WAV files of one rate."
     )
 

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     with _report_folder(out, name, make=True) as place:
         assert place is not None
         _refuse_foreign(place)
-        # At any moment, the report accounts for the picture that is there.
+        # At any moment, the report accounts for the picture that exists.
         with suppress(FileNotFoundError):
             place.remove(_PICTURE)
         place.put(_REPORT, (json.dumps(facts, indent=2) + "\n").encode())
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _report_folder(out: Path, name: str, *, make: bool = False) -> Iterator[Folder | None]:
-    """Open the folder of a song's report, which is no link; None if it is not there."""
+    """Open the folder of a song's report and refuse a link; yield None if it does not exist."""
     try:
         if make:
             out.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def _refuse_foreign(folder: Folder | None) -> None:
     for name, is_ours in ours.items():
         if folder.stat(name) is not None and not is_ours:
             raise OutputError(
-                f"{str(folder.path / name)!r} exists, and is not what stemlab wrote there. Move it "
+                f"{str(folder.path / name)!r} exists and was not written by stemlab. Move it "
                 f"away. {_ADVICE}",
                 folder.path / name,
             )

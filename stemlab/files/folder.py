@@ -28,13 +28,13 @@ from stemlab.files.whole import (
 
 __all__ = ["Folder", "belongs_to_user"]
 
-# Some systems have no handles of folders; there, names are looked up anew each time.
+# Systems without folder handles look up the path at each operation.
 _HANDLES = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 class Folder:
-    """An open folder: what happens in it happens there, even if its name leads elsewhere by now.
+    """An open folder: operations stay in it, even if its name leads elsewhere by now.
 
     Names are single parts of a path. Links are neither followed nor read. Raises OSError.
     """
@@ -64,7 +64,7 @@ class Folder:
             self._handle = None
 
     def subfolder(self, name: str, *, make: bool = False) -> Folder:
-        """Open a folder in this one, which is no link; make it where it is missing."""
+        """Open a folder in this one and refuse a link; with `make`, create a missing one."""
         if make:
             with suppress(FileExistsError):
                 os.mkdir(self._at(name), dir_fd=self._handle)
@@ -82,7 +82,7 @@ class Folder:
         return sorted(os.listdir(self.path if self._handle is None else self._handle))
 
     def stat(self, name: str) -> os.stat_result | None:
-        """Look at a name without following a link; None where there is nothing."""
+        """Return the status of a name without following a link; None if it does not exist."""
         try:
             return os.stat(self._at(name), dir_fd=self._handle, follow_symlinks=False)
         except FileNotFoundError:
@@ -93,7 +93,7 @@ class Folder:
         return belongs_to_user(os.stat(self.path if self._handle is None else self._handle))
 
     def owns(self, name: str) -> bool:
-        """Tell whether a name is a regular file of this user's."""
+        """Tell whether a name is a regular file that belongs to this user."""
         facts = self.stat(name)
         return facts is not None and stat.S_ISREG(facts.st_mode) and belongs_to_user(facts)
 
@@ -118,7 +118,7 @@ class Folder:
         return opened
 
     def open_own(self, name: str, *, make: bool = False) -> BinaryIO:
-        """Open a regular file of this user's that has no other name, for reading and writing."""
+        """Open a regular file of this user that has no second name, for reading and writing."""
         if self._handle is None and self.stat(name) is not None:
             refuse_link(self.path / name)
         flags = os.O_RDWR | (READ_FLAGS & ~os.O_RDONLY) | NO_LINK | (os.O_CREAT if make else 0)
@@ -144,7 +144,7 @@ class Folder:
             write_all(file, content, sync=True)
 
     def put(self, name: str, content: bytes) -> None:
-        """Write a whole file under a name, in place of one that the caller has proved stemlab's."""
+        """Write a whole file and replace an earlier one, which the caller knows to be stemlab's."""
         draft = draft_name()
         try:
             self.write(draft, content)
@@ -164,7 +164,7 @@ class Folder:
         """Move a file into a folder of the same disk, under a name that must be free."""
         source, final = self._at(name), target._at(target_name)
         handles = {"src_dir_fd": self._handle, "dst_dir_fd": target._handle}
-        if sys.platform != "win32":  # There, renaming itself refuses a name that is taken.
+        if sys.platform != "win32":  # On Windows, renaming refuses an existing name.
             try:
                 os.link(source, final, follow_symlinks=False, **handles)
             except FileExistsError:
@@ -197,7 +197,7 @@ class Folder:
 
     @contextmanager
     def locked(self, at_most_seconds: float) -> Iterator[None]:
-        """Hold the folder's own lock, where the system has one; do without it after some time."""
+        """Hold a lock on the folder where the system has one; go on without it after a while."""
         lock = None
         if self._handle is not None:
             lock = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._handle)

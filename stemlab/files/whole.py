@@ -1,4 +1,4 @@
-"""Whole files: read with a limit, written whole or not at all."""
+"""Read files up to a stated size, and write them whole or not at all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
     "write_atomically",
 ]
 
-# Hidden files and folders of unfinished work are named so.
+# Names of hidden files and folders that hold unfinished work.
 HIDDEN_PREFIX, HIDDEN_SUFFIX = ".stemlab-", ".partial"
 READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -53,7 +53,7 @@ def cache_dir() -> Path:
 
 def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder around it that exists and may be looked at."""
-    # Not Path.exists, which raises where one may not look, or a name is too long.
+    # Path.exists would raise if a folder may not be read or a name is too long.
     return next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
 
 

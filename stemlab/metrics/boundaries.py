@@ -13,15 +13,15 @@ __all__ = ["Seam", "SeamReport", "seams"]
 
 _Floats = npt.NDArray[np.float64]
 
-# Half of what is looked at around a boundary: a click is shorter, and what the network lacks in
-# context at the edge of a segment lasts longer.
+# Half of the zone around a boundary. A click is shorter; errors from missing context at the edge
+# of a segment last longer.
 _HALF_ZONE_SECONDS = 0.005
 # At most a quarter of the recording lies in zones, however close the boundaries are.
 _SPACING_PER_HALF_ZONE = 8
-# The level of the reference is that of its surroundings, not of the same few milliseconds: an
-# onset at a boundary would hide what happens there.
+# The level of the reference is measured over a longer time than the zone: an onset at a boundary
+# would hide the error there.
 _SURROUNDINGS_SECONDS = 0.1
-# An error 60 dB below the music around it is not heard; silence is taken for music 60 dB below the
+# An error 60 dB below the music around it is inaudible; silence counts as music 60 dB below the
 # mean.
 _INAUDIBLE, _SILENT = 1e-6, 1e-6
 _WORST = 5
@@ -127,7 +127,7 @@ def seams(
 
 
 def _apart(boundaries: npt.ArrayLike, samples: int, distance: int) -> npt.NDArray[np.int64]:
-    """Boundaries inside the recording; of several within a distance only the first."""
+    """Return the boundaries inside the recording; of several within a distance, only the first."""
     inside = np.unique(np.asarray(boundaries, np.int64).ravel())
     inside = inside[(inside > 0) & (inside < samples)]
     kept: list[int] = []
@@ -138,7 +138,7 @@ def _apart(boundaries: npt.ArrayLike, samples: int, distance: int) -> npt.NDArra
 
 
 def _slope_power(signal: _Floats) -> _Floats:
-    """Mean over the channels of the squared differences of neighbours, shape (samples,)."""
+    """Return the mean over channels of the squared differences of neighbours, shape (samples,)."""
     slope = np.diff(np.atleast_2d(signal), axis=-1, prepend=0.0)
     slope[:, 0] = 0.0
     power: _Floats = np.einsum("cs,cs->s", slope, slope) / len(slope)
@@ -146,14 +146,14 @@ def _slope_power(signal: _Floats) -> _Floats:
 
 
 def _tiles(power: _Floats, length: int) -> _Floats:
-    """Mean power of pieces side by side; what is left at the end belongs to none."""
+    """Return the mean power of adjacent pieces; a rest at the end is left out."""
     count = max(len(power) // length, 1)
     means: _Floats = power[: count * length].reshape(count, -1).mean(axis=1)
     return means
 
 
 def _surroundings(power: _Floats, length: int, reach: int) -> _Floats:
-    """Mean power around each tile."""
+    """Return the mean power around each tile."""
     tiles = _tiles(power, length)
     width = min(2 * (reach // length) + 1, len(tiles))
     ones = np.ones(width)

@@ -97,7 +97,7 @@ def bss_eval(
     figures = {name: BssEval(*4 * [float("nan")]) for name in references}
     if any(name in heard for name in references):
         with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-            # Of frames without sound, and of all of them.
+            # NumPy and museval warn of frames without sound.
             warnings.simplefilter("ignore")
             *frames, _ = metrics.bss_eval(
                 np.stack([*heard.values()]),
@@ -121,7 +121,7 @@ def _samples_first(signal: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 @cache
 def museval_metrics() -> ModuleType:
-    """Load museval's metrics alone: the whole package wants ffmpeg, to read data sets."""
+    """Load only the metrics of museval: the package as a whole needs ffmpeg, to read data sets."""
     package = importlib.util.find_spec("museval")
     if package is None or package.origin is None:
         raise MissingDependencyError(

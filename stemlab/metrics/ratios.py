@@ -1,4 +1,4 @@
-"""Energy of what is wanted over energy of what is not, over a whole recording, in dB."""
+"""Ratios of wanted to unwanted energy over a whole recording, in dB."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def consistency(mixture: npt.ArrayLike, stems: Iterable[npt.ArrayLike]) -> float
 def pair(
     reference: npt.ArrayLike, estimate: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Take a reference and an estimate as arrays of one shape."""
+    """Convert a reference and an estimate to arrays, and check that they have the same shape."""
     true = np.asarray(reference, np.float64)
     found = np.asarray(estimate, np.float64)
     if true.shape != found.shape or true.ndim not in (1, 2) or true.size == 0:

@@ -1,4 +1,4 @@
-"""What pictures of recordings share: their panels, the time axis and the colours of lines."""
+"""What plots of recordings share: panels, the time axis and line colours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["COLORS", "panels", "share_time", "short", "show_plainly"]
 
 # Okabe and Ito's colours without the yellow, which is too pale for a line on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
-# Far more than fits: longer ones only take time.
+# Longer lines do not fit and take time to draw.
 _LONGEST_LINE = 80
 
 
@@ -28,7 +28,7 @@ def panels(
     columns: int = 1,
     height_inches: float,
 ) -> npt.NDArray[np.object_]:
-    """Make a row of panels for each signal, or check those of the caller."""
+    """Make a row of axes for each signal, or check those of the caller."""
     if axes is None:
         alone = columns == 1
         figure = Figure(
@@ -50,7 +50,7 @@ def panels(
 
 
 def share_time(lanes: npt.NDArray[np.object_], start_seconds: float, stop_seconds: float) -> None:
-    """Give lanes below each other one time axis, named under the last."""
+    """Give all lanes the same time range; label the last."""
     for lane in lanes:
         lane.set_xlim(start_seconds, stop_seconds)
     lanes[-1].set_xlabel("Time (s)")
@@ -65,7 +65,7 @@ def short(name: str, longest: int) -> str:
 
 
 def show_plainly(texts: Iterable[Text]) -> None:
-    """Show names of any kind: formulas and control characters as they are, long ones cut."""
+    """Show texts without interpreting formulas or control characters; shorten long ones."""
     for text in texts:
         lines = [printable(short(line, _LONGEST_LINE)) for line in text.get_text().split("\n")]
         text.set_parse_math(False)

@@ -16,7 +16,7 @@ from stemlab.plots.spectrograms import band_name, draw_comparison
 
 __all__ = ["plot_report"]
 
-# Weaker bands than this below the strongest have no bar.
+# Bands further than this below the strongest have no bar.
 _BAND_RANGE_DB = 60.0
 _LANE_INCHES = 1.5
 _PLAYS, _PAUSES = "#0072B2", "0.75"
@@ -90,7 +90,7 @@ def _new_panels(rows: int) -> npt.NDArray[np.object_]:
 
 
 def _link(places: npt.NDArray[np.object_], signals: int) -> None:
-    """One time axis for the first column, one level axis for the bands, named at the bottom."""
+    """Share the time axis of the first column, and the level axis of the bands; label the last."""
     for lane in places[1:, 0]:
         lane.sharex(places[0, 0])
     for column, last in ((places[:, 0], len(places)), (places[:, 1], signals)):
@@ -113,7 +113,7 @@ def _loudness(levels: SignalLevels) -> str:
 
 
 def _top(levels: SignalLevels) -> float:
-    """Where the axis of the bands ends: the next ten dB."""
+    """Return the end of the level axis: the next multiple of 10 dB."""
     strongest = max(
         (level for level in levels.band_levels_db if level is not None), default=-np.inf
     )
@@ -145,7 +145,7 @@ def _draw_bands(panel: Axes, band_hz: Sequence[float], levels: SignalLevels, top
 
 
 def _draw_activity(panel: Axes, report: SongReport) -> None:
-    """A lane for each stem, the first on top."""
+    """Draw a lane for each stem, the first on top."""
     threshold = report.active_above_dbfs
     level = -np.inf if threshold is None else threshold
     ends = np.append(

@@ -1,4 +1,4 @@
-"""How segments are put together: their shares over time, and the signal where two of them meet."""
+"""Draw the share of each segment over time, and the signal at a seam."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def plot_seam(
                 "at_seconds", at_seconds, above=False, advice="Leave it out for the middle."
             )
         )
-    if axes is None:  # Two axes of time: `panels` would share one.
+    if axes is None:  # `panels` would share one time axis; these are two.
         axes = Figure(figsize=(9, 4.2), layout="constrained").subplots(2)
     given = panels(axes, 2, height_inches=2)[:, 0]
     above, below = given
@@ -104,7 +104,7 @@ def plot_seam(
 
 
 def _shares(plan: ChunkPlan) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]]]:
-    """Weight of each chunk over the sum of all, at some moments; 0 outside of the chunk."""
+    """Return some moments, and there the weight of each chunk divided by the sum of all weights."""
     positions = np.linspace(0, plan.samples - 1, _COLUMNS).astype(np.int64)
     total = np.zeros(_COLUMNS)
     weights = []

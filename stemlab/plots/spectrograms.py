@@ -23,9 +23,9 @@ from stemlab.spectra import SpectralComparison, SpectralGrid, compare_spectra
 
 __all__ = ["band_name", "compare_spectrograms", "draw_comparison"]
 
-# Under a mel scale equally far from each other, as far as that can be with round numbers.
+# Round numbers at about equal distances on a mel scale.
 _MEL_TICKS = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)
-# No picture has room for longer names.
+# Longer names do not fit.
 _LONGEST_NAME = 36
 _SMALLEST_SPAN_DB = 3.0
 
@@ -110,7 +110,7 @@ def compare_spectrograms(
     'minus noise: log-spectral distance 6.0 dB'
     """
     grid = SpectralGrid(fft_samples, frequency_scale, time_range_seconds, frequency_range_hz)
-    # Measuring takes time; what is wrong is told before.
+    # Checked first, because measuring takes time.
     _check_options(max_db_range, max_difference_db, seams_seconds)
     comparison = compare_spectra(signals, sample_rate, reference=reference, grid=grid)
     return draw_comparison(
@@ -248,9 +248,9 @@ def _check_options(
 def _levels(
     comparison: SpectralComparison, max_db_range: float
 ) -> dict[str, npt.NDArray[np.floating[Any]]]:
-    """Levels in dB below the loudest cell of all, none further than the range."""
+    """Return levels in dB relative to the loudest cell of all, limited to the range."""
     loudest = max(float(power.max()) for power in comparison.powers.values()) or 1.0
-    # Silence has a level however wide the range is.
+    # Silence has a level, too, however wide the range is.
     floor = max(loudest * 10 ** (-max_db_range / 10), 1e-300)
     return {
         name: 10 * np.log10(np.maximum(power, np.float64(floor)) / loudest)
@@ -292,7 +292,7 @@ def _draw_lane(
 
 
 def _ticks(scale: str, low: float, high: float) -> list[float]:
-    """Round frequencies within a range, or none where it is too narrow for them."""
+    """Return round frequencies within a range, or none if it is too narrow."""
     decades = range(7)
     series: list[Sequence[float]] = [
         [10.0**decade for decade in decades],
@@ -323,7 +323,7 @@ def _draw_bands(panel: Axes, comparison: SpectralComparison, others: Sequence[st
     panel.axhline(0, color="0.5", lw=0.8)
     low, high = -_SMALLEST_SPAN_DB, _SMALLEST_SPAN_DB
     drawn = []
-    # Told apart without colour too; the first marker is a dot, which the line hides.
+    # Markers tell lines apart without colour; the first one, a dot, would vanish in the line.
     styles = zip(cycle(COLORS), cycle(Line2D.filled_markers[1:]), strict=False)
     for name, (color, marker) in zip(others, styles, strict=False):
         differences = comparison.band_differences_db[name]
@@ -365,7 +365,7 @@ def _draw_bands(panel: Axes, comparison: SpectralComparison, others: Sequence[st
 
 
 def _link(levels: npt.NDArray[np.object_], differences: npt.NDArray[np.object_]) -> None:
-    """Let all lanes be zoomed together, with numbers on the outer axes only."""
+    """Make all lanes zoom together, with numbers on the outer axes only."""
     first = levels[0]
     for lane in [*levels[1:], *differences]:
         lane.sharex(first)

@@ -25,7 +25,7 @@ _Powers = npt.NDArray[np.float32]
 # More columns than this cannot be told apart on a screen.
 _COLUMNS = 1200
 _FRAMES_AT_ONCE = 256
-# Less than this in one frequency bin is not heard, whatever the recording.
+# Power in one frequency bin below which nothing can be heard.
 _FLOOR = 1e-10
 # Octave bands around 31.5 Hz to 16 kHz; the names are the usual rounded ones.
 _CENTRES_HZ = tuple(1000 * 2.0**octave for octave in range(-5, 5))
@@ -151,7 +151,7 @@ def compare_spectra(
     seconds = (np.append(columns, len(frames)) + frames.start - 0.5) * grid.hop_samples
     start, stop = frames.start * grid.hop_samples, min(longest, frames.stop * grid.hop_samples)
     seconds = np.clip(seconds, start, stop) / sample_rate
-    # The last frame stands for what is left.
+    # The last column ends with the recording.
     seconds[-1] = stop / sample_rate
     return SpectralComparison(
         reference=against,
@@ -186,7 +186,7 @@ def _open_signals(
 
 
 class _Reduced:
-    """The powers of a signal, summed up as they come: by cell and by octave band."""
+    """Running sums of the powers of a signal: by cell and by octave band."""
 
     def __init__(
         self, columns: npt.NDArray[np.int64], weights: _Powers, edges: npt.NDArray[np.int64]
@@ -217,7 +217,7 @@ class _Reduced:
 
 
 class _Distance:
-    """How far a signal is from the reference, summed up as frames of both come."""
+    """Running sums for the distance of a signal from the reference."""
 
     def __init__(self, edges: npt.NDArray[np.int64]) -> None:
         self._edges = edges
@@ -269,7 +269,7 @@ def _db(powers: _Floats) -> _Floats:
 def _together(
     recordings: Mapping[str, SeekableRecording], fft_samples: int, frames: range
 ) -> Iterator[dict[str, _Powers]]:
-    """Powers of all signals, a block of frames at a time; one that has ended is left out."""
+    """Yield the powers of all signals in blocks of frames; a signal that has ended is left out."""
     for start in range(frames.start, frames.stop, _FRAMES_AT_ONCE):
         wanted = range(start, min(start + _FRAMES_AT_ONCE, frames.stop))
         blocks = {}
@@ -281,19 +281,19 @@ def _together(
 
 
 def _frame_powers(recording: SeekableRecording, fft_samples: int, frames: range) -> _Powers:
-    """Power of all bins of those of the frames that the recording has, shape (frames, bins)."""
+    """Return the powers of the frames that lie in the recording, shape (frames, bins)."""
     hop, half = fft_samples // 4, fft_samples // 2
     last = min(frames.stop, 1 + recording.samples // hop)
     if last <= frames.start:
         return np.zeros((0, half + 1), np.float32)
     first, stop = frames.start * hop - half, (last - 1) * hop + half
-    samples = recording.read(max(first, 0), stop)  # What lies behind the end is silent.
+    samples = recording.read(max(first, 0), stop)  # Silence follows the end.
     padded = np.pad(samples, ((0, 0), (max(-first, 0), 0)))
     pieces = np.lib.stride_tricks.sliding_window_view(padded, fft_samples, axis=1)[:, ::hop]
     window = np.hanning(fft_samples + 1)[:-1].astype(np.float32)
     spectrum = np.fft.rfft(pieces * window)
     power = (spectrum.real**2 + spectrum.imag**2).mean(axis=0)
-    # Both halves of the spectrum count, and twice because a sine's mean square is a half.
+    # Twice for the negative frequencies, and twice because the mean square of a sine is a half.
     power *= np.float32(4 / fft_samples / float((window.astype(np.float64) ** 2).sum()))
     power[:, [0, -1]] /= 2
     powers: _Powers = power.astype(np.float32, copy=False)

@@ -65,7 +65,7 @@ class SpectralGrid:
 
     @property
     def hop_samples(self) -> int:
-        """Distance of frames: a quarter of one."""
+        """Samples between the starts of two frames: a quarter of a frame."""
         return self.fft_samples // 4
 
     def frames(self, samples: int, sample_rate: int) -> range:
@@ -168,7 +168,7 @@ def _mel_rows(
 
     rows = _MEL_ROWS
     while True:
-        # Fewer where the frequencies of the frame are too coarse to fill each.
+        # Use fewer rows if the frequency bins are too coarse to fill all of them.
         with np.errstate(invalid="ignore", divide="ignore"):
             edges = librosa.mel_frequencies(rows + 1, fmin=low, fmax=high)
             centres = (np.arange(fft_samples // 2 + 1) * sample_rate / fft_samples)[:, np.newaxis]
