@@ -86,14 +86,7 @@ def scale_samples(samples: npt.NDArray[np.generic]) -> AudioArray:
 
 
 def as_audio(audio: npt.ArrayLike, *, name: str = "audio") -> AudioArray:
-    """Check an array of audio and bring it to the form used everywhere in stemlab.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> as_audio(np.array([0, 16384, -32768], dtype=np.int16))
-    array([[ 0. ,  0.5, -1. ]], dtype=float32)
-    """
+    """Check an array of audio and convert it to float32 of shape (channels, samples)."""
     try:
         array = np.asarray(audio)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -146,23 +139,10 @@ def wave_layout(channels: int) -> tuple[str, ...] | None:
 
 
 def downmix_matrix(layout: Sequence[str]) -> AudioArray | None:
-    """Return the weights that fold a layout down to stereo.
+    """Return the weights that fold a layout down to stereo, or None for unknown loudspeakers.
 
-    Notes
-    -----
-    Centre and surround channels enter at -3 dB, the low-frequency channel is left out [1]_. The
-    weights of a side are then divided by their sum, so that full scale cannot clip.
-
-    References
-    ----------
-    .. [1] ITU-R, "Multichannel stereophonic sound system with and without accompanying picture",
-       Recommendation BS.775-4, annex 4, 2022. https://www.itu.int/rec/R-REC-BS.775
-
-    Examples
-    --------
-    >>> downmix_matrix(("FL", "FR", "FC")).round(3)
-    array([[0.586, 0.   , 0.414],
-           [0.   , 0.586, 0.414]], dtype=float32)
+    They are those of ITU-R BS.775-4, annex 4: centre and surround channels enter at -3 dB, the
+    low-frequency channel is left out. Divided by their sum, they cannot clip full scale.
     """
     if not all(name in _DOWNMIX for name in layout):
         return None

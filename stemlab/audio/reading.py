@@ -89,17 +89,9 @@ def stream_file(
 ) -> Generator[AudioArray, None, None]:
     """Read a recording block by block at its own sample rate.
 
-    The file is open from the first block to the last; closing the generator closes it.
-
-    Notes
-    -----
-    Encoder delay and padding are as the decoder leaves them. Folding down follows ITU-R BS.775 [1]_
-    with the weights divided by their sum, so that full scale cannot clip.
-
-    References
-    ----------
-    .. [1] ITU-R, "Multichannel stereophonic sound system with and without accompanying picture",
-       Recommendation BS.775-4, 2022. https://www.itu.int/rec/R-REC-BS.775
+    The file is open from the first block to the last; closing the generator closes it. Encoder
+    delay and padding are as the decoder leaves them. With `downmix`, more than two channels are
+    folded down to stereo; see `arrays.downmix_matrix`.
     """
     advice = "Leave it out for 65536."
     size = check_count("block_samples", block_samples, 1, _MOST_BLOCK_SAMPLES, advice)

@@ -18,15 +18,7 @@ _MOST_CHANNELS = 65_536
 
 
 def resampled_length(samples: int, from_rate: int, to_rate: int) -> int:
-    """Return the length of a recording after resampling.
-
-    Examples
-    --------
-    >>> resampled_length(44100, 44100, 48000)
-    48000
-    >>> resampled_length(1, 768000, 1000)
-    1
-    """
+    """Return the length of a recording after resampling: rounded, at least 1 unless it is empty."""
     length = (2 * samples * to_rate + from_rate) // (2 * from_rate)
     return max(length, 1) if samples else 0
 
@@ -38,22 +30,7 @@ class StreamResampler:
     `resampled_length` samples, is aligned with the input (no delay), and does not depend on how the
     input was cut into blocks.
 
-    Notes
-    -----
-    Band-limited interpolation by the SoX Resampler library at its quality "HQ" [1]_.
-
-    References
-    ----------
-    .. [1] R. Sykes, "The SoX Resampler library", version 0.1.3, 2018.
-       https://sourceforge.net/p/soxr
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> stream = StreamResampler(48000, 24000, 1)
-    >>> blocks = [stream.push(np.zeros((1, 1001), np.float32)), stream.finish()]
-    >>> sum(block.shape[1] for block in blocks)
-    501
+    It uses the SoX Resampler library at its quality "HQ".
     """
 
     def __init__(self, from_rate: int, to_rate: int, channels: int) -> None:

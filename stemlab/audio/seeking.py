@@ -29,18 +29,9 @@ _MOST_DECODED_BYTES = 1 << 33
 class SeekableRecording:
     """A recording of which any stretch can be read at any time, from any thread.
 
-    Notes
-    -----
-    An array is kept as it is, without a copy. A WAV, AIFF or FLAC file is read where it is wanted.
-    Any other, or one that has to be resampled, is decoded once into a temporary file (8 bytes per
+    An array is kept without a copy. A WAV, AIFF or FLAC file is read where it is wanted. Any other
+    file, or one that has to be resampled, is decoded once into a temporary file (8 bytes per
     sample in stereo, at most 8 GiB), which `close` removes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> recording = SeekableRecording(np.arange(5.0) / 8, 8000)
-    >>> recording.read(3, 6)
-    array([[0.375, 0.5  , 0.   ]], dtype=float32)
     """
 
     def __init__(self, recording: StrPath | npt.ArrayLike, sample_rate: int | None = None) -> None:

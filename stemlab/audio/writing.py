@@ -79,13 +79,7 @@ FORMATS: Mapping[str, OutputFormat] = MappingProxyType(
 def check_output_format(
     format: str, bits: int | None = None, sample_rate: int | None = None
 ) -> int | None:
-    """Check the choice of an output format before any work is done.
-
-    Examples
-    --------
-    >>> check_output_format("wav"), check_output_format("flac", 16), check_output_format("mp3")
-    (32, 16, None)
-    """
+    """Check an output format and return its bits per sample; None for lossy formats."""
     if format not in tuple(FORMATS):
         raise ParameterError(f"format={format!r} is unknown; choose one of {', '.join(FORMATS)}")
     known = FORMATS[format]

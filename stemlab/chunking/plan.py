@@ -58,18 +58,7 @@ def samples_in(seconds: float | Fraction, sample_rate: int) -> int:
 
 
 def triangular_window(samples: int) -> FloatArray:
-    """Make the crossfade weights of overlap-add.
-
-    References
-    ----------
-    A. Défossez, "Hybrid Spectrogram and Waveform Source Separation", 2021,
-    doi:10.48550/arXiv.2111.03600: the window that its software, Demucs, applies.
-
-    Examples
-    --------
-    >>> triangular_window(5).tolist()
-    [0.3333333432674408, 0.6666666865348816, 1.0, 0.6666666865348816, 0.3333333432674408]
-    """
+    """Make the crossfade weights of overlap-add: a triangle that rises to 1, as in Demucs."""
     half = samples // 2
     rise = np.arange(1, half + 1, dtype=np.float32)
     fall = np.arange(samples - half, 0, -1, dtype=np.float32)

@@ -209,13 +209,7 @@ def draw_comparison(
 
 
 def band_name(centre_hz: float) -> str:
-    """Name an octave band as is usual: with a rounded centre.
-
-    Examples
-    --------
-    >>> [band_name(centre) for centre in (31.25, 62.5, 125.0, 4000.0)]
-    ['31.5', '63', '125', '4k']
-    """
+    """Name an octave band by its usual rounded centre: 31.25 Hz is "31.5", 4000 Hz is "4k"."""
     usual = {31.25: "31.5", 62.5: "63"}
     return usual.get(centre_hz) or EngFormatter(sep="")(centre_hz)
 
