@@ -105,7 +105,7 @@ def test_as_audio_keeps_channels_first() -> None:
         (np.zeros((44_100, 2)), r"44100 channels.*did you pass \(samples, channels\)\? transpose"),
         (np.zeros((44_100, 1)), "transpose it"),
         (np.zeros((6, 44_100)), "6 channels.*fold it down"),
-        (np.zeros(4, bool), "dtype bool; pass float32"),
+        (np.zeros(4, bool), "dtype bool. Pass float32"),
         (np.zeros(4, complex), "dtype complex128"),
         (np.zeros(4, np.int64), "dtype int64"),
         (np.array(["a"], object), "dtype object"),
@@ -429,10 +429,10 @@ def make_silent_film(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda folder: folder / "x", AudioNotFoundError, "does not exist; check the path"),
+        (lambda folder: folder / "x", AudioNotFoundError, "does not exist. Check the path"),
         (lambda folder: folder / "a\0b", AudioError, "cannot be opened: .*null"),
         (lambda folder: folder / ("x" * 300), AudioError, "file name too long"),
-        (lambda folder: folder, AudioError, "is a directory; pass an audio file"),
+        (lambda folder: folder, AudioError, "is a directory. Pass an audio file"),
         (lambda folder: Path(os.devnull), AudioError, "is a device"),
         (make_fifo, AudioError, "is a named pipe"),
         (make_loop, AudioError, "symbolic links run in a circle"),
@@ -526,7 +526,7 @@ def test_truncated_pcm_is_refused_at_once(tmp_path: Path, container: str, subtyp
     data = path.read_bytes()
     assert stated_data_bytes(path) is not None
     path.write_bytes(data[: len(data) // 2])
-    message = r"truncated: 0\.\d+ s of 1\.000 s are there; get a whole copy"
+    message = r"truncated: 0\.\d+ s of 1\.000 s are there\. Get a whole copy"
     with pytest.raises(AudioError, match=message):
         audio.read_info(path)
     path.write_bytes(data[:-1])  # one byte less is one sample less
@@ -1041,12 +1041,12 @@ def test_wav_past_its_limit_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("format", "bits", "rate", "message"),
     [
-        ("aiff", None, RATE, "format='aiff' is unknown; choose one of wav, flac, mp3, ogg"),
+        ("aiff", None, RATE, "format='aiff' is unknown. Choose one of wav, flac, mp3, ogg"),
         ("wav", 8, RATE, "bits=8 does not go with format='wav'; it takes 16 or 24 or 32"),
         ("flac", 32, RATE, "it takes 16 or 24"),
         ("mp3", 16, RATE, "it has no bits per sample: leave bits out"),
         ("ogg", 24, RATE, "leave bits out"),
-        ("mp3", None, 96_000, "sample_rate=96000 .*takes 8000, 11025, .*48000 Hz; resample"),
+        ("mp3", None, 96_000, "sample_rate=96000 .*takes 8000, 11025, .*48000 Hz. Resample"),
         ("mp3", None, 44_101, "sample_rate=44101"),
         ("ogg", None, 200_001, "takes 1000 to 200000 Hz"),
         ("flac", None, 655_351, "takes 1000 to 65535, 65540 to 655350 in steps of 10 Hz"),

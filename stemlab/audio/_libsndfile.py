@@ -117,7 +117,7 @@ def _check_not_truncated(path: Path, samples: int, rate: int) -> None:
         lost = max(1, missing * samples // present)
         raise AudioError(
             f"{shown(path)} is truncated: {samples / rate:.3f} s of "
-            f"{(samples + lost) / rate:.3f} s are there; get a whole copy of the file",
+            f"{(samples + lost) / rate:.3f} s are there. Get a whole copy of the file.",
             path,
         )
 
@@ -156,4 +156,4 @@ def _check_length(info: AudioInfo, done: int) -> None:
         if missing > _LENGTH_SLACK_SECONDS:
             _LOG.warning("%s %s", shown(info.path.name), message)
     elif info.container != "OGG" or missing > _LENGTH_SLACK_SECONDS:
-        raise AudioError(f"{shown(info.path)} {message}; get a whole copy of the file", info.path)
+        raise AudioError(f"{shown(info.path)} {message}. Get a whole copy of the file.", info.path)

@@ -78,7 +78,7 @@ def regular_file(path: StrPath) -> Path:
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise AudioNotFoundError(f"{shown(path)} does not exist; check the path", path) from None
+        raise AudioNotFoundError(f"{shown(path)} does not exist. Check the path.", path) from None
     except (OSError, ValueError) as error:
         raise AudioError(f"{shown(path)} cannot be opened: {reason(error)}", path) from error
     found = {
@@ -90,9 +90,9 @@ def regular_file(path: StrPath) -> Path:
     }.get(stat.S_IFMT(status.st_mode))
     if found or not stat.S_ISREG(status.st_mode):
         kind = found or "not a regular file"
-        raise AudioError(f"{shown(path)} is {kind}; pass an audio file", path)
+        raise AudioError(f"{shown(path)} is {kind}. Pass an audio file.", path)
     if not status.st_size:
-        raise AudioError(f"{shown(path)} is empty (0 bytes); pass an audio file", path)
+        raise AudioError(f"{shown(path)} is empty (0 bytes). Pass an audio file.", path)
     return Path(path)
 
 
@@ -100,9 +100,9 @@ def reason(error: Exception) -> str:
     """Say in a few words why a file cannot be opened or decoded."""
     if isinstance(error, OSError):
         if error.errno == errno.EACCES:
-            return "permission denied; change its permissions"
+            return "permission denied. Change its permissions."
         if error.errno == errno.ELOOP:
-            return "its symbolic links run in a circle; pass the file itself"
+            return "its symbolic links run in a circle. Pass the file itself."
         return f"{error.strerror or error}".lower()
     if isinstance(error, soundfile.LibsndfileError):
         # Code 7 speaks of a missing file; what is missing is an MPEG frame.
@@ -118,6 +118,6 @@ def decoding_error(info: AudioInfo, done: int, error: Exception) -> AudioError:
     total = "" if info.samples is None else f" of {info.samples / info.sample_rate:.3f} s"
     return AudioError(
         f"{shown(info.path)} cannot be decoded after {done / info.sample_rate:.3f} s{total} "
-        f"({reason(error)}): it is damaged or cut short; get a whole copy of the file",
+        f"({reason(error)}): it is damaged or cut short. Get a whole copy of the file.",
         info.path,
     )

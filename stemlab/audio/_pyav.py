@@ -30,8 +30,8 @@ def open_pyav(path: Path, refusal: Exception) -> Iterator[OpenRecording]:
         import av
     except ImportError as error:
         raise MissingDependencyError(
-            f"{shown(path)} cannot be read by libsndfile ({reason(refusal)}); for m4a, mp4 and "
-            "other formats, install PyAV: pip install 'stemlab[av]'"
+            f"{shown(path)} cannot be read by libsndfile ({reason(refusal)}). For m4a, mp4 and "
+            "other formats, install PyAV: pip install 'stemlab[av]'."
         ) from error
 
     with ExitStack() as stack:
@@ -48,8 +48,8 @@ def open_pyav(path: Path, refusal: Exception) -> Iterator[OpenRecording]:
             )
             if not container.streams.audio:
                 raise AudioError(
-                    f"{shown(path)} has no audio stream (read as {container.format.name}); "
-                    "pass an audio file",
+                    f"{shown(path)} has no audio stream (read as {container.format.name}). "
+                    "Pass an audio file.",
                     path,
                 )
             stream = container.streams.audio[0]
@@ -59,11 +59,11 @@ def open_pyav(path: Path, refusal: Exception) -> Iterator[OpenRecording]:
         except av.FFmpegError as error:
             raise AudioError(
                 f"{shown(path)} is not audio, or is damaged (libsndfile: {reason(refusal)}; "
-                f"PyAV: {reason(error)}); pass a whole audio file",
+                f"PyAV: {reason(error)}). Pass a whole audio file.",
                 path,
             ) from error
         if first is None:
-            raise AudioError(f"{shown(path)} holds no samples; pass a recording", path)
+            raise AudioError(f"{shown(path)} holds no samples. Pass a recording.", path)
         names = tuple(channel.name for channel in first.layout.channels)
         container_name, codec = container.format.name, stream.codec_context.name
         info = AudioInfo(path, first.sample_rate, len(names), None, container_name, codec, "pyav")
@@ -95,7 +95,7 @@ def _arrays(
             raise AudioError(
                 f"{shown(info.path)} changes after {done / info.sample_rate:.3f} s from "
                 f"{info.sample_rate} Hz, {info.channels} channels to {found[0]} Hz, "
-                f"{found[1]} channels; split it there",
+                f"{found[1]} channels. Split it there.",
                 info.path,
             )
         try:

@@ -92,15 +92,15 @@ def as_audio(audio: npt.ArrayLike, *, name: str = "audio") -> AudioArray:
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise AudioError(
-            f"{name} is not an array: {reason}; pass a NumPy array (channels, samples)"
+            f"{name} is not an array: {reason}. Pass a NumPy array (channels, samples)."
         ) from error
     if array.ndim not in (1, 2):
         raise AudioError(
-            f"{name} has {array.ndim} dimensions, shape {array.shape}; "
-            "pass (channels, samples), or (samples,) for mono"
+            f"{name} has {array.ndim} dimensions, shape {array.shape}. "
+            "Pass (channels, samples), or (samples,) for mono."
         )
     if array.size == 0:
-        raise AudioError(f"{name} is empty, shape {array.shape}; pass at least one sample")
+        raise AudioError(f"{name} is empty, shape {array.shape}. Pass at least one sample.")
     if array.ndim == 1:
         array = array[np.newaxis]
     channels, samples = array.shape
@@ -110,18 +110,18 @@ def as_audio(audio: npt.ArrayLike, *, name: str = "audio") -> AudioArray:
             if samples <= MAX_CHANNELS < channels or samples <= 2
             else "stemlab takes 1 or 2: fold it down to stereo first"
         )
-        raise AudioError(f"{name} has {channels} channels, shape {array.shape}; {hint}")
+        raise AudioError(f"{name} has {channels} channels, shape {array.shape}; {hint}.")
     try:
         result = scale_samples(array)
     except TypeError:
         raise AudioError(
-            f"{name} has the dtype {array.dtype}; pass {_SAMPLE_TYPES} (integers are PCM)"
+            f"{name} has the dtype {array.dtype}. Pass {_SAMPLE_TYPES} (integers are PCM)."
         ) from None
     index = first_not_finite(result)
     if index is not None:
         raise AudioError(
-            f"{name} holds a NaN or infinite sample at index {index}; "
-            "replace it, for example with numpy.nan_to_num"
+            f"{name} holds a NaN or infinite sample at index {index}. "
+            "Replace it, for example with numpy.nan_to_num."
         )
     return result
 

@@ -60,11 +60,11 @@ def _check_info(info: AudioInfo) -> None:
     low, high = RATE_RANGE_HZ
     fault = None
     if info.samples == 0:
-        fault = "holds no samples, by its header; pass a recording"
+        fault = "holds no samples, by its header. Pass a recording."
     elif not 1 <= info.channels <= MAX_CHANNELS:
-        fault = f"has {info.channels} channels; stemlab reads 1 to {MAX_CHANNELS}"
+        fault = f"has {info.channels} channels; stemlab reads 1 to {MAX_CHANNELS}."
     elif not low <= info.sample_rate <= high:
-        fault = f"has a sample rate of {info.sample_rate} Hz; stemlab reads {low} to {high} Hz"
+        fault = f"has a sample rate of {info.sample_rate} Hz; stemlab reads {low} to {high} Hz."
     if fault is not None:
         raise AudioError(f"{shown(info.path)} {fault}", info.path)
 
@@ -108,7 +108,7 @@ def _stream(path: StrPath, block_samples: int, downmix: bool) -> Generator[Audio
             done += block.shape[1]
             yield block if matrix is None else matrix @ block
         if not done:
-            raise AudioError(f"{shown(path)} holds no samples; pass a recording", path)
+            raise AudioError(f"{shown(path)} holds no samples. Pass a recording.", path)
 
 
 def _fold(recording: OpenRecording, downmix: bool) -> AudioArray:
@@ -123,7 +123,7 @@ def _fold(recording: OpenRecording, downmix: bool) -> AudioArray:
     else:
         step = "mix it down to stereo first"
     raise AudioError(
-        f"{shown(recording.info.path)} has {channels} channels; stemlab separates 1 or 2: {step}",
+        f"{shown(recording.info.path)} has {channels} channels; stemlab separates 1 or 2: {step}.",
         recording.info.path,
     )
 

@@ -53,7 +53,7 @@ class StreamResampler:
         self._check_open()
         if block.ndim != 2 or block.shape[0] != self.channels:
             raise ParameterError(
-                f"block has the shape {block.shape}; this resampler takes ({self.channels}, n)"
+                f"block has the shape {block.shape}; this resampler takes ({self.channels}, n)."
             )
         self._taken += block.shape[1]
         if self._soxr is None:
@@ -78,7 +78,9 @@ class StreamResampler:
 
     def _check_open(self) -> None:
         if self._finished:
-            raise ParameterError("this resampler is finished; make a new one for another recording")
+            raise ParameterError(
+                "this resampler is finished. Make a new one for another recording."
+            )
 
 
 def resample(audio: AudioArray, from_rate: int, to_rate: int) -> AudioArray:

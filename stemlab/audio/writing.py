@@ -81,7 +81,7 @@ def check_output_format(
 ) -> int | None:
     """Check an output format and return its bits per sample; None for lossy formats."""
     if format not in tuple(FORMATS):
-        raise ParameterError(f"format={format!r} is unknown; choose one of {', '.join(FORMATS)}")
+        raise ParameterError(f"format={format!r} is unknown. Choose one of {', '.join(FORMATS)}.")
     known = FORMATS[format]
     if bits is not None and (not is_number(bits) or bits not in known.bits):
         allowed = (
@@ -89,14 +89,14 @@ def check_output_format(
             if known.bits
             else "it has no bits per sample: leave bits out"
         )
-        raise ParameterError(f"bits={bits!r} does not go with format={format!r}; {allowed}")
+        raise ParameterError(f"bits={bits!r} does not go with format={format!r}; {allowed}.")
     if sample_rate is not None:
         rate = check_rate("sample_rate", sample_rate)
         if not any(rate in rates for rates in known.sample_rates):
             allowed = ", ".join(map(_describe_rates, known.sample_rates))
             raise ParameterError(
                 f"sample_rate={sample_rate!r} does not go with format={format!r}, which takes "
-                f"{allowed} Hz; resample, or choose wav"
+                f"{allowed} Hz. Resample, or choose wav."
             )
     return known.default_bits if bits is None else int(bits)
 
@@ -220,8 +220,8 @@ def write_to(
 
 def _output_error(target: Path, reason: str | None) -> OutputError:
     return OutputError(
-        f"{str(target)!r} cannot be written: {(reason or 'unknown reason').lower()}; "
-        "choose another folder or make room",
+        f"{str(target)!r} cannot be written: {(reason or 'unknown reason').lower()}. "
+        "Choose another folder or make room.",
         path=target,
     )
 
@@ -258,12 +258,12 @@ def _pieces(
             if index is not None:
                 raise ParameterError(
                     "blocks: a sample is NaN or infinite after the gain, at "
-                    f"{(done + index) / sample_rate:.3f} s; only finite samples can be written"
+                    f"{(done + index) / sample_rate:.3f} s. Only finite samples can be written."
                 )
             done += piece.shape[1]
             yield np.clip(piece, -1.0, 1.0) if clamp else piece
     if not done:
-        raise ParameterError("blocks: there are no samples; a file needs at least one")
+        raise ParameterError("blocks: there are no samples. A file needs at least one.")
 
 
 def _write(

@@ -80,7 +80,7 @@ def bss_eval(
     metrics = museval_metrics()
     missing = [source for source in references if source not in estimates]
     if missing:
-        raise ParameterError(f"estimates has no {missing[0]!r}; pass a stem for each reference.")
+        raise ParameterError(f"estimates has no {missing[0]!r}. Pass a stem for each reference.")
     all_known = others is not None and {*estimates} <= {*references, *others}
     true = {**references, **(others or {})}
     heard = {name: _samples_first(signal) for name, signal in true.items() if np.any(signal)}
