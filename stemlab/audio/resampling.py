@@ -79,7 +79,7 @@ class StreamResampler:
     def _check_open(self) -> None:
         if self._finished:
             raise ParameterError(
-                "this resampler is finished. Make a new one for another recording."
+                "this resampler is finished. Make a new one."
             )
 
 
