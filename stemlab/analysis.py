@@ -1,7 +1,7 @@
-"""What is in a recording: loudness, levels, tempo, spectral balance, and who plays when.
+"""Analyse a recording: loudness, levels, tempo, spectral balance, and activity of stems.
 
-Levels follow AES17: 0 dBFS is the RMS level of a sine of full scale, and the peak of one. Over all
-channels, power is averaged. What is silent has no level: it is None, never minus infinity.
+Levels follow AES17: 0 dBFS is the RMS level, and the peak, of a full-scale sine. Power is averaged
+over channels. Silence has no level: it is None, never minus infinity.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class SignalLevels:
 
 @dataclass(frozen=True)
 class StemReport:
-    """What is in a stem."""
+    """The analysis of a stem."""
 
     levels: SignalLevels
     # Of the energy of all stems that were made, which is not the mixture's: stems overlap.
@@ -81,7 +81,7 @@ class StemReport:
 
 @dataclass(frozen=True)
 class SongReport:
-    """What is in a recording.
+    """The analysis of a recording.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ class SongReport:
     step_seconds : float
         Length of a step of `SignalLevels.over_time_dbfs`.
     active_above_dbfs : float or None
-        20 dB below the loudest half second of the recording: where stems are louder, they play.
-        A weak model's leakage can be louder too.
+        20 dB below the loudest half second of the recording: a stem plays where it is louder.
+        The leakage of a weak model can be louder too.
     band_hz : tuple of float
         Centres of the octave bands.
     stems : mapping of str to StemReport
@@ -103,9 +103,9 @@ class SongReport:
     separation : mapping or None
         Model, its digest, device and settings.
     notes : tuple of str
-        Why something is missing.
+        Reasons for missing values.
     spectra : SpectralComparison
-        Spectrograms of the mixture and the stems, for pictures.
+        Spectrograms of the mixture and the stems, for plots.
     """
 
     duration_seconds: float
@@ -122,7 +122,7 @@ class SongReport:
     spectra: SpectralComparison = field(repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Put everything but the spectrograms into plain values.
+        """Return everything but the spectrograms as plain values.
 
         Returns
         -------
@@ -148,7 +148,7 @@ def analyze(
     settings: SeparationSettings | None = None,
     progress: Callable[[SegmentDone], None] | None = None,
 ) -> SongReport:
-    """Measure a recording and, with a separator, each of its stems.
+    """Analyse a recording and, with a separator, each of its stems.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def analyze(
         Nominal range [-1, 1], one or two channels. Not modified.
     sample_rate : int, in Hz, in [1000, 768000]
     separator : AudioStemSeparator, optional
-        Separates the recording. Default: only the recording itself is measured.
+        Separates the recording. Default: only the recording itself is analysed.
     settings : SeparationSettings, optional
         How to separate.
     progress : callable, optional
@@ -177,15 +177,15 @@ def analyze(
 
     Notes
     -----
-    Integrated loudness follows ITU-R BS.1770 [1]_, with the filters that its coefficients describe
-    at any sample rate. It needs 0.4 s above -70 LUFS. Levels follow AES17 [2]_.
+    Integrated loudness follows ITU-R BS.1770 [1]_, with its filters adapted to the sample rate. It
+    needs 0.4 s above -70 LUFS. Levels follow AES17 [2]_.
 
-    The tempo is librosa's estimate [3]_: the distance at which the strength of onsets correlates
-    best with itself, with a preference for about 120 beats per minute. Half or double of what a
-    listener taps is a usual answer. Where they correlate by less than 0.15 at any distance of 30
-    to 300 beats per minute, there is none.
+    The tempo is librosa's estimate [3]_: the lag at which the onset strength correlates best with
+    itself, with a preference for about 120 beats per minute. It is often half or double the tempo
+    that a listener taps. If the correlation is below 0.15 for all lags of 30 to 300 beats per
+    minute, the tempo is None.
 
-    Memory grows with the length of the recording, and with stems by one recording for each.
+    Memory grows with the length of the recording and the number of stems.
 
     References
     ----------

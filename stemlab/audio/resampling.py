@@ -78,9 +78,7 @@ class StreamResampler:
 
     def _check_open(self) -> None:
         if self._finished:
-            raise ParameterError(
-                "this resampler is finished. Make a new one."
-            )
+            raise ParameterError("this resampler is finished. Make a new one.")
 
 
 def resample(audio: AudioArray, from_rate: int, to_rate: int) -> AudioArray:

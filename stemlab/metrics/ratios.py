@@ -96,22 +96,22 @@ def si_sdr(reference: npt.ArrayLike, estimate: npt.ArrayLike) -> float:
 
 
 def consistency(mixture: npt.ArrayLike, stems: Iterable[npt.ArrayLike]) -> float:
-    """Level of what the sum of the stems leaves over of the mixture.
+    """Level of the difference between the mixture and the sum of its stems.
 
-    Stems that were made apart need not add up; what is missing or too much cannot be heard in
-    one of them alone.
+    Stems that are estimated separately need not add up to the mixture, which cannot be heard in
+    any single stem.
 
     Parameters
     ----------
     mixture : array, shape (channels, samples) or (samples,)
     stems : iterable of array, each of the same shape
-        All of them; with one left out, the figure is that of the one.
+        All stems; if one is left out, the figure is the level of that stem.
 
     Returns
     -------
     consistency : float, in dB
-        Energy of the mixture minus the stems over that of the mixture: lower is better, ``-inf``
-        if nothing is left over, ``nan`` where the mixture is silent.
+        Energy of the mixture minus the stems over the energy of the mixture: lower is better,
+        ``-inf`` if there is no difference, ``nan`` if the mixture is silent.
 
     Raises
     ------

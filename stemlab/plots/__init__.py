@@ -1,8 +1,8 @@
-"""Pictures: matplotlib Axes in and out, without pyplot and its global state.
+"""Plots: matplotlib Axes in and out, without pyplot and its global state.
 
-`signals` draws waveforms, `spectrograms` what sets recordings apart over time and frequency,
-`seams` how segments are put together, `report` a report of a recording. Of a sweep,
-`sweep_heatmaps` draws a figure of every setting, `sweep_quality` the quality against the time.
+`signals` draws waveforms, `spectrograms` how recordings differ over time and frequency,
+`seams` how segments are put together, `report` the analysis of a recording. For sweeps,
+`sweep_heatmaps` draws a figure for each setting, `sweep_quality` quality against time.
 """
 
 from stemlab.plots.report import plot_report

@@ -1,4 +1,4 @@
-"""A report of a recording as one picture."""
+"""Draw the report of a recording as one figure."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _PLAYS, _PAUSES = "#0072B2", "0.75"
 def plot_report(
     report: SongReport, *, axes: npt.ArrayLike | None = None
 ) -> npt.NDArray[np.object_]:
-    """Draw a report: spectrograms, octave bands and, with stems, who plays when and how much.
+    """Draw a report: spectrograms, octave bands and, with stems, their activity and energy.
 
     Parameters
     ----------
     report : SongReport
-        As `stemlab.analyze` returns it; it brings the spectrograms along.
+        As `stemlab.analyze` returns it; it contains the spectrograms.
     axes : array of Axes, optional
-        Of the shape that is returned. Default: those of a new figure.
+        With the shape of the returned array. Default: axes of a new figure.
 
     Returns
     -------
     axes : ndarray of Axes, shape (signals, 2) or, with stems, (signals + 1, 2)
-        In a row for the recording, and for each stem, the spectrogram and beside it the levels of
-        the octave bands, at the height of their frequencies. The last row has the activity of each
-        stem and its share of the energy. Their figure is ``axes[0, 0].figure``.
+        A row for the recording and for each stem, with the spectrogram and beside it the levels of
+        the octave bands at the height of their frequencies. The last row shows the activity of
+        each stem and its share of the energy. The figure is ``axes[0, 0].figure``.
 
     Raises
     ------
@@ -48,8 +48,8 @@ def plot_report(
 
     Notes
     -----
-    Activity is the RMS level of each half second, from 20 dB below to 20 dB above the level from
-    which a stem counts as playing (dotted); where it does, the area is dark.
+    Activity is the RMS level of each half second, from 20 dB below to 20 dB above the threshold
+    (dotted) above which a stem counts as playing. The area is dark where it does.
 
     Examples
     --------

@@ -35,23 +35,23 @@ def plot_seam(
     Parameters
     ----------
     plan : ChunkPlan
-        With one pass; its first one is drawn.
+        The first pass is drawn.
     result, uncut : array, each shape (channels, samples) or (samples,)
-        What came of the segments, and what it should be. The first channel is drawn.
+        The signal put together from segments, and the reference. The first channel is drawn.
     at_seconds : float, optional
-        The seam nearest to this moment is enlarged. Default: the middle of the recording.
+        The seam nearest to this time is enlarged. Default: the middle of the recording.
     axes : array of Axes, shape (2,), optional
-        Default: those of a new figure.
+        Default: axes of a new figure.
 
     Returns
     -------
     axes : ndarray of Axes, shape (2,)
-        Shares above, the seam below. The shares add up to 1 at each moment.
+        Shares above, the seam below. The shares add up to 1 at every time.
 
     Raises
     ------
     ParameterError
-        If the signals have not the length of the plan, or `axes` another shape.
+        If the signals do not have the length of the plan, or `axes` has another shape.
     AudioError
         If a signal is empty, not finite or has more than two channels.
 

@@ -1,7 +1,4 @@
-"""Waveforms of recordings.
-
-Signals of any length are reduced to what a screen can show before anything is drawn.
-"""
+"""Draw waveforms, reduced to the resolution of a screen."""
 
 from __future__ import annotations
 
@@ -29,10 +26,10 @@ def plot_waveforms(
     *,
     axes: Axes | npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.object_]:
-    """Draw signals below each other, on one time axis and one amplitude scale.
+    """Draw waveforms one below the other, with the same time axis and amplitude scale.
 
-    Each lane shows the range from the lowest to the highest sample, over all channels, at each
-    moment: peaks stay visible however long the recording is.
+    Each column of a lane spans the lowest to the highest sample of all channels, so that peaks stay
+    visible however long the recording is.
 
     Parameters
     ----------
@@ -40,12 +37,12 @@ def plot_waveforms(
         One or two channels. Names become titles. Lengths may differ.
     sample_rate : int, in Hz
     axes : Axes or array of Axes, optional
-        One for each signal. Default: those of a new figure.
+        One for each signal. Default: axes of a new figure.
 
     Returns
     -------
     axes : ndarray of Axes, shape (signals,)
-        Their figure is ``axes[0].figure``.
+        The figure is ``axes[0].figure``.
 
     Raises
     ------

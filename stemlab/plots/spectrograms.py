@@ -1,7 +1,4 @@
-"""Spectrograms of recordings below each other, and beside them what sets them apart.
-
-What is measured is in `stemlab.spectra`; here it is only drawn.
-"""
+"""Draw spectrograms of recordings and their differences, as `stemlab.spectra` measures them."""
 
 from __future__ import annotations
 
@@ -45,10 +42,10 @@ def compare_spectrograms(
     seams_seconds: npt.ArrayLike = (),
     axes: Axes | npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.object_]:
-    """Draw spectrograms below each other, and beside each how it differs from one of them.
+    """Draw spectrograms one below the other, and beside each its difference from a reference.
 
-    All levels are relative to the loudest cell of the loudest signal, so that what is dark in one
-    lane and bright in another can be compared.
+    All levels are relative to the loudest cell of the loudest signal, so that the lanes can be
+    compared.
 
     Parameters
     ----------
@@ -62,29 +59,29 @@ def compare_spectrograms(
         Whether to draw the second column; with a single signal there is none.
     frequency_scale : {"log", "linear", "mel"}, default "log"
     fft_samples : int, even, in [16, 65536], default 2048
-        Length of a frame (46 ms at 44.1 kHz): a longer one tells close tones apart, a shorter one
-        close moments.
+        Length of a frame (46 ms at 44.1 kHz). Longer frames resolve frequencies better, shorter
+        ones resolve time better.
     time_range_seconds : (float, float), optional
-        What is measured and shown. Default: all of the longest signal.
+        Range to measure and show. Default: all of the longest signal.
     frequency_range_hz : (float, float), optional
-        What is shown. Default: all of it.
+        Range to show. Default: all frequencies.
     max_db_range : float, > 0, default 80
-        Levels this far below the loudest, and further, have the darkest colour, and count as that
-        in the differences.
+        Levels this far below the loudest, and lower ones, have the darkest colour. The differences
+        treat them as equal.
     max_difference_db : float, > 0, default 24
         Differences of this size, and larger ones, have the strongest colours.
     seams_seconds : array of float, each >= 0, optional
-        Moments to be marked by a thin line, for instance where segments meet. Those outside the
-        time that is shown are left out.
+        Times to mark by a thin line, for instance where segments meet. Those outside the time
+        range are left out.
     axes : Axes or array of Axes, optional
-        Of the shape that is returned. Default: those of a new figure.
+        With the shape of the returned array. Default: axes of a new figure.
 
     Returns
     -------
     axes : ndarray of Axes, shape (signals, 2), or (signals,) without a second column
-        Spectrograms are in the first column. The second has the differences, and beside the
-        reference those of octave bands. Their figure, ``axes.flat[0].figure``, also gets the
-        colour bars.
+        The first column holds the spectrograms, the second the differences and, beside the
+        reference, the differences of octave bands. The figure, ``axes.flat[0].figure``, also
+        holds the colour bars.
 
     Raises
     ------
@@ -96,8 +93,8 @@ def compare_spectrograms(
 
     See Also
     --------
-    draw_comparison : The same from what `stemlab.spectra.compare_spectra` measured.
-    stemlab.spectra.compare_spectra : The numbers, and how they are measured.
+    draw_comparison : Draw measurements of `stemlab.spectra.compare_spectra`.
+    stemlab.spectra.compare_spectra : The measurements, and how they are made.
 
     Examples
     --------
@@ -132,7 +129,7 @@ def draw_comparison(
     seams_seconds: npt.ArrayLike = (),
     axes: Axes | npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.object_]:
-    """Draw what `stemlab.spectra.compare_spectra` measured.
+    """Draw the measurements of `stemlab.spectra.compare_spectra`.
 
     Parameters
     ----------
@@ -144,7 +141,7 @@ def draw_comparison(
     seams_seconds : array of float, each >= 0, optional
         As for `compare_spectrograms`.
     axes : Axes or array of Axes, optional
-        Of the shape that is returned. Default: those of a new figure.
+        With the shape of the returned array. Default: axes of a new figure.
 
     Returns
     -------
@@ -233,7 +230,7 @@ def _check_options(
         fits = False
     if not fits:
         raise ParameterError(
-            f"seams_seconds={seams_seconds!r} is not a list of moments. Pass numbers of seconds, "
+            f"seams_seconds={seams_seconds!r} is not a list of times. Pass numbers of seconds, "
             "each at least 0, such as the boundaries of a plan divided by its sample rate."
         )
     return seams

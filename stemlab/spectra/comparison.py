@@ -33,7 +33,7 @@ _CENTRES_HZ = tuple(1000 * 2.0**octave for octave in range(-5, 5))
 
 @dataclass(frozen=True)
 class SpectralComparison:
-    """Spectrograms of several signals on one grid, and what sets them apart.
+    """Spectrograms of several signals on one grid, and their differences.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class SpectralComparison:
     band_hz : tuple of float
         Centres of the octave bands.
     band_levels_db : dict of str to ndarray, each shape (bands,)
-        Level in each band over the time that was looked at.
+        Level in each band over the time range.
     band_differences_db : dict of str to ndarray, each shape (bands,)
         Of all signals but the reference: level minus that of the reference, over the time that
         both have.
@@ -75,15 +75,15 @@ def compare_spectra(
     reference: str | None = None,
     grid: SpectralGrid | None = None,
 ) -> SpectralComparison:
-    """Compare the spectra of signals with that of one of them.
+    """Compare the spectra of signals with the spectrum of one of them.
 
     Parameters
     ----------
     signals : mapping of str to array, each shape (channels, samples) or (samples,)
-        One or two channels. Lengths may differ; what is compared is what both have. An
-        `audio.SeekableRecording` takes the place of an array: only what is compared is read.
+        One or two channels. Lengths may differ; signals are compared over the time that both
+        have. An `audio.SeekableRecording` can replace an array: only the time range is read.
     sample_rate : int, in Hz
-        Of all of them.
+        Of all signals.
     reference : str, optional
         Default: the first.
     grid : SpectralGrid, optional

@@ -1,4 +1,4 @@
-"""Where the cells of a spectrogram lie in time and frequency."""
+"""The time and frequency grid of a spectrogram."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _ROWS, _MEL_ROWS = 200, 128
 
 @dataclass(frozen=True)
 class SpectralGrid:
-    """Where the cells of a spectrogram lie, and how it is computed.
+    """The time and frequency grid of a spectrogram.
 
     Parameters
     ----------
     fft_samples : int, even, in [16, 65536], default 2048
-        Length of a frame (46 ms at 44.1 kHz): a longer one tells close tones apart, a shorter one
-        close moments.
+        Length of a frame (46 ms at 44.1 kHz). Longer frames resolve frequencies better, shorter
+        ones resolve time better.
     frequency_scale : {"log", "linear", "mel"}, default "log"
     time_range_seconds : (float, float), optional
         Default: all of the longest signal.
     frequency_range_hz : (float, float), optional
-        Default: all of it; a logarithmic scale has no place for 0 Hz.
+        Default: all frequencies; a logarithmic scale leaves out 0 Hz.
 
     Raises
     ------
@@ -69,7 +69,7 @@ class SpectralGrid:
         return self.fft_samples // 4
 
     def frames(self, samples: int, sample_rate: int) -> range:
-        """Number the frames of a recording that lie in the time range.
+        """Return the numbers of the frames that lie in the time range.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class SpectralGrid:
         return range(first, max(first + 1, min(count, int(np.ceil(stop * per_second)))))
 
     def rows(self, sample_rate: int) -> tuple[_Floats, npt.NDArray[np.float32]]:
-        """Lay out the rows of the picture.
+        """Return the frequency rows of the spectrogram.
 
         Parameters
         ----------
