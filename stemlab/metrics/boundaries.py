@@ -55,8 +55,8 @@ def seams(
     Parameters
     ----------
     reference : array, shape (channels, samples) or (samples,)
-        What the stem should be: the true source or, to see nothing but what cutting does, a run
-        of the same model with long context and much overlap.
+        The true source or, to measure only the effect of segments, a stem of the same model with
+        long context and much overlap.
     estimate : array, same shape
         The stem.
     boundaries : array of int, shape (boundaries,)
@@ -75,15 +75,14 @@ def seams(
 
     Notes
     -----
-    Both signals are differentiated (each sample minus the one before), so that a jump counts for
-    what is heard of it, a click, and not for its offset. The error of a short piece is the power
-    of the differentiated difference over that of the differentiated reference in the 0.1 s to
-    both sides, in dB; what is 60 dB below the reference is not heard and counts as that. A zone is
-    5 ms to both sides of a boundary, less where boundaries are close (an eighth of their mean
-    distance); the pieces to compare with have the length of a zone and lie side by side between
-    the zones. The excess of a boundary is the error of its zone minus the mean error of those
-    pieces. It is 0 on average where boundaries do not matter, whatever the level of the music and
-    of the error.
+    Both signals are differentiated (each sample minus the one before), so that a jump counts as a
+    click and not by its offset. The error of a short piece is the power of the differentiated
+    difference over the power of the differentiated reference in the 0.1 s on both sides, in dB.
+    Errors 60 dB below the reference or lower are inaudible and count as -60 dB. A zone is 5 ms on
+    both sides of a boundary, or less where boundaries are close (an eighth of their mean
+    distance). It is compared with pieces of its length between the zones: the excess of a
+    boundary is the error of its zone minus the mean error of those pieces. It is 0 on average
+    where boundaries do not matter, whatever the level of the music and of the error.
 
     This measure is stemlab's own.
 
