@@ -341,7 +341,7 @@ def test_a_temporary_folder_that_is_not_there_is_told(
 ) -> None:
     path = put(tmp_path / "song.ogg", noise(), container="OGG", subtype="VORBIS")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(OutputError, match="the temporary folder '.*gone' does not take.*TMPDIR"):
+    with pytest.raises(OutputError, match="the temporary folder '.*gone' cannot hold.*TMPDIR"):
         SeekableRecording(path)
 
 
@@ -351,7 +351,7 @@ def test_no_temporary_folder_at_all_is_told(
     path = put(tmp_path / "song.ogg", noise(), container="OGG", subtype="VORBIS")
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "gone")])
-    with pytest.raises(OutputError, match="the temporary folder does not take.*No usable"):
+    with pytest.raises(OutputError, match="the temporary folder cannot hold.*No usable"):
         SeekableRecording(path)
 
 

@@ -211,9 +211,7 @@ def write_to(
         raise ParameterError(f"gain={gain!r} must be a finite number, as float32")
     if samples is not None:
         samples = check_count("samples", samples, 0, 2**63 - 1)
-    container = format.upper()
-    if format == "wav" and bits and (samples or 0) * channels * bits // 8 > _WAV_DATA_BYTES:
-        container = "RF64"
+    container = _container(format, bits, channels, samples)
     pieces = _pieces(blocks, sample_rate, channels, gain, clamp)
     return _write(handle, target, container, bits, sample_rate, channels, pieces)
 
@@ -236,6 +234,12 @@ def _check_target(target: Path) -> None:
     if not stat.S_ISREG(mode):
         # Replacing a device or a pipe by a file would do harm.
         raise _output_error(target, "it is not a regular file")
+
+
+def _container(format: str, bits: int | None, channels: int, samples: int | None) -> str:
+    if format == "wav" and bits and samples and samples * channels * bits // 8 > _WAV_DATA_BYTES:
+        return "RF64"
+    return format.upper()
 
 
 def _pieces(
