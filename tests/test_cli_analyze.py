@@ -169,7 +169,7 @@ def test_only_reports_of_stemlab_are_replaced(folder, tmp_path, capsys):
         earlier = file.read_bytes()
         file.write_bytes(mine)
         assert main(arguments) == 6
-        assert f"{file.name}' exists, and was not written by stemlab" in capsys.readouterr().err
+        assert f"{file.name}' exists and was not written by stemlab" in capsys.readouterr().err
         assert file.read_bytes() == mine
         file.write_bytes(earlier)
     # Killed between the two files, it leaves a report whose picture is missing.
