@@ -130,7 +130,7 @@ def fit(shape: Shape) -> dict[str, Any]:
     )
     separator = shape.separator()
     return {
-        "architecture": separator.spec.members[0].architecture,
+        "architecture": separator.spec.members[0].architecture.cost_shape,
         "parameters": separator.spec.parameters,
         "call": [float(f"{each:.6g}") for each in call],
         "memory": [float(f"{each:.6g}") for each in memory],

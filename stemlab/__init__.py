@@ -8,7 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from stemlab._threads import share_cores
 from stemlab._version import __version__
 
 if TYPE_CHECKING:
@@ -111,9 +110,6 @@ _NAMES = {
         "write_sweep",
     ),
 }
-share_cores()
-del share_cores
-
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_HOME)]

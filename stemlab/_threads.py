@@ -1,4 +1,4 @@
-"""How the threads of PyTorch wait for each other."""
+"""How PyTorch's threads wait for each other."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ _SHORT_SPIN = "1000"
 
 
 def share_cores() -> None:
-    """Let threads that wait go to sleep soon, where other programs want the same cores.
+    """Let waiting threads sleep soon if other programs want the same cores.
 
-    By default they spin, which is quickest alone: a network of many layers has some thousand such
-    waits a second. But what spins keeps the other program from the work that is waited for, and
-    each is slowed down many times (``benchmarks/load.py`` measures both). The library of
-    PyTorch's threads is told once, through the environment, before PyTorch is loaded; what the
-    user set stays.
+    By default, threads spin while they wait for each other, some thousand times a second. That is
+    quickest alone, but a spinning thread keeps the other program from its work, and both become
+    many times slower (``benchmarks/load.py`` measures it). OpenMP reads the setting from the
+    environment once, while PyTorch is loaded; hence the commands that separate, and the kernels of
+    ``stemlab lab``, call this first. A program that has already loaded PyTorch is left alone, and
+    so is a setting of the user's.
 
-    Notes
-    -----
-    Linux only: elsewhere PyTorch comes with other libraries.
+    Linux only: elsewhere, PyTorch brings other libraries.
     """
     if "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ:
         return
@@ -36,7 +35,7 @@ def share_cores() -> None:
 
 
 def _others_run() -> bool:
-    """Whether others have kept running cores that this process would use."""
+    """Whether other programs keep the cores busy that this process would use."""
     spare = (os.cpu_count() or 1) - len(os.sched_getaffinity(0))
     for look in range(_LOOKS):
         time.sleep(_BETWEEN_SECONDS if look else 0)

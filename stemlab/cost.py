@@ -244,9 +244,10 @@ def _peak_bytes(
 
 
 def _together(separator: AudioStemSeparator) -> bool:
-    """On the CPU, an HTDemucs computes one segment after the other."""
-    architectures = {each.architecture for each in separator.spec.members}
-    return separator.device != "cpu" or architectures != {"HTDemucs"}
+    """Tell whether the segments of a call are computed side by side."""
+    return separator.device != "cpu" or not all(
+        member.architecture.splits_batches for member in separator.spec.members
+    )
 
 
 @cache
@@ -258,7 +259,7 @@ def _measured() -> dict[str, Any]:
 
 def _shape_of(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
     """Return the measurements of the network of the same shape that is nearest in size."""
-    architecture = spec.members[0].architecture.rpartition(".")[2]
+    architecture = spec.members[0].architecture.cost_shape
     size = math.log(spec.parameters / len(spec.members))
     candidates = {
         name: each

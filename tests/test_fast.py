@@ -11,6 +11,7 @@ from demucs.htdemucs import HTDemucs
 from demucs.transformer import LayerScale
 from torch import nn
 
+from stemlab.networks.architectures import ARCHITECTURES
 from stemlab.networks.fast import FastHTDemucs, UnknownLayoutError, arithmetic
 from stemlab.networks.fast.convolution import WinogradGate
 from stemlab.networks.forward import NetworkRunner
@@ -70,6 +71,10 @@ def demucs(network: HTDemucs, inputs: np.ndarray, *, padded: bool = False) -> np
     twin.use_train_segment = padded
     with torch.inference_mode():
         return twin(torch.from_numpy(inputs)).numpy()
+
+
+def on_the_cpu(network: HTDemucs) -> NetworkRunner:
+    return NetworkRunner(network, ARCHITECTURES["HTDemucs"], torch.device("cpu"))
 
 
 def fast(network: HTDemucs, inputs: np.ndarray) -> np.ndarray:
@@ -142,10 +147,10 @@ def test_the_examples_of_a_batch_do_not_know_of_each_other():
 @pytest.mark.parametrize("samples", [500, 20_000, 44_100])
 def test_the_runner_pads_as_demucs_does(samples):
     network, inputs = lively(**SHAPES["htdemucs"]), music(samples)
-    runner = NetworkRunner(network, torch.device("cpu"))
-    assert runner.slow_because is None
+    runner = on_the_cpu(network)
+    assert runner.is_fast
     for padded in (True, False):
-        estimates = runner(inputs, pad_to_training_segment=padded)
+        estimates = runner(inputs, padded_samples=44_100 if padded else 0)
         assert agreement_db(estimates, demucs(network, inputs, padded=padded)) >= 120
 
 
@@ -202,10 +207,11 @@ def test_another_layout_runs_with_the_forward_of_demucs_and_says_why(reason):
     network, inputs = lively(**settings), music(20_000)
     if change:
         change(network)
-    runner = NetworkRunner(network, torch.device("cpu"))
+    runner = on_the_cpu(network)
+    assert not runner.is_fast
     assert runner.slow_because == reason
     if change is not _patch:
-        given = runner(inputs, pad_to_training_segment=False)
+        given = runner(inputs)
         assert np.array_equal(given, demucs(network, inputs))
 
 

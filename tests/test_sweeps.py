@@ -283,7 +283,7 @@ def test_equal_computations_of_a_network_of_ones_own_class_are_run_once(song):
 def test_a_class_derived_from_htdemucs_is_planned_as_one(song):
     """It pads and takes context as the class it comes from."""
     separator = AudioStemSeparator(planted.Planted())
-    assert separator.spec.members[0].architecture == "HTDemucs"
+    assert separator.spec.members[0].architecture.name == "HTDemucs"
     (plan,) = separator.plan(RATE, SeparationSettings(segment_seconds=0.5))
     assert (plan.input_samples, plan.network_samples) == (RATE // 2, RATE)
 

@@ -10,26 +10,51 @@ from collections.abc import Iterator
 import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what runs")
-TELL = (
-    "import os, stemlab; print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY'))"
+TELL = "print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY'))"
+START = f"import os; from stemlab._threads import share_cores; share_cores(); {TELL}"
+COMMAND = (
+    """
+import os
+from stemlab.cli.parser import make_parser
+from stemlab.errors import StemlabError
+options = make_parser().parse_args({arguments!r})
+try:
+    options.run(options)
+except StemlabError as error:
+    pass
+"""
+    + TELL
 )
+IMPORT = """
+import os, sys, time
+before = dict(os.environ)
+opened = []
+time.sleep = lambda seconds: opened.append(f"slept {seconds}")
+sys.addaudithook(lambda event, facts: event == "open" and opened.append(str(facts[0])))
+import stemlab
+assert dict(os.environ) == before
+from stemlab import AudioStemSeparator, sweep
+looked = [name for name in opened if name.startswith(("/proc/loadavg", "slept"))]
+assert not looked, looked
+assert "GOMP_SPINCOUNT" not in os.environ
+"""
 
 
 @pytest.fixture
 def others() -> Iterator[None]:
-    """A program for each core."""
+    """Run a program on each core."""
     busy = [
         subprocess.Popen([sys.executable, "-c", "while True: pass"])
         for _ in range(os.cpu_count() or 1)
     ]
     yield
-    for each in busy:
-        each.kill()
-        each.wait()
+    for process in busy:
+        process.kill()
+        process.wait()
 
 
-def settings(program: str = TELL, **environment: str) -> list[str]:
-    unset = {name: each for name, each in os.environ.items() if name != "GOMP_SPINCOUNT"}
+def settings(program: str = START, **environment: str) -> list[str]:
+    unset = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     told = subprocess.run(
         [sys.executable, "-c", program],
         env={**unset, **environment},
@@ -50,7 +75,35 @@ def test_what_the_user_set_stays(others: None) -> None:
 
 
 def test_once_pytorch_is_loaded_it_is_too_late(others: None) -> None:
-    assert settings(f"import torch; {TELL}") == ["None", "None"]
+    assert settings(f"import torch; {START}") == ["None", "None"]
+
+
+def test_importing_stemlab_does_not_look_wait_or_set_anything(others: None) -> None:
+    assert settings(IMPORT) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["separate", "/nowhere.wav"], "1000"),
+        (["analyze", "/nowhere.wav"], "1000"),
+        (["sweep", "/nowhere.wav"], "1000"),
+        (["models", "show", "nothing"], "None"),
+    ],
+)
+def test_commands_that_separate_look_before_pytorch_is_loaded(
+    others: None, arguments: list[str], expected: str
+) -> None:
+    assert settings(COMMAND.format(arguments=arguments)) == [expected, "None"]
+
+
+def test_the_kernels_of_stemlab_lab_look_first(others: None) -> None:
+    program = (
+        "import os, sys, types; from stemlab.cli import _kernel; app = types.ModuleType('app'); "
+        "app.launch_new_instance = lambda: print('torch' in sys.modules); "
+        f"sys.modules['ipykernel.kernelapp'] = app; _kernel._main(); {TELL}"
+    )
+    assert settings(program) == ["False", "1000", "None"]
 
 
 @pytest.mark.parametrize(

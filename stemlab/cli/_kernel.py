@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from stemlab._isolation import ignore_settings_here
+from stemlab._threads import share_cores
 
 __all__: list[str] = []
 
 
 def _main() -> None:
     ignore_settings_here()
+    share_cores()
     from ipykernel.kernelapp import launch_new_instance
 
     launch_new_instance()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NoReturn
 
+from stemlab._threads import share_cores
 from stemlab._version import __version__
 
 __all__ = ["add_settings", "make_parser"]
@@ -16,6 +17,10 @@ _EXIT_CODES = (
     "Exit codes: 0 done, 1 a bug of ours, 2 bad usage or parameter, 3 unreadable audio, 4 model "
     "missing or refused, 5 out of memory, 6 cannot write, 130 interrupted."
 )
+
+
+# Modules whose commands run networks; importing them loads PyTorch.
+_SEPARATING = ("analyze", "demo", "plan", "replay", "separate", "sweep")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,6 +86,8 @@ def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
     """Import a command's module only when the command runs."""
 
     def run(options: argparse.Namespace) -> int:
+        if module in _SEPARATING:
+            share_cores()
         code: int = getattr(import_module(f"stemlab.cli.{module}"), function)(options)
         return code
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = [
     "available_devices",
     "free_cache",
     "is_out_of_memory",
+    "is_same_device",
     "peak_device_bytes",
     "reset_peak",
     "resolve_device",
@@ -61,9 +63,9 @@ def available_devices() -> list[str]:
     return [*names, "cpu"]
 
 
-def resolve_device(request: str) -> Device:
-    """Turn a request into a device that exists."""
-    names = available_devices()
+def resolve_device(request: str, types: Sequence[str] = ("cuda", "mps", "cpu")) -> Device:
+    """Turn a request into a device that exists, of one of these types."""
+    names = [name for name in available_devices() if name.partition(":")[0] in types]
     if request == "auto":
         reason = f"auto: the best of {', '.join(names)}"
         return Device(torch.device(names[0]), reason)
@@ -73,6 +75,11 @@ def resolve_device(request: str) -> Device:
             f"device={request!r} is not available here. Choose one of auto, {', '.join(names)}."
         )
     return Device(torch.device(wanted), "asked for")
+
+
+def is_same_device(one: torch.device, other: torch.device) -> bool:
+    """Compare devices; "mps" and "mps:0", which PyTorch calls different, are the same."""
+    return (one.type, one.index or 0) == (other.type, other.index or 0)
 
 
 def arithmetic_of(device: torch.device) -> dict[str, Any]:
@@ -86,9 +93,11 @@ def arithmetic_of(device: torch.device) -> dict[str, Any]:
             "precision": [backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision],
             "cudnn": [backends.cudnn.enabled, backends.cudnn.benchmark, torch.version.cuda],
         }
+    # What an Apple GPU does not support, the processor may compute.
+    names = [backends.mps.get_name()] if device.type == "mps" else []
     return {
         **facts,
-        "hardware": f"{platform.machine()} {backends.cpu.get_cpu_capability()}",
+        "hardware": " ".join([platform.machine(), backends.cpu.get_cpu_capability(), *names]),
         "precision": [backends.mkldnn.matmul.fp32_precision, backends.mkldnn.conv.fp32_precision],
         "mkldnn": backends.mkldnn.enabled,
     }

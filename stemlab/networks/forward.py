@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from demucs.htdemucs import HTDemucs
-from demucs.transformer import create_sin_embedding
 from torch import nn
 from torch.nn import functional
 
-from stemlab.networks.fast import FastHTDemucs, UnknownLayoutError
+from stemlab.errors import ModelRefusedError, OutOfMemoryError
+from stemlab.networks.architectures import Architecture, MemberSpec
+from stemlab.networks.architectures.base import FastForward, Forward
+from stemlab.networks.devices import is_out_of_memory, is_same_device
+from stemlab.networks.fast import UnknownLayoutError
 
-__all__ = ["NetworkRunner"]
+__all__ = ["NetworkRunner", "check_works"]
 
 # Networks normalise over their innermost values and refuse a single one. Demucs fails on so short
 # an input; with this much silence behind it there are enough.
@@ -27,33 +26,32 @@ _PADDED_SAMPLES = 4096
 class NetworkRunner:
     """A network on its device, ready to be called with arrays, from any thread."""
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
-        ready = not any(each.training for each in network.modules()) and all(
-            each.device == device and each.dtype == torch.float32 for each in network.parameters()
-        )
-        if not ready:
+    def __init__(
+        self, network: nn.Module, architecture: Architecture, device: torch.device
+    ) -> None:
+        if not _is_ready(network, device):
             network = copy.deepcopy(network).eval().float().to(device)
         self._device = device
-        self._training_samples = 0
-        if isinstance(network, HTDemucs):
-            self._training_samples = int(network.segment * network.samplerate)
-        self.slow_because: str | None = None
-        self._forward: Callable[[torch.Tensor], torch.Tensor]
+        self._fast: FastForward | None = None
+        self.slow_because: str | None = None  # As in "the network has ..."
         try:
-            if device.type != "cpu":
-                raise UnknownLayoutError(f"a place on {device}")
             with torch.inference_mode():
-                self._forward = FastHTDemucs(network)
+                self._fast = architecture.fast_forward(network, device)
         except UnknownLayoutError as error:
             self.slow_because = str(error)
-            self._forward = _unpadded(network)
+        self._forward: Forward = self._fast or architecture.plain_forward(network)
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether it runs a fast path instead of the network's own forward."""
+        return self._fast is not None
 
     def __call__(
-        self, inputs: npt.NDArray[np.float32], *, pad_to_training_segment: bool
+        self, inputs: npt.NDArray[np.float32], *, padded_samples: int = 0
     ) -> npt.NDArray[np.float32]:
-        """Estimate the sources of a batch."""
+        """Estimate the sources of a batch; shorter inputs are padded with silence."""
         samples = inputs.shape[-1]
-        length = max(samples, self._training_samples if pad_to_training_segment else 0)
+        length = max(samples, padded_samples)
         mixture = torch.from_numpy(inputs).to(self._device)
         with torch.inference_mode():
             try:
@@ -67,42 +65,42 @@ class NetworkRunner:
 
     def release(self) -> None:
         """Give up the memory that is kept from one call to the next."""
-        if isinstance(self._forward, FastHTDemucs):
-            self._forward.release()
+        if self._fast is not None:
+            self._fast.release()
+
+
+def check_works(network: nn.Module, member: MemberSpec, label: str) -> None:
+    """Refuse a network that makes something else of a short mixture than one stem per source."""
+    mixture = member.architecture.probe(member)
+    runner = NetworkRunner(network, member.architecture, torch.device("cpu"))
+    try:
+        estimates = runner(mixture)
+    except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(
+                f"{label!r} does not fit into memory. Close what else uses it."
+            ) from error
+        raise ModelRefusedError(
+            f"{label!r} does not run: {error}. Correct its manifest.", path=label
+        ) from error
+    expected = (1, len(member.gains), *mixture.shape[1:])
+    if estimates.shape != expected or not np.isfinite(estimates).all():
+        raise ModelRefusedError(
+            f"{label!r} does not work: expected finite values of shape {expected}, got shape "
+            f"{estimates.shape}. Correct its manifest, or get the file again.",
+            path=label,
+            expected=expected,
+            actual=estimates.shape,
+        )
+
+
+def _is_ready(network: nn.Module, device: torch.device) -> bool:
+    """Whether a network can be used as it is, without a copy."""
+    return not any(module.training for module in network.modules()) and all(
+        is_same_device(weight.device, device) and weight.dtype == torch.float32
+        for weight in network.parameters()
+    )
 
 
 def _extended(mixture: torch.Tensor, samples: int) -> torch.Tensor:
-    """Silence behind it, as Demucs pads."""
     return functional.pad(mixture, (0, samples - mixture.shape[-1]))
-
-
-def _unpadded(network: nn.Module) -> Any:
-    """Share a network's weights in an object that computes what it is given, and no padding."""
-    if not isinstance(network, HTDemucs):
-        return network
-    view = _shallow(network)
-    view.use_train_segment = False
-    if view.crosstransformer is not None and view.crosstransformer.emb == "sin":
-        transformer = _shallow(view.crosstransformer)
-        transformer._get_pos_embedding = partial(_positions, transformer.max_period)
-        view.crosstransformer = transformer
-    return view
-
-
-def _shallow(module: nn.Module) -> Any:
-    twin = copy.copy(module)
-    # Otherwise a module set on the twin would be set on the original as well.
-    twin._modules = dict(module._modules)
-    return twin
-
-
-def _positions(
-    max_period: float, length: int, batch: int, channels: int, device: torch.device
-) -> torch.Tensor:
-    """Embed positions as Demucs does, but for the shift that it draws from Python's global
-    generator in each call: zero in a trained network, and still a draw from the caller's numbers.
-    """
-    embedding: torch.Tensor = create_sin_embedding(
-        length, channels, device=str(device), max_period=max_period
-    )
-    return embedding

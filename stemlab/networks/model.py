@@ -8,11 +8,11 @@ from torch import nn
 
 from stemlab._typing import StrPath
 from stemlab.errors import ModelNotFoundError, OutOfMemoryError
-from stemlab.networks.devices import Device, is_out_of_memory
+from stemlab.networks.devices import is_out_of_memory, resolve_device
 from stemlab.networks.forward import NetworkRunner
 from stemlab.networks.identity import code_is_known, digest_of, network_digest
-from stemlab.networks.loading import load_network, spec_of_network
-from stemlab.networks.spec import check_channels, spec_of_manifest
+from stemlab.networks.loading import load_network
+from stemlab.networks.spec import spec_of_manifest, spec_of_network
 from stemlab.registry import asked_for, find_model, installed_file
 
 __all__ = ["Model"]
@@ -22,9 +22,8 @@ class Model:
     """A registered model, one in a folder, or a ready network."""
 
     def __init__(
-        self, model: StrPath | nn.Module, device: Device, network_version: str | None = None
+        self, model: StrPath | nn.Module, device: str, network_version: str | None = None
     ) -> None:
-        self.device = device
         self._network_version = network_version
         self.request: str | None = None
         self.resolved_request: str | None = None
@@ -42,7 +41,7 @@ class Model:
                 str(self._manifest.folder) if self._manifest.kind == "folder" else self.request
             )
             self.spec = spec_of_manifest(self._manifest)
-        check_channels(self.spec)
+        self.device = resolve_device(device, self.spec.device_types)
 
     @property
     def sha256(self) -> str:
@@ -104,7 +103,10 @@ class Model:
             try:
                 # No reference to what is loaded is kept: the runner copies the weights it uses.
                 network = self._ready[member] if self._ready else self._load(member)
-                self._runners[member] = NetworkRunner(network, self.device.torch_device)
+                architecture = self.spec.members[member].architecture
+                self._runners[member] = NetworkRunner(
+                    network, architecture, self.device.torch_device
+                )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -121,9 +123,14 @@ class Model:
 
     @property
     def slow_because(self) -> list[str]:
-        """Why networks that were loaded so far run with Demucs' own forward, each reason once.
+        """Why loaded networks do not take the fast path of their architecture, each reason once.
 
-        As in "the network has {reason}". Empty if all of them take the fast path.
+        As in "the network has {reason}".
         """
-        reasons = (each.slow_because for each in self._runners.values())
-        return list(dict.fromkeys(each for each in reasons if each))
+        reasons = (runner.slow_because for runner in self._runners.values())
+        return list(dict.fromkeys(reason for reason in reasons if reason))
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether all networks that were loaded so far run on a fast path."""
+        return all(runner.is_fast for runner in self._runners.values())

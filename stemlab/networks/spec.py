@@ -1,37 +1,23 @@
-"""What separation needs to know of a model before its weights are loaded."""
+"""What is known of a model before its weights are loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
+from demucs.apply import BagOfModels
+from torch import nn
+
 from stemlab.errors import ModelRefusedError
-from stemlab.registry import ModelManifest, NetworkEntry, exact_seconds, printable
+from stemlab.networks.architectures import (
+    ARCHITECTURES,
+    MemberSpec,
+    architecture_named,
+    architecture_of_network,
+)
+from stemlab.registry import ModelManifest, check_sources
 
-__all__ = ["MemberSpec", "ModelSpec", "check_channels", "spec_of_manifest"]
-
-_DEFAULT_STFT_SAMPLES = 4096
-_MOST_STFT_SAMPLES = 1 << 20
-# torchaudio's network is told neither.
-_STATE_RATE_AND_SEGMENT = ("HTDemucs", "HDemucs")
-
-
-@dataclass(frozen=True)
-class MemberSpec:
-    """One network of a model."""
-
-    architecture: str
-    segment_seconds: float | Fraction
-    min_segment_samples: int
-    pads: bool
-    gains: tuple[float, ...]
-
-    @property
-    def max_segment_seconds(self) -> float | Fraction | None:
-        """The longest segment that is accepted: a transformer's own; None without a limit."""
-        return self.segment_seconds if self.architecture == "HTDemucs" else None
+__all__ = ["ModelSpec", "spec_of_manifest", "spec_of_network"]
 
 
 @dataclass(frozen=True)
@@ -40,30 +26,48 @@ class ModelSpec:
 
     name: str
     sources: tuple[str, ...]
-    sample_rate: int
+    sample_rate: int  # In Hz.
     channels: int
     members: tuple[MemberSpec, ...]
-    parameters: int
+    parameters: int  # Number of weights.
+
+    def __post_init__(self) -> None:
+        if self.channels != 2:
+            raise ModelRefusedError(
+                f"{self.name} takes {self.channels} channels; stemlab works with networks that "
+                "take 2."
+            )
 
     @property
     def segment_seconds(self) -> float:
         """The own segment of its networks; the longest, where they differ."""
-        return max(float(each.segment_seconds) for each in self.members)
+        return max(float(member.segment_seconds) for member in self.members)
 
     @property
     def segments_differ(self) -> bool:
         """Whether its networks have segments of their own: they get these if none is asked for."""
-        return len({float(each.segment_seconds) for each in self.members}) > 1
+        return len({float(member.segment_seconds) for member in self.members}) > 1
 
     @property
     def min_segment_seconds(self) -> float:
         """The shortest segment that all its networks accept."""
-        return max(each.min_segment_samples for each in self.members) / self.sample_rate
+        return max(member.min_segment_samples for member in self.members) / self.sample_rate
 
     @property
     def pads(self) -> bool:
         """Whether a network pads shorter segments to its own unless told otherwise."""
-        return any(each.pads for each in self.members)
+        return any(member.pads for member in self.members)
+
+    @property
+    def normalises(self) -> bool:
+        """Whether a recording is brought to mean 0 and deviation 1 before it is separated."""
+        return any(member.architecture.normalises for member in self.members)
+
+    @property
+    def device_types(self) -> tuple[str, ...]:
+        """Types of devices on which all its networks run, best first."""
+        first, *others = (member.architecture.devices for member in self.members)
+        return tuple(kind for kind in first if all(kind in devices for devices in others))
 
 
 def spec_of_manifest(manifest: ModelManifest) -> ModelSpec:
@@ -73,60 +77,51 @@ def spec_of_manifest(manifest: ModelManifest) -> ModelSpec:
         sources=manifest.sources,
         sample_rate=manifest.sample_rate,
         channels=manifest.channels,
-        members=tuple(_member(manifest, entry) for entry in manifest.networks),
+        members=tuple(
+            architecture_named(entry.architecture, entry.files[0].name).describe(manifest, entry)
+            for entry in manifest.networks
+        ),
         parameters=manifest.parameters,
     )
 
 
-def check_channels(spec: ModelSpec) -> None:
-    """Refuse a model for anything but stereo."""
-    if spec.channels != 2:
+def spec_of_network(network: Any) -> tuple[ModelSpec, list[nn.Module]]:
+    """Describe a ready network, or bag of networks, of the caller's."""
+    is_bag = isinstance(network, BagOfModels)
+    networks = list(network.models) if is_bag else [network]
+    known = [
+        (architecture, member)
+        for member in networks
+        if (architecture := architecture_of_network(member)) is not None
+    ]
+    if len(known) != len(networks):
+        kinds = ", ".join(sorted({type(member).__name__ for member in networks}))
+        accepted = ", ".join(name for name, entry in ARCHITECTURES.items() if entry.takes_ready)
         raise ModelRefusedError(
-            f"{spec.name} takes {spec.channels} channels; stemlab works with networks that take 2."
+            f"model is a {kinds}: expected a registered name, a folder, or a Demucs network "
+            f"({accepted}, or a BagOfModels of these)."
         )
-
-
-def _member(manifest: ModelManifest, entry: NetworkEntry) -> MemberSpec:
-    arguments: Mapping[str, Any] = entry.arguments
-    sources = arguments.get("sources", ())
-    stated = {
-        "sources": tuple(sources) if isinstance(sources, list) else sources,
-        "audio_channels": arguments.get("audio_channels", 2),
-    }
-    expected = {"sources": manifest.sources, "audio_channels": manifest.channels}
-    if entry.architecture in _STATE_RATE_AND_SEGMENT:
-        stated |= {
-            "samplerate": arguments.get("samplerate", 44_100),
-            "segment": arguments.get("segment"),
-        }
-        expected |= {"samplerate": manifest.sample_rate, "segment": manifest.segment_seconds}
-    if stated != expected:
-        raise ModelRefusedError(
-            f"the manifest of {manifest.name!r} contradicts itself: its network has "
-            f"{printable(repr(stated))}, the model {expected}. Correct the manifest.",
-            path=manifest.folder,
-            expected=expected,
-            actual=stated,
-        )
-    stft = arguments.get("nfft", _DEFAULT_STFT_SAMPLES)
-    if type(stft) is not int or not 4 <= stft <= _MOST_STFT_SAMPLES:
-        raise ModelRefusedError(
-            f"the manifest of {manifest.name!r} has nfft={printable(repr(stft))} for its network: "
-            f"expected a whole number in [4, {_MOST_STFT_SAMPLES}]. Correct the manifest.",
-            path=manifest.folder,
-        )
-    segment = exact_seconds(manifest.segment_seconds)
-    if segment * manifest.sample_rate < stft // 4:
-        raise ModelRefusedError(
-            f"the manifest of {manifest.name!r} has a segment of {manifest.segment_seconds:g} s, "
-            f"which is less than one hop of its network ({stft // 4} samples). Correct the "
-            "manifest.",
-            path=manifest.folder,
-        )
-    return MemberSpec(
-        architecture=entry.architecture,
-        segment_seconds=segment,
-        min_segment_samples=stft // 4,
-        pads=entry.architecture == "HTDemucs" and bool(arguments.get("use_train_segment", True)),
-        gains=entry.gains or (1.0,) * len(manifest.sources),
+    first = networks[0]
+    sources = tuple(map(str, first.sources))
+    check_sources(sources)
+    weights = network.weights if is_bag else [[1.0] * len(sources)]
+    gains = [tuple(float(share) for share in row) for row in weights]
+    for position, source in enumerate(sources):
+        share = sum(row[position] for row in gains)
+        if share <= 0:
+            raise ModelRefusedError(
+                f"no network of the bag has a share in {source!r}: its weights sum to "
+                f"{share:g}, expected more than 0."
+            )
+    spec = ModelSpec(
+        name=type(network).__name__,
+        sources=sources,
+        sample_rate=int(first.samplerate),
+        channels=int(first.audio_channels),
+        members=tuple(
+            architecture.describe_network(member, row)
+            for (architecture, member), row in zip(known, gains, strict=True)
+        ),
+        parameters=sum(weight.numel() for member in networks for weight in member.parameters()),
     )
+    return spec, networks

@@ -5,7 +5,6 @@ The name of a class in a file is only ever looked up here; what is built comes f
 
 from __future__ import annotations
 
-import inspect
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,30 +12,11 @@ from typing import Any
 
 from stemlab.errors import ModelRefusedError
 from stemlab.files import strict_json
-from stemlab.networks.loading import ARCHITECTURES
+from stemlab.networks.architectures import ARCHITECTURES, Architecture
 from stemlab.registry import NetworkEntry, check_sources, exact_seconds
 
 __all__ = ["Declaration", "declaration_of_package", "declaration_of_safetensors"]
 
-_ARCHITECTURES = {"demucs.htdemucs.HTDemucs": "HTDemucs", "demucs.hdemucs.HDemucs": "HDemucs"}
-# They act while a network is made or trained and change nothing of a loaded one; or only together
-# with others, which are compared: `multi_freqs`, `t_sparse_self_attn`, `t_sparse_cross_attn`.
-_WITHOUT_EFFECT = {
-    "dconv_init",
-    "end_iters",
-    "multi_freqs_depth",
-    "rescale",
-    "t_auto_sparsity",
-    "t_cape_augment",
-    "t_dropout",
-    "t_global_window",
-    "t_lr",
-    "t_mask_random_seed",
-    "t_mask_type",
-    "t_sparse_attn_window",
-    "t_sparsity",
-    "t_weight_decay",
-}
 # Far beyond any network there is. A file that says more could keep a machine busy for hours.
 _MOST_HEADER_BYTES = 1 << 22
 _MOST_DEPTH = 16
@@ -48,27 +28,24 @@ _LARGEST = 1e9
 class Declaration:
     """What a Demucs package, or a safetensors file in Demucs' form, says of its network."""
 
-    architecture: str
+    architecture: Architecture
     arguments: dict[str, Any]
-    dropped: tuple[str, ...]
+    dropped: tuple[str, ...]  # Names of arguments that Demucs no longer knows.
 
     def effective(self, name: str) -> Any:
         """Value of an argument, its default where it was not declared."""
-        return _effective(self.architecture, self.arguments, name)
+        return self.arguments.get(name, self.architecture.parameters()[name].default)
 
     def check(self, network: NetworkEntry, label: str) -> None:
         """Refuse a file that says something else of its network than what is recorded."""
-        differing = [] if self.architecture == network.architecture else ["architecture"]
-        says = {"architecture": self.architecture}
-        recorded = {"architecture": network.architecture}
-        if not differing:
-            for name in set(_parameters(self.architecture)) - _WITHOUT_EFFECT:
+        says: dict[str, Any] = {"architecture": self.architecture.name}
+        recorded: dict[str, Any] = {"architecture": network.architecture}
+        if says == recorded:
+            parameters = self.architecture.parameters()
+            for name in parameters.keys() - self.architecture.arguments_without_effect:
                 says[name] = self.effective(name)
-                recorded[name] = _effective(network.architecture, network.arguments, name)
-            differing = [each for each in says if not _equal(says[each], recorded[each])]
-        # Demucs' bags override the segment of their networks, which depend on it in nothing else.
-        if network.architecture == "HDemucs" and differing == ["segment"]:
-            differing = []
+                recorded[name] = network.arguments.get(name, parameters[name].default)
+        differing = [name for name in says if not _equal(says[name], recorded[name])]
         if differing:
             name = min(differing)
             raise ModelRefusedError(
@@ -86,13 +63,13 @@ def declaration_of_package(facts: dict[str, Any], label: str) -> Declaration | N
     if not facts:
         return None
     klass, args, kwargs = facts["klass"], facts["args"], facts["kwargs"]
-    if klass not in _ARCHITECTURES:
+    known = {entry.class_name: entry for entry in ARCHITECTURES.values() if entry.class_name}
+    if klass not in known:
         raise ModelRefusedError(
-            f"{label!r} is for {klass[:80]!r}; allowed are {', '.join(_ARCHITECTURES)}.",
-            path=label,
+            f"{label!r} is for {klass[:80]!r}; allowed are {', '.join(known)}.", path=label
         )
-    architecture = _ARCHITECTURES[klass]
-    parameters = _parameters(architecture)
+    architecture = known[klass]
+    parameters = architecture.parameters()
     named = dict(zip(parameters, args, strict=False))
     stated = {**named, **kwargs}
     arguments = {name: value for name, value in stated.items() if name in parameters}
@@ -104,7 +81,7 @@ def declaration_of_package(facts: dict[str, Any], label: str) -> Declaration | N
     }
     wrong = None
     if len(args) > len(parameters) or len(dropped) > _MOST_ITEMS:
-        wrong = f"has more arguments than {architecture} takes: {len(args) + len(kwargs)}"
+        wrong = f"has more arguments than {architecture.name} takes: {len(args) + len(kwargs)}"
     elif named.keys() & kwargs.keys():
         wrong = f"says twice what {min(named.keys() & kwargs.keys())} is"
     elif not all(each.isidentifier() and len(each) <= _MOST_LETTERS for each in dropped):
@@ -185,14 +162,6 @@ def _decode(value: Any, room: int = _MOST_DEPTH) -> Any:
     if isinstance(value, list):
         return [_decode(each, room - 1) for each in value]
     return value
-
-
-def _parameters(architecture: str) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(ARCHITECTURES[architecture]()).parameters)
-
-
-def _effective(architecture: str, arguments: Any, name: str) -> Any:
-    return arguments.get(name, _parameters(architecture)[name].default)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from stemlab._isolation import child
 from stemlab.errors import ModelRefusedError
+from stemlab.networks.architectures import ARCHITECTURES
 from stemlab.provisioning import _unpickle
 from stemlab.registry import printable
 
@@ -37,11 +38,12 @@ _ENVIRONMENT = (
 
 def convert(content: bytes, label: str) -> tuple[bytes, dict[str, Any]]:
     """Turn a pickle of weights into the bytes of a safetensors file."""
+    class_names = [entry.class_name for entry in ARCHITECTURES.values() if entry.class_name]
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     try:
         process = subprocess.run(
-            **child(str(Path(_unpickle.__file__)), environment=environment),
+            **child(str(Path(_unpickle.__file__)), *class_names, environment=environment),
             input=content,
             capture_output=True,
             timeout=TIMEOUT_SECONDS,

@@ -4,8 +4,8 @@ The pickle comes on standard input, its digest already checked. Out go, on stand
 length of a JSON report (8 bytes, big-endian), the report and the safetensors file. What is wrong
 is said on standard error, with exit code 3. The process writes no file.
 
-Nothing of stemlab or Demucs is imported: where a Demucs package names its class, an empty
-stand-in is put, which cannot even be made an object of.
+The arguments are the classes of networks that the pickle may name. Nothing of stemlab or Demucs is
+imported: an empty stand-in takes the place of each class, and not even objects of it can be made.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import struct
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from typing import Any, NoReturn
@@ -42,14 +42,6 @@ class _StandIn:
         raise pickle.UnpicklingError("it makes an object of a network's class")
 
 
-class _HTDemucs(_StandIn):
-    pass
-
-
-class _HDemucs(_StandIn):
-    pass
-
-
 def _small_fraction(*parts: object) -> Fraction:
     """Older Pythons pickle a fraction as text, newer ones as two numbers."""
     text = "/".join(map(str, parts))
@@ -58,15 +50,9 @@ def _small_fraction(*parts: object) -> Fraction:
     return Fraction(text)
 
 
-ALLOWED = {
-    "demucs.htdemucs.HTDemucs": _HTDemucs,
-    "demucs.hdemucs.HDemucs": _HDemucs,
-    "fractions.Fraction": _small_fraction,
-}
-
-
-def main() -> int:
+def main(class_names: Sequence[str]) -> int:
     """Convert what comes on standard input."""
+    stand_ins = {type(name, (_StandIn,), {}): name for name in class_names}
     content = sys.stdin.buffer.read()
     # Before the limits: importing it takes memory of its own, and it is trusted.
     import torch
@@ -76,8 +62,8 @@ def main() -> int:
     _limit_process(5 * len(content) + SPARE_BYTES)
     warnings.simplefilter("ignore")
     try:
-        loaded = _load(torch, content)
-        report, state = _parts(loaded)
+        loaded = _load(torch, content, stand_ins)
+        report, state = _parts(loaded, stand_ins)
         weights = save(_tensors(torch, state, len(content)))
     except RefusedError as error:
         sys.stderr.write(str(error))
@@ -111,7 +97,7 @@ def _limit_process(more_bytes: int) -> None:
             resource.setrlimit(getattr(resource, name), (most, most))
 
 
-def _load(torch: Any, content: bytes) -> Any:
+def _load(torch: Any, content: bytes, stand_ins: Mapping[type, str]) -> Any:
     try:
         if not content.startswith(b"PK\x03\x04"):  # Else torch would try its older formats.
             raise zipfile.BadZipFile
@@ -127,7 +113,7 @@ def _load(torch: Any, content: bytes) -> Any:
         raise RefusedError("it is a program for TorchScript")
     if claimed > len(content):
         raise RefusedError(f"it claims {claimed} bytes in a file of {len(content)}")
-    allowed = [(each, name) for name, each in ALLOWED.items()]
+    allowed = [*stand_ins.items(), (_small_fraction, "fractions.Fraction")]
     try:
         with torch.serialization.safe_globals(allowed):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -143,7 +129,7 @@ def _one_line(error: Exception) -> str:
     return said[:200]
 
 
-def _parts(loaded: Any) -> tuple[bytes, dict[Any, Any]]:
+def _parts(loaded: Any, stand_ins: Mapping[type, str]) -> tuple[bytes, dict[Any, Any]]:
     """What it says of itself, as JSON, and its tensors."""
     if not isinstance(loaded, dict):
         raise RefusedError(f"it holds a {type(loaded).__name__}, no table of tensors")
@@ -153,12 +139,11 @@ def _parts(loaded: Any) -> tuple[bytes, dict[Any, Any]]:
         missing = {"klass", "args", "kwargs", "state"} - loaded.keys()
         if missing:
             raise RefusedError(f"it is a Demucs package without {', '.join(sorted(missing))}")
-        names = {each: name for name, each in ALLOWED.items() if name != "fractions.Fraction"}
         klass = loaded["klass"]
-        if not isinstance(klass, type) or klass not in names:
+        if not isinstance(klass, type) or klass not in stand_ins:
             raise RefusedError("its class is no network that stemlab knows")
         facts = {
-            "klass": names[klass],
+            "klass": stand_ins[klass],
             "args": _plain(loaded["args"], room := iter(range(MOST_ARGUMENTS))),
             "kwargs": _plain(loaded["kwargs"], room),
         }
@@ -214,4 +199,4 @@ def _tensors(torch: Any, state: dict[Any, Any], most_bytes: int) -> dict[str, An
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -22,7 +22,7 @@ from stemlab.errors import (
 )
 from stemlab.files import Folder
 from stemlab.networks.loading import build_network, load_network, parse_network
-from stemlab.networks.spec import check_channels, spec_of_manifest
+from stemlab.networks.spec import spec_of_manifest
 from stemlab.provisioning._declared import (
     Declaration,
     declaration_of_package,
@@ -479,9 +479,10 @@ def _manifest_fields(
     origin: str,
 ) -> dict[str, Any]:
     get = declaration.effective
-    network = NetworkEntry(declaration.architecture, declaration.arguments, (), None)
+    architecture = declaration.architecture
+    network = NetworkEntry(architecture.name, declaration.arguments, (), None)
     module = build_network(network, origin)
-    pads = declaration.architecture == "HTDemucs" and get("use_train_segment")
+    pads = architecture.describe_network(module, ()).pads
     arguments = {
         **declaration.arguments,
         "sources": list(get("sources")),
@@ -498,10 +499,8 @@ def _manifest_fields(
         "segment_seconds": float(get("segment")),
         "segment_policy": "padded" if pads else "free",
         "parameters": sum(each.numel() for each in module.parameters()),
-        "networks": [
-            {"architecture": declaration.architecture, "arguments": arguments, "files": files}
-        ],
-        "code_license": "MIT",
+        "networks": [{"architecture": architecture.name, "arguments": arguments, "files": files}],
+        "code_license": architecture.code_license,
         "weight_license": weight_license,
         "disputes": [f"Arguments that Demucs no longer knows were left out: {dropped}."]
         if dropped
@@ -514,7 +513,7 @@ def _manifest_fields(
 def _check_own(manifest_content: bytes, weights: bytes, path: Path) -> None:
     """Read the manifest that was made, and build the network, as every later use will."""
     manifest = parse_manifest(path, manifest_content, kind="user", folder=path.parent)
-    check_channels(spec_of_manifest(manifest))
+    spec_of_manifest(manifest)
     parse_network(manifest.networks[0], weights, str(path))
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from stemlab._typing import StrPath
 from stemlab.errors import ModelError, ModelNotFoundError, ModelRefusedError, ParameterError
 from stemlab.files import Folder
+from stemlab.networks.forward import check_works
 from stemlab.networks.loading import load_network
+from stemlab.networks.spec import spec_of_manifest
 from stemlab.provisioning._store import (
     DOWNLOADS,
     discard,
@@ -42,7 +44,7 @@ class VerifiedModel:
 
 
 def verify_model(name: StrPath) -> VerifiedModel:
-    """Read every file of a model and check it just as loading does.
+    """Read every file of a model, check it just as loading does, and run each network once.
 
     Nothing is remembered: the next use of the model checks again.
 
@@ -61,16 +63,17 @@ def verify_model(name: StrPath) -> VerifiedModel:
         If there is no such model, or it is not installed.
     ModelRefusedError
         If a file is not the recorded one, does not fit its architecture, or the number of weights
-        is not the recorded one.
+        is not the recorded one; or if a network does not make finite stems of a short noise.
     MissingDependencyError
         If the architecture is that of a package which does not load here.
     """
     manifest = find_model(name)
     files, parameters = [], 0
-    for network in manifest.networks:
+    for network, member in zip(manifest.networks, spec_of_manifest(manifest).members, strict=True):
         module, file = load_network(manifest, network)
+        check_works(module, member, str(file.path))
         files.append(file)
-        parameters += sum(each.numel() for each in module.parameters())
+        parameters += sum(weight.numel() for weight in module.parameters())
     if parameters != manifest.parameters:
         raise ModelRefusedError(
             f"{manifest.name!r} has {parameters} weights, recorded are {manifest.parameters}. "

@@ -310,7 +310,7 @@ def _describe_model(job: Job) -> dict[str, Any]:
         "kind": "ready network" if job.model.request is None else "verified files",
         "sha256": job.model.sha256,
         "weights_sha256": job.model.weights_sha256,
-        "forward": "Demucs' own" if job.model.slow_because else "fast",
+        "forward": "fast" if job.model.is_fast else "Demucs' own",
         "sample_rate": spec.sample_rate,
         "sources": list(spec.sources),
     }

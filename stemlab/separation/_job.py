@@ -17,9 +17,9 @@ from stemlab._checks import check_rate
 from stemlab._typing import AudioArray
 from stemlab.chunking import ChunkPlan, MixtureWindow, overlap_add
 from stemlab.errors import AudioError, OutOfMemoryError, SeparationError
+from stemlab.networks.architectures import MemberSpec
 from stemlab.networks.devices import free_cache, is_out_of_memory
 from stemlab.networks.model import Model
-from stemlab.networks.spec import MemberSpec
 from stemlab.separation.events import SegmentDone, StemBlock
 from stemlab.separation.planning import check_segment, make_plans
 from stemlab.separation.settings import SeparationSettings
@@ -100,14 +100,10 @@ class Job:
         """Load what the run needs, so that a refused model is known before the song is read."""
         for member in self.members:
             self.model.runner(member)
-        if self.model.device.torch_device.type != "cpu":
-            return
-        # Of other architectures, and on other devices, it is what everybody expects.
-        if any(self._spec.members[each].architecture == "HTDemucs" for each in self.members):
-            for reason in self.model.slow_because:
-                note = f"Ran with Demucs' own forward, which is slower: the network has {reason}."
-                if note not in self.changes:
-                    self.changes.append(note)
+        for reason in self.model.slow_because:
+            note = f"Ran with Demucs' own forward, which is slower: the network has {reason}."
+            if note not in self.changes:
+                self.changes.append(note)
 
     def run(self, recording: Recording) -> Generator[StemBlock]:
         """Yield finished blocks. The recording is read twice: for its level, then to separate."""
@@ -196,6 +192,8 @@ class Job:
             squares += float(mono @ mono)
         if not samples:
             raise AudioError(f"{recording.what} holds no samples. Choose another recording.")
+        if not self._spec.normalises:
+            return native, samples, np.float32(0), np.float32(1)
         mean = total / samples
         variance = max(squares - samples * mean**2, 0.0) / max(samples - 1, 1)
         return native, samples, np.float32(mean), np.float32(math.sqrt(variance) + _QUIET)
@@ -213,13 +211,13 @@ class Job:
     def _estimate(self, position: int, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         member = self._spec.members[self.members[position]]
         runner = self.model.runner(self.members[position])
-        padded = member.pads and self.settings.pad_to_training_segment
+        padded_samples = self.made_plans[position].network_samples or 0
         estimates: list[npt.NDArray[np.float32]] = []
         done = 0
         while done < len(inputs):
             part = inputs[done : done + self._batch_limit]
             try:
-                made = runner(part, pad_to_training_segment=padded)
+                made = runner(part, padded_samples=padded_samples)
                 # Picking them copies: only where some are left out.
                 all_made = len(self._columns) == made.shape[1]
                 estimates.append(made if all_made else made[:, self._columns])

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from stemlab.chunking import ChunkPlan, samples_in
 from stemlab.errors import ParameterError
-from stemlab.networks.spec import MemberSpec, ModelSpec
+from stemlab.networks.architectures import MemberSpec
+from stemlab.networks.spec import ModelSpec
 from stemlab.separation.settings import SeparationSettings
 
 __all__ = ["check_segment", "make_plans"]
@@ -56,7 +57,7 @@ def make_plans(
         trained = samples_in(member.segment_seconds, rate)
         padded = member.pads and settings.pad_to_training_segment
         input_samples = trained if padded else None
-        if member.architecture == "HTDemucs" and asked is not None:
+        if member.architecture.fills_segment and asked is not None:
             input_samples = samples_in(asked, rate)
         plan = ChunkPlan(
             samples=samples,

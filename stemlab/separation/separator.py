@@ -14,7 +14,6 @@ from stemlab import audio as audio_io
 from stemlab._checks import check_count
 from stemlab._typing import AudioArray, StrPath
 from stemlab.chunking import ChunkPlan
-from stemlab.networks.devices import resolve_device
 from stemlab.networks.model import Model
 from stemlab.networks.spec import ModelSpec
 from stemlab.separation._files import run_to_files, settings_for_model
@@ -82,7 +81,7 @@ class AudioStemSeparator:
         network_version: str | None = None,
     ) -> None:
         self._batch_size = check_count("batch_size", batch_size, 1, 64)
-        self._model = Model(model, resolve_device(device), network_version)
+        self._model = Model(model, device, network_version)
 
     def __repr__(self) -> str:
         return f"AudioStemSeparator({self.name!r}, device={self.device!r})"
