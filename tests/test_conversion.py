@@ -600,7 +600,7 @@ def test_a_hostile_pickle_is_not_even_read_with_another_digest(tmp_path, monkeyp
     def never(*_: object) -> None:
         pytest.fail("the file was opened")
 
-    monkeypatch.setattr("stemlab.provisioning.adding.convert", never)
+    monkeypatch.setattr("stemlab.provisioning._declared.convert", never)
     with pytest.raises(ModelRefusedError, match="expected SHA-256") as refusal:
         add_model("evil", [path], sha256=["0" * 64])
     refused("pickle", "another digest than the one typed", refusal.value)

@@ -33,7 +33,15 @@ from stemlab.errors import (
     ParameterError,
 )
 from stemlab.networks import loading
-from stemlab.provisioning import _download, add_model, adding, remove_model, verify_model
+from stemlab.provisioning import (
+    _declared,
+    _download,
+    _own,
+    _released,
+    add_model,
+    remove_model,
+    verify_model,
+)
 from stemlab.registry import find_model, installed_file, is_installed, lookup, own_names
 from stemlab.separation import AudioStemSeparator
 
@@ -619,10 +627,11 @@ def tree(folder):
 @pytest.fixture
 def unparsed(monkeypatch, tiny_htdemucs, hub):
     """What is read of the files is tested elsewhere: here it would only take time."""
-    for module in (adding, loading):
+    for module in (_own, _released, loading):
         monkeypatch.setattr(module, "parse_network", lambda *_: tiny_htdemucs)
-    monkeypatch.setattr(adding, "build_network", lambda *_: tiny_htdemucs)
-    monkeypatch.setattr(adding, "convert", lambda *_: (hub, {}))
+    for module in (_own, _released):
+        monkeypatch.setattr(module, "build_network", lambda *_: tiny_htdemucs)
+    monkeypatch.setattr(_declared, "convert", lambda *_: (hub, {}))
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 

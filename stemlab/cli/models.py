@@ -42,10 +42,10 @@ def run_list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(models, indent=2))
     else:
-        for each in models:
-            print("\n".join(_summary(each) if "error" not in each else _broken(each)))
+        for model in models:
+            print("\n".join(_summary(model) if "error" not in model else _broken(model)))
         print(f"\nModels are added to {models_dir()}; `stemlab models show NAME` tells all.")
-    return next((each["exit_code"] for each in models if "error" in each), 0)
+    return next((model["exit_code"] for model in models if "error" in model), 0)
 
 
 def run_show(options: argparse.Namespace) -> int:
@@ -57,7 +57,7 @@ def run_show(options: argparse.Namespace) -> int:
         return 0
     lines = _summary(facts)
     lines += [f"  origin     {model.origin}", f"  trained on {model.training_data}"]
-    lines += [f"  disputed   {each}" for each in model.disputes]
+    lines += [f"  disputed   {dispute}" for dispute in model.disputes]
     for number, network in enumerate(facts["networks"], start=1):
         lines.append(f"  network {number}: {network['architecture']}")
         lines.append(f"    arguments {json.dumps(network['arguments'])}")
@@ -97,7 +97,7 @@ def run_verify(options: argparse.Namespace) -> int:
             first_code = first_code or code
             reports.append({"name": name, "error": describe(error), "exit_code": code})
             continue
-        size = sum(each.size for each in verified.files)
+        size = sum(file.size for file in verified.files)
         reports.append({"name": verified.name, "files": len(verified.files), "bytes": size})
         if not (options.json or options.quiet):
             print(
@@ -184,7 +184,7 @@ def _describe(model: ModelManifest) -> dict[str, Any]:
         "segment_seconds": model.segment_seconds,
         "segment_policy": model.segment_policy,
         "parameters": model.parameters,
-        "bytes": sum(each.files[0].size for each in model.networks),
+        "bytes": sum(network.files[0].size for network in model.networks),
         "code_license": model.code_license,
         "weight_license": model.weight_license,
         "disputes": list(model.disputes),
@@ -192,7 +192,7 @@ def _describe(model: ModelManifest) -> dict[str, Any]:
         "training_data": model.training_data,
         "manifest_sha256": model.sha256,
         "installed": is_installed(model),
-        "networks": [_describe_network(model, each) for each in model.networks],
+        "networks": [_describe_network(model, network) for network in model.networks],
     }
 
 
@@ -214,13 +214,13 @@ def _describe_network(model: ModelManifest, network: NetworkEntry) -> dict[str, 
         "gains": None if network.gains is None else list(network.gains),
         "files": [
             {
-                "name": each.name,
-                "bytes": each.size,
-                "sha256": each.sha256,
-                "url": each.url,
-                "confirmations": each.confirmations,
+                "name": file.name,
+                "bytes": file.size,
+                "sha256": file.sha256,
+                "url": file.url,
+                "confirmations": file.confirmations,
             }
-            for each in network.files
+            for file in network.files
         ],
         "installed": installed,
     }

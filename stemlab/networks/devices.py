@@ -1,4 +1,4 @@
-"""Choose where a network runs, and tell what that place is."""
+"""Choose the device that a network runs on, and describe it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _OUT_OF_MEMORY_WORDS = (
     "alloc_failed",
     "allocation_failed",
 )
-# oneDNN names what it could not do, not why. What it does not support fails with longer messages
-# ("could not create a primitive descriptor for ..."); these, as a whole, come from lack of memory.
+# oneDNN says what it could not do, not why. These whole messages mean lack of memory; an
+# unsupported operation fails with a longer one ("could not create a primitive descriptor for ...").
 _ONEDNN_OUT_OF_MEMORY = (
     "could not create a primitive",
     "could not create a memory object",
@@ -46,7 +46,7 @@ _ONEDNN_OUT_OF_MEMORY = (
 
 @dataclass(frozen=True)
 class Device:
-    """Where the network runs and why there."""
+    """Where a network runs, and why there."""
 
     torch_device: torch.device
     reason: str
@@ -56,7 +56,7 @@ class Device:
 
 
 def available_devices() -> list[str]:
-    """List the devices that a network can run on here, best first."""
+    """List the devices of this machine, best first."""
     names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         names.append("mps")
@@ -83,7 +83,7 @@ def is_same_device(one: torch.device, other: torch.device) -> bool:
 
 
 def arithmetic_of(device: torch.device) -> dict[str, Any]:
-    """What decides how a device rounds, besides the version of PyTorch and the threads."""
+    """List what decides how a device rounds, besides PyTorch's version and the threads."""
     backends: Any = torch.backends
     facts = {"deterministic": torch.are_deterministic_algorithms_enabled()}
     if device.type == "cuda":
@@ -114,7 +114,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_cache(device: torch.device) -> None:
-    """Give the memory back that the device's allocator keeps for later."""
+    """Release the memory that the device's allocator keeps for later."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -122,7 +122,7 @@ def free_cache(device: torch.device) -> None:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start to count the peak of a device's memory anew."""
+    """Reset the peak of a device's memory."""
     free_cache(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

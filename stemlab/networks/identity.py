@@ -1,4 +1,4 @@
-"""What a ready network computes, as a digest, and the digest that every key is made with."""
+"""A digest of what a ready network computes, and the digest function of all keys."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 def digest_of(facts: Any) -> str:
-    """SHA-256 over plain facts, whatever the order of their names."""
+    """Compute the SHA-256 of plain facts; the order of names does not matter."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def network_digest(network: nn.Module) -> str:
-    """SHA-256 over all that can be seen of a network: weights, buffers, classes and settings."""
+    """Compute the SHA-256 of a network's weights, buffers, classes and settings."""
     digest = hashlib.sha256()
     for name, module in network.named_modules(remove_duplicate=False):
         tensors = {**module._parameters, **module._buffers}
@@ -44,9 +44,9 @@ def network_digest(network: nn.Module) -> str:
 
 
 def code_is_known(network: nn.Module) -> bool:
-    """Whether `network_digest` tells all that a network computes.
+    """Tell whether `network_digest` covers everything that decides what a network computes.
 
-    Not if a class or function is not one of PyTorch or Demucs, or a module was patched.
+    It does not if a class or function is not from PyTorch or Demucs, or if a module was patched.
     """
     return all(map(_is_known_module, network.modules()))
 

@@ -1,4 +1,4 @@
-"""A model on a device: described at once, loaded and verified at its first use."""
+"""A model on a device: described at once, verified and loaded at its first use."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Model:
     def identity(self) -> str | None:
         """Digest of all that decides what the model computes: part of every key.
 
-        None for a ready network whose code is unknown and that nobody vouches for with
-        `network_version`. Nothing may be taken over from an earlier run of such a network.
+        None for a ready network whose code is unknown, unless `network_version` vouches for it.
+        Nothing may then be reused from an earlier run.
         """
         if self.request is not None:
             weights = [self._file_sha256(member) for member in range(len(self.spec.members))]
@@ -96,7 +96,7 @@ class Model:
                 installed_file(self._manifest, self._manifest.networks[member])
 
     def runner(self, member: int) -> NetworkRunner:
-        """Put one network on the device, once."""
+        """Get one network on the device; it is loaded at the first call."""
         if member not in self._runners:
             if self._ready:
                 self._network_sha256 = self.sha256  # Of what the runner uses.

@@ -1,6 +1,7 @@
-"""What a file of weights says of its own network, compared with what is recorded of it.
+"""Read what a file of weights says of its network, and compare it with the record.
 
-The name of a class in a file is only ever looked up here; what is built comes from a manifest.
+A class named in a file is only looked up in the table of architectures; what is built comes from a
+manifest.
 """
 
 from __future__ import annotations
@@ -8,16 +9,25 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from stemlab.errors import ModelRefusedError
 from stemlab.files import strict_json
 from stemlab.networks.architectures import ARCHITECTURES, Architecture
-from stemlab.registry import NetworkEntry, check_sources, exact_seconds
+from stemlab.provisioning._download import FileProgress, ProgressCallback
+from stemlab.provisioning._pickles import convert
+from stemlab.registry import PICKLE_SUFFIXES, NetworkEntry, check_sources, exact_seconds
 
-__all__ = ["Declaration", "declaration_of_package", "declaration_of_safetensors"]
+__all__ = [
+    "Declaration",
+    "declaration_of_package",
+    "declaration_of_safetensors",
+    "read_weights",
+]
 
-# Far beyond any network there is. A file that says more could keep a machine busy for hours.
+_ZIP_MAGIC = b"PK\x03\x04"
+# Far beyond any real network. A file that says more could keep the machine busy for hours.
 _MOST_HEADER_BYTES = 1 << 22
 _MOST_DEPTH = 16
 _MOST_ITEMS = _MOST_LETTERS = 64
@@ -37,7 +47,7 @@ class Declaration:
         return self.arguments.get(name, self.architecture.parameters()[name].default)
 
     def check(self, network: NetworkEntry, label: str) -> None:
-        """Refuse a file that says something else of its network than what is recorded."""
+        """Refuse a file that contradicts the record of its network."""
         says: dict[str, Any] = {"architecture": self.architecture.name}
         recorded: dict[str, Any] = {"architecture": network.architecture}
         if says == recorded:
@@ -56,6 +66,24 @@ class Declaration:
                 expected=recorded[name],
                 actual=says[name],
             )
+
+
+def read_weights(
+    content: bytes, name: str, label: str, progress: ProgressCallback | None
+) -> tuple[bytes, Declaration | None]:
+    """Convert verified content if it is a pickle, and read what it says of its network."""
+    if content.startswith(_ZIP_MAGIC):
+        if progress is not None:
+            progress(FileProgress("convert", name, 0, len(content)))
+        weights, facts = convert(content, label)
+        return weights, declaration_of_package(facts, label)
+    if Path(name).suffix in PICKLE_SUFFIXES:
+        raise ModelRefusedError(
+            f"{label!r} is not of the form that torch.save writes since PyTorch 1.6. Load it with "
+            "the program that made it, and save it again.",
+            path=label,
+        )
+    return content, declaration_of_safetensors(content, label)
 
 
 def declaration_of_package(facts: dict[str, Any], label: str) -> Declaration | None:
@@ -84,8 +112,8 @@ def declaration_of_package(facts: dict[str, Any], label: str) -> Declaration | N
         wrong = f"has more arguments than {architecture.name} takes: {len(args) + len(kwargs)}"
     elif named.keys() & kwargs.keys():
         wrong = f"says twice what {min(named.keys() & kwargs.keys())} is"
-    elif not all(each.isidentifier() and len(each) <= _MOST_LETTERS for each in dropped):
-        wrong = "has arguments whose names are none"
+    elif not all(name.isidentifier() and len(name) <= _MOST_LETTERS for name in dropped):
+        wrong = "has arguments whose names are not identifiers"
     elif strange:
         name = min(strange)
         wrong = f"says {name}={_shown(arguments[name])}: expected {strange[name]}"
@@ -99,9 +127,9 @@ def declaration_of_package(facts: dict[str, Any], label: str) -> Declaration | N
 
 
 def _expected(name: str, value: Any, default: Any) -> str | None:
-    """What an argument should be, if it is something else; merely to read some takes hours."""
+    """Say what an argument should be if it is something else; merely reading some takes hours."""
     if isinstance(default, bool) and not isinstance(value, bool):
-        return "true or false"  # Whatever is not empty would be true.
+        return "true or false"  # Anything that is not empty would count as true.
     if name == "segment" and not isinstance(value, (int, float)):
         return "a number of seconds"
     if name == "sources" and not isinstance(value, list):
@@ -133,9 +161,9 @@ def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None
         metadata = strict_json(content[8 : 8 + length]).get("__metadata__", {})
         if "klass" not in metadata:
             return None
-        args, kwargs = (_decode(strict_json(metadata[each])) for each in ("args", "kwargs"))
+        args, kwargs = (_decode(strict_json(metadata[key])) for key in ("args", "kwargs"))
         if not isinstance(args, list) or not isinstance(kwargs, dict):
-            raise TypeError("its arguments are no list and no table")
+            raise TypeError("its arguments are not a list and a table")
     except (
         struct.error,
         ArithmeticError,
@@ -158,9 +186,9 @@ def _decode(value: Any, room: int = _MOST_DEPTH) -> Any:
     if isinstance(value, dict):
         if value.get("_type") == "fraction":
             return float(Fraction(int(value["numerator"]), int(value["denominator"])))
-        return {name: _decode(each, room - 1) for name, each in value.items()}
+        return {name: _decode(item, room - 1) for name, item in value.items()}
     if isinstance(value, list):
-        return [_decode(each, room - 1) for each in value]
+        return [_decode(item, room - 1) for item in value]
     return value
 
 
@@ -170,5 +198,5 @@ def _equal(one: Any, other: Any) -> bool:
         return exact_seconds(float(one)) == exact_seconds(float(other))
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(_equal, one, other))
-    # No list and an empty one mean the same to Demucs.
+    # To Demucs, None and an empty list mean the same.
     return bool(one == other or (not one and not other))

@@ -1,7 +1,7 @@
-"""Fetch a published file: over HTTPS alone, resumed where it was cut off, verified at the end.
+"""Fetch a published file over HTTPS, resume where a connection broke, and verify the digest.
 
-A server may be hostile: of what it sends, no more than the recorded size is read, nothing of a
-redirect or of an error, and what it says is shown without what a terminal would obey.
+A server may be hostile: no more than the recorded size is read of a file, nothing of the body of a
+redirect or an error, and its words are shown without control characters.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from stemlab.registry import WeightFile, printable, refuse_digest
 
 __all__ = ["FileProgress", "ProgressCallback", "fetch", "part_name"]
 
-# To connect, and between two pieces.
+# To connect, and to wait for the next piece.
 TIMEOUT_SECONDS = (10.0, 30.0)
 PAUSE_SECONDS = 1.0
-# In a row.
+# Consecutive failures before giving up.
 MOST_FAILURES = 4
-# A connection that brings less failed; one that brings less in so many seconds is given up.
+# A connection that brings fewer bytes counts as a failure; one that brings fewer in this time is
+# given up.
 LEAST_BYTES = 1 << 16
 PATIENCE_SECONDS = 60.0
 MOST_CONNECTIONS = 1000
@@ -42,11 +43,11 @@ _MOST_WORDS = 200
 
 @dataclass(frozen=True)
 class FileProgress:
-    """How far the work on one file of a model is."""
+    """Progress of the work on one file of a model."""
 
     step: Literal["download", "convert"]
     file: str
-    done: int
+    done: int  # Bytes.
     total: int
 
 
@@ -54,7 +55,7 @@ ProgressCallback = Callable[[FileProgress], None]
 
 
 class _Interrupted(Exception):
-    """The connection failed in a way that another try may mend."""
+    """The connection failed; another attempt may succeed."""
 
 
 def fetch(file: WeightFile, folder: Folder, progress: ProgressCallback | None = None) -> bytes:
@@ -86,13 +87,13 @@ def fetch(file: WeightFile, folder: Folder, progress: ProgressCallback | None = 
 
 
 def part_name(file: WeightFile) -> str:
-    """Name the beginning of a download; named by its digest, it can be no other file's."""
+    """Name the file of an unfinished download after its digest, so that it fits no other file."""
     return f"{file.sha256}.part"
 
 
 @contextmanager
 def _part(folder: Folder, name: str) -> Iterator[BinaryIO]:
-    """Open what came so far, which nobody else may have put there under a second name."""
+    """Open what has arrived so far, if the file is this user's and has no second name."""
     part = folder.open_own(name, make=True)
     try:
         with part:
@@ -161,7 +162,7 @@ def _receive(
 
 
 def _piece(response: requests.Response, wanted: int) -> bytes:
-    """Read what has come: waiting for more would lose it if the connection breaks off."""
+    """Read what has arrived; waiting for more would lose it if the connection breaks."""
     try:
         piece: bytes = response.raw.read1(min(wanted, _PIECE_BYTES), decode_content=False)
     except HTTPError as error:
@@ -171,8 +172,8 @@ def _piece(response: requests.Response, wanted: int) -> bytes:
 
 
 def _request(first_url: str, first_byte: int) -> requests.Response:
-    """Ask for a file from some byte on, and follow redirects that stay with HTTPS."""
-    # Compressed, sizes and ranges would count something else.
+    """Request a file from some byte on, and follow redirects that stay with HTTPS."""
+    # Sizes and ranges of a compressed file would mean something else.
     headers = {"Accept-Encoding": "identity", "User-Agent": f"stemlab/{__version__}"}
     if first_byte:
         headers["Range"] = f"bytes={first_byte}-"
@@ -233,7 +234,7 @@ def _refused(file: WeightFile, response: requests.Response) -> Exception:
 
 
 def _check_offer(file: WeightFile, response: requests.Response, expected: int) -> None:
-    """Do not begin a download that cannot end well."""
+    """Refuse a download that cannot be the recorded file."""
     encoding = response.headers.get("Content-Encoding", "").lower()
     length = response.headers.get("Content-Length", str(expected))
     if encoding not in ("", "identity"):
@@ -253,7 +254,7 @@ def _size(part: BinaryIO) -> int:
 
 
 def _innermost(error: Exception) -> Exception:
-    """What happened: requests and urllib3 wrap it several times."""
+    """Unwrap what happened from the exceptions of requests and urllib3."""
     while error.args:
         inner = getattr(error, "reason", None) or error.args[-1]
         if not isinstance(inner, Exception):
@@ -263,5 +264,5 @@ def _innermost(error: Exception) -> Exception:
 
 
 def _plain(words: object) -> str:
-    """What a server said may be long, and may be commands to the terminal."""
+    """Make a server's words short and safe for a terminal."""
     return printable(str(words)[:_MOST_WORDS].rstrip(". \r\n"))

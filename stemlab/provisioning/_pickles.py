@@ -1,4 +1,4 @@
-"""Convert a verified pickle to safetensors without ever opening it in this process."""
+"""Convert a verified pickle to safetensors in another process; this one never opens it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stemlab.registry import printable
 __all__ = ["convert"]
 
 TIMEOUT_SECONDS = 900
-# What an interpreter needs to find itself and its packages. Tokens and the like stay here.
+# What Python needs to find itself and its packages. Tokens and other secrets are not passed on.
 _ENVIRONMENT = (
     "APPDATA",
     "DYLD_LIBRARY_PATH",

@@ -1,4 +1,4 @@
-"""Write and remove in the models folder: one process at a time, and only what stemlab put there.
+"""Write and remove in the models folder: one process at a time, and only stemlab's own files.
 
 The models folder itself may be a link; below it, no link is followed. A file is replaced or removed
 only if it is a regular file of this user's and its content is the recorded one. The record of a
@@ -66,7 +66,7 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def locked_store() -> Iterator[Folder]:
-    """Hold the models folder, made where it is missing, and remove what a killed process left."""
+    """Lock the models folder, make it if it is missing, and remove what a killed process left."""
     path = models_dir()
     with ExitStack() as held:
         with writing_to(path, "set STEMLAB_MODELS to another folder"):
@@ -97,7 +97,7 @@ def _lock(store: Folder) -> BinaryIO:
 
 @contextmanager
 def writing_to(path: Path, advice: str = "try again") -> Iterator[None]:
-    """Say in which folder or file of the models folder writing failed, and why."""
+    """Turn a failure to write in the models folder into an error that names the place."""
     try:
         yield
     except StemlabError:  # Some of these are of the system's kind too.
@@ -130,7 +130,7 @@ def subfolder(store: Folder, name: str, *, make: bool = False) -> Folder | None:
 
 @contextmanager
 def drafts_in(store: Folder) -> Iterator[WorkFolder]:
-    """Make a folder for files that are not whole yet; a later command removes it after a kill."""
+    """Make a folder for unfinished files; after a kill, a later command removes it."""
     with writing_to(store.path):
         drafts = WorkFolder(store.path, _DRAFTS_OWNER)
     with drafts:
@@ -160,7 +160,7 @@ def make_way(folder: Folder, name: str, recorded: Collection[str]) -> None:
 
 
 def refuse_foreign(folder: Folder, name: str) -> None:
-    """Refuse what has the name of a file of stemlab's, but is not a regular file of this user's."""
+    """Refuse anything under the name of stemlab's file but a regular file of this user's."""
     if folder.stat(name) is not None and not folder.owns(name):
         reason = "it is a link, a folder, or another user's"
         raise FileExistsError(errno.EEXIST, reason, str(folder.path / name))
@@ -204,7 +204,7 @@ def discard(store: Folder, name: str, recorded: Mapping[str, Collection[str]]) -
 
 
 def discard_parts(downloads: Folder, manifest: ModelManifest) -> bool:
-    """Remove what is there of downloads of a model; tell whether there was anything."""
+    """Remove unfinished downloads of a model; tell whether there were any."""
     parts = [part_name(file) for network in manifest.networks for file in network.files]
     begun = [part for part in parts if downloads.owns(part)]
     with writing_to(downloads.path):
@@ -214,7 +214,7 @@ def discard_parts(downloads: Folder, manifest: ModelManifest) -> bool:
 
 
 def recorded_files(manifest: ModelManifest) -> dict[str, set[str]]:
-    """Digests of what stemlab may have written into a model's folder; the records come last."""
+    """List digests of all that stemlab may have written into a model's folder, records last."""
     recorded: dict[str, set[str]] = {}
     sources = [source for network in manifest.networks for source in network.files]
     for source in sources:
@@ -231,12 +231,12 @@ def recorded_files(manifest: ModelManifest) -> dict[str, set[str]]:
 
 
 def weights_name(source: WeightFile) -> str:
-    """Name the file of a released model's folder that is made from a published one."""
+    """Name the safetensors file that is made from a published file."""
     return f"{Path(source.name).stem}.safetensors"
 
 
 def draft_records(drafts: Folder, manifest: ModelManifest, record: SourceRecord) -> None:
-    """Write, as a draft, what the files of a released model were made from."""
+    """Draft the record of what the files of a released model were made from."""
     kept = [old for old in _records(manifest) if old.source_sha256 != record.source_sha256]
     drafts.write(RECORDS_NAME, _records_table([*kept, record]))
 

@@ -1,8 +1,8 @@
-"""Turn a pickle of weights into safetensors; runs as a process of its own, as a script.
+"""Convert a pickle of weights to safetensors; a script that runs in a process of its own.
 
-The pickle comes on standard input, its digest already checked. Out go, on standard output, the
-length of a JSON report (8 bytes, big-endian), the report and the safetensors file. What is wrong
-is said on standard error, with exit code 3. The process writes no file.
+It reads the pickle, whose digest was checked, from standard input. To standard output it writes the
+length of a JSON report (8 bytes, big-endian), the report, and the safetensors file. If it refuses
+the pickle, it says why on standard error and exits with code 3. It writes no file.
 
 The arguments are the classes of networks that the pickle may name. Nothing of stemlab or Demucs is
 imported: an empty stand-in takes the place of each class, and not even objects of it can be made.
@@ -25,9 +25,9 @@ from typing import Any, NoReturn
 
 REFUSED = 3
 CPU_SECONDS = 120
-# Besides the file itself, which is held up to five times over.
+# Memory beyond up to five copies of the file.
 SPARE_BYTES = 1 << 29
-# Of all but the numbers of the tensors; the networks of Demucs take some 50 kB.
+# Everything but the numbers of the tensors; Demucs' networks take some 50 kB.
 MOST_PROGRAM_BYTES = 1 << 20
 MOST_REPORT_BYTES = 1 << 18
 MOST_ARGUMENTS = 1000
@@ -43,18 +43,18 @@ class _StandIn:
 
 
 def _small_fraction(*parts: object) -> Fraction:
-    """Older Pythons pickle a fraction as text, newer ones as two numbers."""
+    """Make a fraction, which older Pythons pickle as text and newer ones as two numbers."""
     text = "/".join(map(str, parts))
     if not re.fullmatch(r"\d{1,9}(/[1-9]\d{0,8})?", text):
-        raise pickle.UnpicklingError("it holds a fraction that is no plain one")
+        raise pickle.UnpicklingError("it holds a fraction that is not plain")
     return Fraction(text)
 
 
 def main(class_names: Sequence[str]) -> int:
-    """Convert what comes on standard input."""
+    """Convert the pickle on standard input."""
     stand_ins = {type(name, (_StandIn,), {}): name for name in class_names}
     content = sys.stdin.buffer.read()
-    # Before the limits: importing it takes memory of its own, and it is trusted.
+    # Imported before the limits are set: it is trusted, and takes memory of its own.
     import torch
     from safetensors.torch import save
 
@@ -71,7 +71,7 @@ def main(class_names: Sequence[str]) -> int:
     except MemoryError:
         sys.stderr.write("it takes more memory than allowed")
         return REFUSED
-    # Whatever it is, the content made it happen.
+    # Whatever happens, the content caused it.
     except Exception as error:  # noqa: BLE001
         sys.stderr.write(f"it is malformed ({type(error).__name__}: {_one_line(error)})")
         return REFUSED
@@ -105,11 +105,11 @@ def _load(torch: Any, content: bytes, stand_ins: Mapping[type, str]) -> Any:
             records = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
         raise RefusedError("it is not of the form that torch.save writes") from error
-    claimed = sum(each.file_size for each in records)
-    program = sum(each.file_size for each in records if "/data/" not in each.filename)
+    claimed = sum(record.file_size for record in records)
+    program = sum(record.file_size for record in records if "/data/" not in record.filename)
     if program > MOST_PROGRAM_BYTES:
         raise RefusedError(f"it has {program} bytes besides its tensors")
-    if any(each.filename.endswith("/constants.pkl") for each in records):
+    if any(record.filename.endswith("/constants.pkl") for record in records):
         raise RefusedError("it is a program for TorchScript")
     if claimed > len(content):
         raise RefusedError(f"it claims {claimed} bytes in a file of {len(content)}")
@@ -124,15 +124,15 @@ def _load(torch: Any, content: bytes, stand_ins: Mapping[type, str]) -> Any:
 
 
 def _one_line(error: Exception) -> str:
-    """What an error says, without the advice that PyTorch adds: to switch the checks off."""
+    """Get an error's message without PyTorch's advice to switch the checks off."""
     said = str(error).split("WeightsUnpickler error: ")[-1].strip().partition("\n")[0]
     return said[:200]
 
 
 def _parts(loaded: Any, stand_ins: Mapping[type, str]) -> tuple[bytes, dict[Any, Any]]:
-    """What it says of itself, as JSON, and its tensors."""
+    """Split a checkpoint into a JSON report on its network and its tensors."""
     if not isinstance(loaded, dict):
-        raise RefusedError(f"it holds a {type(loaded).__name__}, no table of tensors")
+        raise RefusedError(f"it holds a {type(loaded).__name__}, not a table of tensors")
     facts: dict[str, Any] = {}
     state: Any = loaded
     if "klass" in loaded or "state" in loaded:
@@ -141,19 +141,19 @@ def _parts(loaded: Any, stand_ins: Mapping[type, str]) -> tuple[bytes, dict[Any,
             raise RefusedError(f"it is a Demucs package without {', '.join(sorted(missing))}")
         klass = loaded["klass"]
         if not isinstance(klass, type) or klass not in stand_ins:
-            raise RefusedError("its class is no network that stemlab knows")
+            raise RefusedError("its class is not a network that stemlab knows")
         facts = {
             "klass": stand_ins[klass],
             "args": _plain(loaded["args"], room := iter(range(MOST_ARGUMENTS))),
             "kwargs": _plain(loaded["kwargs"], room),
         }
         if not isinstance(facts["args"], list) or not isinstance(facts["kwargs"], dict):
-            raise RefusedError("its arguments are no list and no table")
+            raise RefusedError("its arguments are not a list and a table")
         state = loaded["state"]
         if isinstance(state, dict) and "__quantized" in state:
             raise RefusedError("its weights are packed by DiffQ, which stemlab does not read")
     if not isinstance(state, dict) or not state:
-        raise RefusedError("it holds no table of tensors")
+        raise RefusedError("it does not hold a table of tensors")
     report = json.dumps(facts, allow_nan=False).encode()
     if len(report) > MOST_REPORT_BYTES:
         raise RefusedError(f"its arguments take {len(report)} bytes")
@@ -161,7 +161,7 @@ def _parts(loaded: Any, stand_ins: Mapping[type, str]) -> tuple[bytes, dict[Any,
 
 
 def _plain(value: Any, room: Iterator[int]) -> Any:
-    """Copy plain values; lists that hold each other over and over come to the end of the room."""
+    """Copy plain values; lists that contain each other run out of room."""
     if next(room, None) is None:
         raise RefusedError(f"its arguments hold more than {MOST_ARGUMENTS} values")
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -169,27 +169,27 @@ def _plain(value: Any, room: Iterator[int]) -> Any:
     if isinstance(value, Fraction):
         return float(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(each, room) for each in value]
-    if isinstance(value, dict) and all(isinstance(each, str) for each in value):
-        return {name: _plain(each, room) for name, each in dict.items(value)}
+        return [_plain(item, room) for item in value]
+    if isinstance(value, dict) and all(isinstance(item, str) for item in value):
+        return {name: _plain(item, room) for name, item in dict.items(value)}
     raise RefusedError(f"its arguments hold a {type(value).__name__}")
 
 
 def _tensors(torch: Any, state: dict[Any, Any], most_bytes: int) -> dict[str, Any]:
     floats = (torch.float16, torch.bfloat16, torch.float32)
     tensors, total = {}, 0
-    # A pickle can hang functions on a table or a tensor, in place of `items` or `numel`: those of
-    # the class are called, and what `detach` returns has none of them.
+    # A pickle can replace methods of a table or tensor, such as `items` or `numel`. Those of the
+    # class are called here, and `detach` returns a tensor without replacements.
     for name, value in dict.items(state):
         if not isinstance(name, str):
-            raise RefusedError(f"{str(name)[:80]} is the name of a tensor, but no text")
+            raise RefusedError(f"{str(name)[:80]} is the name of a tensor, but not text")
         if type(value) not in (torch.Tensor, torch.nn.Parameter):
-            raise RefusedError(f"{name[:80]!r} is a {type(value).__name__}, no tensor")
+            raise RefusedError(f"{name[:80]!r} is a {type(value).__name__}, not a tensor")
         tensor = torch.Tensor.detach(value)
         if tensor.layout is not torch.strided or tensor.is_nested or tensor.device.type != "cpu":
-            raise RefusedError(f"{name[:80]!r} is no plain tensor")
+            raise RefusedError(f"{name[:80]!r} is not a plain tensor")
         if tensor.dtype not in floats:
-            raise RefusedError(f"{name[:80]!r} holds {tensor.dtype}, no 16- or 32-bit floats")
+            raise RefusedError(f"{name[:80]!r} holds {tensor.dtype}, not 16- or 32-bit floats")
         total += tensor.numel() * tensor.element_size()
         if total > most_bytes:
             raise RefusedError(f"its tensors claim {total} bytes in a file of {most_bytes}")

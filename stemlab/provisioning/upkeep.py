@@ -1,4 +1,4 @@
-"""Verify what is installed, and take it away."""
+"""Verify installed models, and remove them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from stemlab.provisioning._store import (
 from stemlab.registry import (
     InstalledFile,
     ModelManifest,
+    NetworkEntry,
     asked_for,
     find_model,
     is_folder,
@@ -31,12 +32,12 @@ from stemlab.registry import (
     registered_name,
 )
 
-__all__ = ["VerifiedModel", "remove_model", "verify_model"]
+__all__ = ["VerifiedModel", "is_whole", "remove_model", "verify_model"]
 
 
 @dataclass(frozen=True)
 class VerifiedModel:
-    """What was read and found to be what it should be."""
+    """A model whose files were found to be the recorded ones."""
 
     name: str
     files: tuple[InstalledFile, ...]
@@ -82,15 +83,24 @@ def verify_model(name: StrPath) -> VerifiedModel:
             expected=manifest.parameters,
             actual=parameters,
         )
-    # A folder may call itself what it likes.
+    # A folder's manifest may state any name.
     called = str(name) if manifest.kind == "folder" else manifest.name
     return VerifiedModel(called, tuple(files), parameters)
 
 
-def remove_model(name: str) -> None:
-    """Take a model's files out of the models folder, and an own model out of the registry.
+def is_whole(manifest: ModelManifest, network: NetworkEntry) -> bool:
+    """Tell whether a network is installed and can be loaded."""
+    try:
+        load_network(manifest, network)
+    except ModelError:
+        return False
+    return True
 
-    Only what stemlab wrote there is removed; a warning names what stays in the model's folder.
+
+def remove_model(name: str) -> None:
+    """Remove a model's files from the models folder, and a model of the user's from the registry.
+
+    Only files that stemlab wrote are removed; a warning names what stays in the model's folder.
 
     Parameters
     ----------

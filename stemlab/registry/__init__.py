@@ -1,14 +1,13 @@
-"""Which models there are, and whether their files are what the registry says.
+"""Which models there are, and whether their files are the recorded ones.
 
-``models/registry.json`` pins the digest of each built-in model's ``manifest.json``, which pins
-the size and digest of each file of weights: whoever changes one byte of either is found out.
-The models that a person added have a registry of the same form in the models folder; it is read
-after the built-in one and cannot replace what that names. A folder with a ``manifest.json`` gets
-the same checks from there on. Nothing here parses weights: that is for `stemlab.networks`, which
-gets bytes that were already checked.
+``models/registry.json`` pins the digest of each built-in model's ``manifest.json``, which pins the
+size and digest of each file of weights: a single changed byte is detected. Models that the user
+added have a registry of the same form in the models folder; it is read after the built-in one and
+cannot replace its entries. A folder with a ``manifest.json`` gets the same checks from there on.
+Nothing here parses weights: `stemlab.networks` does, and gets bytes that are already verified.
 
-`lookup` finds a model by name, `manifests` reads what is recorded of it, `store` knows the models
-folder, `files` reads. Nothing here writes: that is for `stemlab.provisioning`.
+`lookup` finds a model by name, `manifests` reads its record, `store` knows the models folder,
+`files` reads. Nothing here writes: `stemlab.provisioning` does.
 """
 
 from stemlab.registry.files import (

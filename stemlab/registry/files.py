@@ -1,4 +1,4 @@
-"""Read files of models, each once and never more than it may hold."""
+"""Read files of models once, and never more than their recorded size."""
 
 from __future__ import annotations
 

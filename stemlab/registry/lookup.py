@@ -28,20 +28,20 @@ _log = logging.getLogger(__name__)
 
 
 def builtin_names() -> list[str]:
-    """Name the models that stemlab knows."""
+    """List the names of the models that stemlab knows."""
     return list(_builtin())
 
 
 def own_names() -> list[str]:
-    """Name the models that the user added, but for those that a built-in one hides."""
+    """List the names of the models that the user added, without those that a built-in one hides."""
     builtin = _builtin()
     return [name for name in read_registry(models_dir()) if _same_name(name, builtin) is None]
 
 
 def registered_name(name: str, *, own: bool = True) -> str | None:
-    """Find a name as it is registered, in whatever case it was asked for.
+    """Find the registered form of a name, whatever its case.
 
-    Names that differ by case alone would be one folder on many systems.
+    Names that differ only in case would share a folder on many systems.
     """
     found = _same_name(name, _builtin())
     return _same_name(name, read_registry(models_dir())) if found is None and own else found
@@ -74,7 +74,7 @@ def list_models() -> list[ModelManifest]:
 
 
 def _warn(error: ModelError) -> None:
-    """Say what is wrong in the models folder, but not in a log where that is."""
+    """Log what is wrong in the models folder, without the folder's path."""
     _log.warning("%s", str(error).replace(f"{models_dir()}{os.sep}", ""))
 
 
@@ -96,7 +96,7 @@ def find_model(name: StrPath) -> ModelManifest:
     Raises
     ------
     ParameterError
-        If it is no name at all.
+        If it is neither a name nor a path.
     ModelNotFoundError
         If there is neither.
     ModelRefusedError
@@ -132,7 +132,7 @@ def find_model(name: StrPath) -> ModelManifest:
 
 
 def asked_for(model: StrPath) -> str:
-    """Take the name or folder of a model as text."""
+    """Read the name or folder of a model as text."""
     if isinstance(model, str):
         return model
     if isinstance(model, os.PathLike):
@@ -152,7 +152,7 @@ def _builtin() -> dict[str, dict[str, Any]]:
 
 
 def _same_name(name: str, known: dict[str, dict[str, Any]]) -> str | None:
-    return next((each for each in known if each.casefold() == name.casefold()), None)
+    return next((other for other in known if other.casefold() == name.casefold()), None)
 
 
 def _not_found(name: str, known: list[str]) -> ModelNotFoundError:

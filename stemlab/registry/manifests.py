@@ -1,4 +1,4 @@
-"""What is recorded of a model: ``manifest.json``, read and checked."""
+"""Read and check what is recorded of a model: its ``manifest.json``."""
 
 from __future__ import annotations
 
@@ -50,25 +50,26 @@ MAX_TABLE_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 4 << 30
 # A recording is resampled to it: a thousand times the usual would fill the disk.
 _MOST_HZ = 768_000
+ModelKind = Literal["bundled", "released", "user", "folder"]
 # Windows opens devices by these names, whatever their suffix.
 _RESERVED = {
     "CON",
     "PRN",
     "AUX",
     "NUL",
-    *(f"{each}{n}" for each in ("COM", "LPT") for n in range(10)),
+    *(f"{device}{n}" for device in ("COM", "LPT") for n in range(10)),
 }
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file that holds the weights of a network, as it is published."""
+    """A published file with the weights of a network."""
 
     name: str
-    size: int
+    size: int  # In bytes.
     sha256: str
     url: str | None
-    confirmations: int | None
+    confirmations: int | None  # How many independent sources state the digest; None: it is ours.
 
     @property
     def is_pickle(self) -> bool:
@@ -88,7 +89,7 @@ class NetworkEntry:
     architecture: str
     arguments: Mapping[str, Any]
     files: tuple[WeightFile, ...]
-    gains: tuple[float, ...] | None
+    gains: tuple[float, ...] | None  # Its share in each source; None: 1 in all.
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class ModelManifest:
 
     name: str
     title: str
-    kind: Literal["bundled", "released", "user", "folder"]
+    kind: ModelKind
     folder: Path
     sources: tuple[str, ...]
     sample_rate: int
@@ -147,7 +148,7 @@ def read_manifest(
     folder: StrPath,
     *,
     sha256: str | None = None,
-    kind: Literal["bundled", "released", "user", "folder"] = "folder",
+    kind: ModelKind = "folder",
     files_in: StrPath | None = None,
 ) -> ModelManifest:
     """Read and check the manifest of a model."""
@@ -162,7 +163,7 @@ def parse_manifest(
     path: Path,
     content: bytes,
     *,
-    kind: Literal["bundled", "released", "user", "folder"],
+    kind: ModelKind,
     folder: StrPath,
 ) -> ModelManifest:
     """Check the content of a manifest."""
@@ -209,8 +210,8 @@ def exact_seconds(seconds: float) -> Fraction:
 
 def check_sources(sources: Sequence[str]) -> None:
     """Refuse sources that cannot name files."""
-    plain = all(_is_word(each) for each in sources)
-    if not sources or not plain or len({each.lower() for each in sources}) < len(sources):
+    plain = all(_is_word(source) for source in sources)
+    if not sources or not plain or len({source.lower() for source in sources}) < len(sources):
         raise ModelRefusedError(
             f"sources={printable(repr(list(sources)))} cannot name files: expected different words "
             "of letters, digits, '-' and '_'. Correct the model."
@@ -218,7 +219,7 @@ def check_sources(sources: Sequence[str]) -> None:
 
 
 def check_digest(digest: Any) -> None:
-    """Refuse what is no full SHA-256."""
+    """Refuse anything but a full SHA-256."""
     _expect(
         isinstance(digest, str) and _DIGEST.fullmatch(digest) is not None,
         f"sha256 {digest!r} is not 64 lower-case hex digits",
@@ -226,7 +227,7 @@ def check_digest(digest: Any) -> None:
 
 
 def check_text(key: str, value: Any) -> None:
-    """Refuse what cannot be shown: a terminal obeys some characters instead."""
+    """Refuse text with control characters, which a terminal would obey."""
     _expect(
         isinstance(value, str) and bool(value.strip()) and value.isprintable(),
         f"{key} is not a text of printable characters",
@@ -234,19 +235,20 @@ def check_text(key: str, value: Any) -> None:
 
 
 def printable(text: str, *, at_most: int = 400) -> str:
-    """Make what a stranger's file or server said fit to be shown: short, and no command."""
-    return "".join(each if each.isprintable() else "?" for each in text[:at_most])
+    """Make a stranger's text safe to show: short, and without control characters."""
+    return "".join(character if character.isprintable() else "?" for character in text[:at_most])
 
 
 def check_file_name(name: Any) -> None:
-    """Refuse a name that is not that of a file in the same folder, on any system."""
-    _expect(isinstance(name, str), f"{name!r} is no name")
+    """Refuse a name that leaves the folder or that some system does not allow."""
+    _expect(isinstance(name, str), f"{name!r} is not a name")
     _expect("/" not in name and "\\" not in name, f"{name!r} leaves the model's folder")
     _expect(
         _FILE_NAME.fullmatch(name) is not None
         and not name.endswith(".")
         and name.partition(".")[0].upper() not in _RESERVED,
-        f"{name!r} is no plain name of letters, digits, '.', '-' and '_' that every system allows",
+        f"{name!r} is not a plain name of letters, digits, '.', '-' and '_' that every system "
+        "allows",
     )
 
 
@@ -254,7 +256,7 @@ def _manifest(
     folder: Path,
     fields: dict[str, Any],
     *,
-    kind: Literal["bundled", "released", "user", "folder"],
+    kind: ModelKind,
     sha256: str,
 ) -> ModelManifest:
     _expect(fields["schema"] == SCHEMA, f"schema is {fields['schema']!r}, expected {SCHEMA}")
@@ -291,10 +293,10 @@ def _manifest(
 
 def _networks(entries: list[dict[str, Any]], sources: int) -> tuple[NetworkEntry, ...]:
     _expect(bool(entries), "there is no network")
-    networks = tuple(_network(each, sources) for each in entries)
+    networks = tuple(_network(entry, sources) for entry in entries)
     for source in range(sources):
         _expect(
-            any(each.gains is None or each.gains[source] > 0 for each in networks),
+            any(network.gains is None or network.gains[source] > 0 for network in networks),
             f"no network has a share in source {source}",
         )
     return networks
@@ -303,9 +305,9 @@ def _networks(entries: list[dict[str, Any]], sources: int) -> tuple[NetworkEntry
 def _network(fields: dict[str, Any], sources: int) -> NetworkEntry:
     gains = fields.get("gains")
     if gains is not None:
-        gains = tuple(float(each) for each in gains)
+        gains = tuple(float(gain) for gain in gains)
         _expect(
-            len(gains) == sources and all(math.isfinite(each) and each >= 0 for each in gains),
+            len(gains) == sources and all(math.isfinite(gain) and gain >= 0 for gain in gains),
             "gains are not one per source, each 0 or more",
         )
     _expect(isinstance(fields["arguments"], dict), "arguments are not a table")
@@ -313,7 +315,7 @@ def _network(fields: dict[str, Any], sources: int) -> NetworkEntry:
     return NetworkEntry(
         architecture=_text(fields, "architecture"),
         arguments=MappingProxyType(fields["arguments"]),
-        files=tuple(_weight_file(each) for each in fields["files"]),
+        files=tuple(_weight_file(entry) for entry in fields["files"]),
         gains=gains,
     )
 
@@ -360,8 +362,8 @@ def _text(fields: dict[str, Any], key: str) -> str:
 def _texts(fields: dict[str, Any], key: str) -> tuple[str, ...]:
     values = fields[key]
     _expect(isinstance(values, list), f"{key} is not a list")
-    for each in values:
-        check_text(key, each)
+    for text in values:
+        check_text(key, text)
     return tuple(values)
 
 

@@ -1,7 +1,7 @@
-"""The models folder: the files that were added, and the registry of a person's own models.
+"""The models folder: added files, and the registry of the user's own models.
 
-It holds one folder a model and ``registry.json``. What was added to a model is in its
-``installed.json``: for each file that was converted or confirmed, the digest of its source.
+It holds one folder per model and ``registry.json``. The ``installed.json`` of a released model
+records, for each file that was converted or confirmed, the digest of its source.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def installed_file(manifest: ModelManifest, network: NetworkEntry) -> InstalledF
         path = folder / source.name
         if not (source.is_pickle or source.unconfirmed) and os.path.lexists(path):
             return InstalledFile(path, source.size, source.sha256, source)
-    # Only of these is the digest of what is loaded not pinned by the manifest.
+    # Only their manifests may not pin the digest of the loaded file, as it was converted.
     records = read_records(folder) if manifest.kind == "released" else []
     for record in records:
         for source in network.files:
@@ -134,13 +134,13 @@ def read_records(folder: Path) -> list[SourceRecord]:
         return []
     with invalid(path, "record of installed files", "Move it away, and add the model again."):
         fields = _read(path)
-        records = [SourceRecord(**each) for each in fields["files"]]
-        for each in records:
-            check_file_name(each.file)
-            check_digest(each.sha256)
-            check_digest(each.source_sha256)
-            if not (type(each.bytes) is int and type(each.confirmed) is bool):
-                raise ValueError("bytes is no whole number, or confirmed neither true nor false")
+        records = [SourceRecord(**entry) for entry in fields["files"]]
+        for record in records:
+            check_file_name(record.file)
+            check_digest(record.sha256)
+            check_digest(record.source_sha256)
+            if not (type(record.bytes) is int and type(record.confirmed) is bool):
+                raise ValueError("bytes is not a whole number, or confirmed neither true nor false")
     return records
 
 

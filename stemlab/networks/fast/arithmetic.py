@@ -78,7 +78,7 @@ class Gate:
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         halves = zip(weight.chunk(2), bias.chunk(2), strict=True)
-        self._values, self._opening = (Product(*each) for each in halves)
+        self._values, self._opening = (Product(*half) for half in halves)
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply."""

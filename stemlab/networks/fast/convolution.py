@@ -33,7 +33,10 @@ class WinogradGate:
         nothing = torch.zeros_like(bias)
         # The product in the middle is part of all four values, and brings them the bias.
         self._products = [
-            [Product(each.t(), bias if i == j == 1 else nothing) for j, each in enumerate(line)]
+            [
+                Product(weights.t(), bias if i == j == 1 else nothing)
+                for j, weights in enumerate(line)
+            ]
             for i, line in enumerate(factors)
         ]
 

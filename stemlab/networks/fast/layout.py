@@ -25,5 +25,7 @@ def require_plain(network: nn.Module) -> None:
         package = kind.__module__.partition(".")[0]
         require(package in ("torch", "demucs"), f"a layer of another package {where}")
         require(not module._forward_hooks and not module._forward_pre_hooks, f"a hook {where}")
-        replaced = [each for each in vars(module) if callable(getattr(kind, each, None))]
+        replaced = [
+            attribute for attribute in vars(module) if callable(getattr(kind, attribute, None))
+        ]
         require(not replaced, f"a replaced method {where}")

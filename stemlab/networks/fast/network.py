@@ -36,7 +36,7 @@ class FastHTDemucs:
         require(frequencies % network.stride**network.depth == 0, "an odd number of frequencies")
         levels = len(network.encoder)
         branches = (network.decoder, network.tencoder, network.tdecoder)
-        require(all(len(each) == levels for each in branches), "branches of different depth")
+        require(all(len(branch) == levels for branch in branches), "branches of different depth")
         embeddings: list[Tensor | None] = [None] * levels
         if network.freq_emb is not None:
             embeddings[0] = network.freq_emb.weight * network.freq_emb_scale
@@ -53,7 +53,7 @@ class FastHTDemucs:
     def __call__(self, mixtures: Tensor) -> Tensor:
         """Estimate the sources of some mixtures, one after the other."""
         with self._alone:
-            estimates = [self._estimate(each) for each in mixtures]
+            estimates = [self._estimate(mixture) for mixture in mixtures]
         return torch.stack(estimates) if len(estimates) > 1 else estimates[0][None]
 
     def release(self) -> None:

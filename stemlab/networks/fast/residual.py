@@ -19,7 +19,7 @@ class Residual:
     """Some branches that each add to their input what they see along the steps of a row."""
 
     def __init__(self, dconv: Any) -> None:
-        self._branches = [_Branch(each) for each in dconv.layers]
+        self._branches = [_Branch(layer) for layer in dconv.layers]
 
     def add_to(self, x: Tensor) -> None:
         """Apply all branches in place."""
@@ -37,7 +37,7 @@ class _Branch:
 
     def __init__(self, layers: Any) -> None:
         kinds = [nn.Conv1d, nn.GroupNorm, nn.GELU, nn.Conv1d, nn.GroupNorm, nn.GLU, LayerScale]
-        require([type(each) for each in layers] == kinds, "another kind of residual branch")
+        require([type(layer) for layer in layers] == kinds, "another kind of residual branch")
         narrow, self._norm, _, wide, norm, _, scale = layers
         channels, taps = narrow.weight.shape[1:]
         self._dilation = narrow.dilation[0]

@@ -33,7 +33,7 @@ class CrossTransformer:
         require(transformer.emb == "sin", f"{transformer.emb!r} positions")
         self._norms = (transformer.norm_in, transformer.norm_in_t)
         require(
-            all(type(each) is nn.LayerNorm for each in self._norms),
+            all(type(norm) is nn.LayerNorm for norm in self._norms),
             "another norm before its layers",
         )
         self._position_weight = float(transformer.weight_pos_embed)
@@ -93,18 +93,18 @@ class _Layer:
         known = attention.in_proj_weight is not None and attention.in_proj_bias is not None
         require(known and attention.bias_k is None, "another attention")
         self._norms = [layer.norm1, layer.norm2, *([layer.norm3] if self._crosses else [])]
-        require(all(type(each) is nn.LayerNorm for each in self._norms), "another norm")
+        require(all(type(norm) is nn.LayerNorm for norm in self._norms), "another norm")
         self._norm_out = layer.norm_out
         known = type(self._norm_out) is MyGroupNorm and self._norm_out.num_groups == 1
         require(known, "another norm after a layer")
         self._heads = attention.num_heads
         weight, bias, width = attention.in_proj_weight, attention.in_proj_bias, attention.embed_dim
         parts = zip(weight.split(width), bias.split(width), strict=True)
-        self._query, self._key, self._value = (Product(*each) for each in parts)
+        self._query, self._key, self._value = (Product(*part) for part in parts)
         self._merge = Product(attention.out_proj.weight, attention.out_proj.bias)
         self._expand = Product(layer.linear1.weight, layer.linear1.bias)
         self._contract = Product(layer.linear2.weight, layer.linear2.bias)
-        self._scales = [_scale(each, width) for each in (layer.gamma_1, layer.gamma_2)]
+        self._scales = [_scale(gamma, width) for gamma in (layer.gamma_1, layer.gamma_2)]
 
     def __call__(self, x: Tensor, other: Tensor) -> Tensor:
         """Transform the tokens of one branch, shape (tokens, channels); neither is changed."""
