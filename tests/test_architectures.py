@@ -133,7 +133,7 @@ def test_another_kind_of_network_is_verified_measured_and_swept(gain_folder, son
     results = sweep(
         song, gain_folder, sample_rate=RATE, segments=[0.5, 2.0], overlaps=[0.25], store=False
     )
-    assert set(results["stem"]) == {"soft", "loud"}
+    assert set(results["source"]) >= {"soft", "loud"}
 
 
 def test_a_network_runs_only_on_devices_of_its_architecture(gain, monkeypatch) -> None:
