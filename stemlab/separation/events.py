@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from stemlab._typing import AudioArray
-from stemlab.results import RunManifest
 
 __all__ = ["SegmentDone", "SeparationResult", "StemBlock"]
 
@@ -58,18 +57,13 @@ class SeparationResult:
     stems : mapping of str to Path
     manifest_path : Path
         Its ``run.json``.
-    run : RunManifest
-        What that file holds, with attributes; `manifest` gives it as a dictionary.
+    manifest : dict
+        What that file holds.
     repeated : bool
         False if an earlier run had made all of it already.
     """
 
     stems: Mapping[str, Path]
     manifest_path: Path
-    run: RunManifest
+    manifest: dict[str, Any]
     repeated: bool = True
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What ``run.json`` holds, as `json.load` would give it."""
-        return self.run.as_dict()
