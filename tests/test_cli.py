@@ -1,4 +1,4 @@
-"""The command line as its user meets it: real processes, real files, exit codes and one line."""
+"""The command line as its user meets it: real files, exit codes and one line."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from commands import run_fresh, run_here
 
 from stemlab._assets import asset_dir, demo_song_dir
 from stemlab.audio import read_file
@@ -30,10 +31,8 @@ RATE = 44_100
 COMMAND = [sys.executable, "-m", "stemlab"]
 
 
-def run(*arguments, cwd=None, check=None):
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
-    )
+def run(*arguments, check=None, by=run_here, cwd=None):
+    done = by(*arguments, cwd=cwd)
     if check is not None:
         assert done.returncode == check, done.stderr
     return done
@@ -56,7 +55,7 @@ def files_in(folder):
 def test_the_demo_song_is_really_separated(tmp_path):
     """The default model, the demo song, and a floor below what the evaluation measured."""
     measured = json.loads((asset_dir("models") / "stemlab-mini" / "evaluation.json").read_bytes())
-    done = run("demo", "--out", tmp_path, "--json", check=0)
+    done = run("demo", "--out", tmp_path, "--json", check=0, by=run_fresh)
     figures = json.loads(done.stdout)["figures"]
     for name in ("drums", "bass", "other", "vocals"):
         each = figures[name]
@@ -216,7 +215,7 @@ def test_a_damaged_mp3_gives_no_noise_of_its_library(tmp_path, seed):
     content = bytearray(path.read_bytes())
     content[3000:20_000] = np.random.default_rng(seed).bytes(17_000)
     path.write_bytes(content)
-    done = run("separate", path, "--out", tmp_path / "o", "-q")
+    done = run("separate", path, "--out", tmp_path / "o", "-q", by=run_fresh)
     assert done.returncode in (0, 3)
     # An error, or a warning that less came out than the header states; no line is the library's.
     lines = done.stderr.splitlines()
@@ -326,7 +325,7 @@ def test_a_name_that_is_no_text(tmp_path):
     path = song(tmp_path / "plain.wav", 0.2)
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff.wav")
     os.rename(path, odd)
-    done = run("separate", odd, "--out", tmp_path / "o", "--json", check=0)
+    done = run("separate", odd, "--out", tmp_path / "o", "--json", check=0, by=run_fresh)
     assert json.loads(done.stdout)["songs"][0]["exit_code"] == 0
     (folder,) = (tmp_path / "o").iterdir()
     assert run("replay", folder, check=0).stdout.startswith("equal")
@@ -370,7 +369,7 @@ def test_models_list_and_info():
 
 
 def test_version_and_help():
-    assert run("--version", check=0).stdout.startswith("stemlab ")
+    assert run("--version", check=0, by=run_fresh).stdout.startswith("stemlab ")
     assert "Exit codes" in run("separate", "--help", check=0).stdout
 
 

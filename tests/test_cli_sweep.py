@@ -1,4 +1,4 @@
-"""``stemlab plan``, ``sweep``, ``figures`` and ``cache`` as real processes."""
+"""``stemlab plan``, ``sweep``, ``figures`` and ``cache`` at the shell."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from commands import run_fresh, run_here
 
 from stemlab._assets import demo_song_dir
 from stemlab.sweeps import read_sweep
@@ -28,19 +29,11 @@ GRID = ["--segments", "1,2", "--overlaps", "0,0.25", "--excerpt", "6"]
 
 @pytest.fixture
 def environment(tmp_path):
-    return {**os.environ, "STEMLAB_CACHE": str(tmp_path / "cache")}
+    return {"STEMLAB_CACHE": str(tmp_path / "cache")}
 
 
-def run(environment, *arguments, check=0, cwd=None):
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        env=environment,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+def run(environment, *arguments, check=0, cwd=None, by=run_here):
+    done = by(*arguments, environment=environment, cwd=cwd)
     assert done.returncode == check, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -71,7 +64,7 @@ def test_the_whole_way(environment, tmp_path):
     run(environment, *typed, "--out", tmp_path / "stems", "--quiet")
     assert (tmp_path / "stems" / "mixture" / "run.json").is_file()
 
-    again = run(environment, *arguments, "--keep-audio", "--json")
+    again = run(environment, *arguments, "--keep-audio", "--json", by=run_fresh)
     facts = json.loads(again.stdout)
     assert facts["recommendation"]["command"] == line.strip()
     assert len(facts["rows"]) == 16
@@ -109,7 +102,8 @@ def test_the_command_of_a_folder_model_runs_as_printed(environment, tiny_model_f
     done = run(environment, *arguments, cwd=tmp_path)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("  stemlab separate")]
     command = line.strip().replace("stemlab", shlex.join(COMMAND), 1)
-    subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, check=True)
+    variables = {**os.environ, **environment}
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, env=variables, check=True)
     (made,) = tmp_path.glob("stems/*/run.json")
     fields = json.loads(made.read_bytes())
     assert (
@@ -194,7 +188,7 @@ def test_a_killed_sweep_goes_on_where_it_was(environment, tmp_path, number):
     arguments = ["sweep", str(MIXTURE), "--segments", "0.5,1,2,4,7.8", "--overlaps", "0,0.25,0.5"]
     process = subprocess.Popen(
         [*COMMAND, *arguments],
-        env=environment,
+        env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
