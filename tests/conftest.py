@@ -49,6 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "xdist_group(name): runs in one worker with its group")
 
 
+# First: xdist reads the groups in its own hook, and would come before this one.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out long tests; keep in one worker what shares a kernel, browser or memory."""
     for item in items:
