@@ -157,7 +157,7 @@ def test_recordings_of_different_lengths_end_in_silence(
     make: Make, sent: list[Message], tmp_path: Path
 ) -> None:
     """Files and arrays alike, over more than is scanned at once."""
-    long = noise(2 * mixer._SCAN_SAMPLES + 99, 1)
+    long = noise(2 * _lanes._SCAN_SAMPLES + 99, 1)
     short = noise(1000, seed=1)
     middle = noise(PIECE + 9, 1, seed=2)
     file = put(tmp_path / "short.wav", short, subtype="FLOAT")
@@ -187,7 +187,7 @@ def test_files_of_another_rate_are_resampled(
 # --- overviews
 
 
-@pytest.mark.parametrize("samples", [1, 1199, 1200, 1201, mixer._SCAN_SAMPLES + 4321])
+@pytest.mark.parametrize("samples", [1, 1199, 1200, 1201, _lanes._SCAN_SAMPLES + 4321])
 def test_the_overview_holds_each_column_s_extremes(
     samples: int, make: Make, sent: list[Message]
 ) -> None:
