@@ -31,7 +31,8 @@ WORKERS ?= logical
 PARALLEL := --numprocesses $(WORKERS) --dist loadgroup
 
 test: $(STAMP) ## run the tests and every notebook
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) tests stemlab
+	$(BIN)/python -m pytest notebooks
 
 # What needs neither a process of its own nor a separation of the demo song.
 UNITS := $(addprefix tests/test_,$(addsuffix .py,assets chunking fast metrics recommending registry spectra))
