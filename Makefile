@@ -26,7 +26,8 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: $(STAMP) ## separate the demo song into demo-output/
 	$(BIN)/stemlab demo --out demo-output
 
-# A worker for each core. What belongs together stays in one of them (see tests/conftest.py).
+# A worker for each core. What belongs together stays in one of them (see tests/conftest.py). The
+# cells of a notebook share a kernel: notebooks run by themselves.
 WORKERS ?= logical
 PARALLEL := --numprocesses $(WORKERS) --dist loadgroup
 
@@ -41,7 +42,8 @@ test-quick: $(STAMP) ## run only the tests of the parts, under a minute
 	$(BIN)/python -m pytest $(PARALLEL) $(UNITS)
 
 test-long: $(STAMP) ## run the long tests too: thousands of hostile files, hundreds of kills (an hour)
-	STEMLAB_LONG=1 $(BIN)/python -m pytest -o faulthandler_timeout=7200 $(PARALLEL)
+	STEMLAB_LONG=1 $(BIN)/python -m pytest -o faulthandler_timeout=7200 $(PARALLEL) tests stemlab
+	STEMLAB_LONG=1 $(BIN)/python -m pytest notebooks
 
 check: lint ## check everything but the tests: lint, docs, wheel, supply chain
 	$(BIN)/python -m pytest --quiet checks

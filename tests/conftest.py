@@ -52,10 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
 # First: xdist reads the groups in its own hook, and would come before this one.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out long tests; keep in one worker what shares a kernel, browser or memory."""
+    """Leave out long tests; keep in one worker what shares a browser or memory."""
     for item in items:
-        if type(item).__name__ == "IPyNbCell":
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
         for marker in ("browser", "memory"):
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.xdist_group(marker))
