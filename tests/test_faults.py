@@ -29,7 +29,7 @@ from model_files import package
 from stemlab import AudioStemSeparator, OutputSettings, audio
 from stemlab.errors import AudioError, OutputError
 from stemlab.files import ScratchFolder
-from stemlab.results import read_run
+from stemlab.results import RunManifest
 from stemlab.sweeps.store import SweepStore
 
 RATE = 44_100
@@ -59,7 +59,7 @@ def separator(tiny_htdemucs):
 def whole(out: Path) -> dict[str, str]:
     """Digests of the samples of the one result in a folder, all of whose files are as recorded."""
     (manifest,) = out.glob("*/run.json")
-    stems = read_run(manifest)["stems"]
+    stems = RunManifest.read(manifest).as_dict()["stems"]
     for each in stems.values():
         assert audio.file_digest(manifest.parent / each["file"]) == each["sha256"]
     names = {each.name for each in manifest.parent.iterdir()}

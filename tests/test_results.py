@@ -19,7 +19,7 @@ from stemlab import AudioStemSeparator, OutputSettings
 from stemlab.audio import file_digest
 from stemlab.errors import OutputError, ParameterError
 from stemlab.files import Folder, WorkFolder
-from stemlab.results import ResultNames, check_filename, read_run, run_plans
+from stemlab.results import ResultNames, RunManifest, check_filename
 from stemlab.separation import save_result
 
 RATE = 44_100
@@ -71,7 +71,7 @@ def files(folder):
 def whole(folder):
     """Digests of the samples of the one result in a folder, all of whose files are as recorded."""
     (manifest,) = folder.glob("*/run.json")
-    stems = read_run(manifest)["stems"]
+    stems = RunManifest.read(manifest).as_dict()["stems"]
     assert {path.name for path in manifest.parent.iterdir()} == {
         "run.json",
         *(stem["file"] for stem in stems.values()),
@@ -95,10 +95,11 @@ def test_a_result_is_saved_and_replaced_under_every_template(results, tmp_path, 
         saved = save_result(result, tmp_path, force=force)
         for stem, path in saved.stems.items():
             assert file_digest(path) == result.manifest["stems"][stem]["sha256"]
-        stored = read_run(saved.manifest_path)
-        assert stored["stems"].keys() == result.stems.keys()
-        for stem, record in stored["stems"].items():
-            assert os.path.samefile(saved.manifest_path.parent / record["file"], saved.stems[stem])
+        stored = RunManifest.read(saved.manifest_path)
+        assert stored == saved.run
+        assert stored.stems.keys() == result.stems.keys()
+        for stem, record in stored.stems.items():
+            assert os.path.samefile(saved.manifest_path.parent / record.file, saved.stems[stem])
     with pytest.raises(OutputError, match="exists already"):
         save_result(result, tmp_path)
 
@@ -357,7 +358,7 @@ def test_a_manifest_that_is_none(results, tmp_path, content):
         save_result(results["all"], tmp_path, force=True)
     if content != "link":
         with pytest.raises(ParameterError, match=r"run\.json"):
-            read_run(place)
+            RunManifest.read(place)
 
 
 # ---------------------------------------------------------------- what version 0.1 left
@@ -392,7 +393,7 @@ def test_a_result_of_version_0_1_is_replaced_only_on_demand(earlier_version):
     vocals.unlink()
     separator.separate_file(song, out, output=OutputSettings(force=True))
     assert set(whole(out)) == {"vocals", "other"}
-    assert read_run(out / "song")["schema"] == 2
+    assert RunManifest.read(out / "song").schema == 2
 
 
 def test_two_stems_of_version_0_1_are_replaced(earlier_version):
@@ -440,13 +441,13 @@ def test_plans_are_the_same_after_they_were_read(separator, song, tmp_path):
         )
     ):
         result = separator.separate_file(song, tmp_path / str(number), **settings)
-        run = read_run(result.manifest_path)
-        plans = run_plans(run)
-        assert [plan.calls for plan in plans] == [plan["calls"] for plan in run["plan"]]
-        for plan, stored in zip(plans, run["plan"], strict=True):
+        run = RunManifest.read(result.manifest_path)
+        assert run.plans == result.run.plans
+        assert [plan.calls for plan in run.plans] == [plan["calls"] for plan in run.plan]
+        for plan, stored in zip(run.plans, run.plan, strict=True):
             assert plan.input_samples == stored["input_samples"]
             assert plan.skip_covered_tail == settings.get("skip_covered_tail", False)
-        assert run["threads"] >= 1
+        assert run.threads >= 1
 
 
 @pytest.mark.parametrize(
@@ -469,7 +470,7 @@ def test_odd_plans_are_refused(results, change, words):
     manifest = json.loads(json.dumps(results["all"].manifest))
     manifest["plan"][0].update(change)
     with pytest.raises(ValueError, match=words):
-        run_plans(manifest)
+        _ = RunManifest.from_json(json.dumps(manifest).encode()).plans
 
 
 # ---------------------------------------------------------------- kills

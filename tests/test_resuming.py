@@ -150,6 +150,19 @@ def digests(result):
     return {name: each["samples_sha256"] for name, each in result.manifest["stems"].items()}
 
 
+def test_the_speed_of_a_resumed_run_counts_what_it_computed(separator, songs, tmp_path):
+    song, out = songs / "plain.wav", tmp_path / "out"
+    interrupted(separator, song, out, 10)
+    output = OutputSettings(resume=True)
+    run = separator.separate_file(song, out, output=output).manifest
+    (change,) = [change for change in run["changes"] if "was continued, from" in change]
+    begin = float(change.split(" from ")[1].split()[0])  # In whole seconds.
+    own_seconds = run["cost"]["wall_seconds"] / run["cost"]["rtf"]
+    assert own_seconds == pytest.approx(run["input"]["seconds"] - begin, abs=0.6)
+    assert own_seconds < run["input"]["seconds"] - 1
+    assert "earlier runs included" in run["cost"]["peak_memory_of"]
+
+
 def test_early_ends_keep_what_is_finished_and_calls_are_not_repeated(separator, songs, tmp_path):
     song, calls = songs / "plain.wav", []
     interrupted(separator, song, tmp_path / "out", 10)

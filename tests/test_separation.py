@@ -31,6 +31,7 @@ from stemlab.errors import (
     SeparationError,
 )
 from stemlab.networks.devices import is_out_of_memory
+from stemlab.results import BlockStore
 from stemlab.separation import (
     AudioStemSeparator,
     OutputSettings,
@@ -434,6 +435,30 @@ def test_the_manifest_says_what_was_done(tiny_htdemucs, tmp_path, rng):
     assert manifest["versions"]["torch"].startswith("2.")
     for name, each in manifest["stems"].items():
         assert audio_io.file_digest(result.stems[name]) == each["sha256"]
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 192_000])
+@pytest.mark.parametrize("two_stems", [None, "bass"])
+def test_the_disk_check_counts_what_is_written(
+    tiny_htdemucs, tmp_path, rng, monkeypatch, rate, two_stems
+):
+    song = write(tmp_path / "song.wav", noise(rng, rate), rate)
+    expected, written = [], []
+    publish = BlockStore.publish
+
+    def measure(store, *arguments):
+        (work,) = (tmp_path / "out").glob(".stemlab-*.partial")
+        written.append(sum(path.stat().st_size for path in work.iterdir()))
+        publish(store, *arguments)
+
+    monkeypatch.setattr(BlockStore, "publish", measure)
+    monkeypatch.setattr(
+        "stemlab.separation._files.check_capacity",
+        lambda _folder, room, _song: expected.append(room),
+    )
+    output = OutputSettings(two_stems=two_stems)
+    AudioStemSeparator(tiny_htdemucs).separate_file(song, tmp_path / "out", output=output)
+    assert written == pytest.approx(expected, rel=0.05)
 
 
 def test_two_stems_sum_to_the_mixture(one_hot_bag, tmp_path, rng):

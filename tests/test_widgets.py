@@ -31,7 +31,7 @@ from stemlab.errors import (
     SeparationError,
 )
 from stemlab.registry import list_models
-from stemlab.results import read_run
+from stemlab.results import RunManifest
 from stemlab.separation import AudioStemSeparator, SeparationSettings, replay
 from stemlab.widgets import SeparationPanel, SongUpload, StemMixer, separation_panel
 
@@ -228,8 +228,8 @@ def test_saving_puts_the_files_where_a_command_would(
     for source, path in made.stems.items():
         assert saved.stems[source] == folder / f"{source}.wav"
         assert saved.stems[source].read_bytes() == path.read_bytes()
-    manifest = read_run(folder)
-    assert (folder / manifest["input"]["path"]).resolve() == song.resolve()
+    manifest = RunManifest.read(folder)
+    assert (folder / manifest.input.path).resolve() == song.resolve()
     assert replay(folder).equal
 
 
@@ -262,7 +262,7 @@ def test_an_earlier_result_is_replaced_only_at_a_second_press(
         panel.wait(SECONDS)
     force.click()
     saved = panel.wait(SECONDS)
-    assert read_run(saved.manifest_path)["parameters"]["overlap"] == 0.5
+    assert RunManifest.read(saved.manifest_path).parameters["overlap"] == 0.5
     assert "The earlier result was replaced." in shown(panel)
     assert force.layout.display == "none"
 

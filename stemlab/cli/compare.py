@@ -25,7 +25,7 @@ from stemlab.errors import AudioError, ParameterError
 from stemlab.files import write_atomically
 from stemlab.plots import draw_comparison
 from stemlab.plots.spectrograms import band_name
-from stemlab.results import read_run, run_plans
+from stemlab.results import RunManifest
 from stemlab.spectra import SpectralComparison, SpectralGrid, compare_spectra
 
 if TYPE_CHECKING:
@@ -143,15 +143,14 @@ def _open(path: Path, sample_rate: int, quiet: bool) -> SeekableRecording:
 
 def _seams_seconds(run_json: str) -> list[float]:
     """Where segments begin and end in the run of a ``run.json``, of all its networks."""
-    manifest = read_run(run_json)
+    run = RunManifest.read(run_json)
     try:
-        plans = run_plans(manifest)
+        plans = run.plans
     except ValueError as error:
         raise ParameterError(
             f"{run_json!r} was changed: {error}. Pass the run.json that `stemlab separate` wrote."
         ) from error
-    rate = manifest["model"]["sample_rate"]
-    return sorted({float(edge) / rate for plan in plans for edge in plan.boundaries})
+    return sorted({float(edge) / plan.sample_rate for plan in plans for edge in plan.boundaries})
 
 
 def _picture(figure: Figure, kind: str) -> bytes:

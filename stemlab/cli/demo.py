@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from stemlab._assets import DEMO_SOURCES, demo_song_dir
 from stemlab.audio import read_file
@@ -15,6 +15,7 @@ from stemlab.errors import OutputError
 from stemlab.files import Folder
 from stemlab.metrics import sdr, si_sdr
 from stemlab.plots import compare_spectrograms
+from stemlab.results import RunCost
 from stemlab.separation import AudioStemSeparator, OutputSettings
 
 __all__ = ["run"]
@@ -45,9 +46,10 @@ def run(options: argparse.Namespace) -> int:
     content = BytesIO()
     axes[0].figure.savefig(content, format="png", dpi=100)
     picture = _put_picture(Path(options.out), content.getvalue())
-    cost = result.manifest["cost"]
+    cost = result.run.cost
     if options.json:
-        print(json.dumps({"figures": figures, "cost": cost, "picture": str(picture)}, indent=2))
+        facts = {"figures": figures, "cost": asdict(cost), "picture": str(picture)}
+        print(json.dumps(facts, indent=2))
     elif not options.quiet:
         _print_table(figures, cost, mixture.shape[1] / sample_rate)
         print(f"\nStems and picture: {Path(options.out)}/ (spectrograms.png)")
@@ -69,19 +71,17 @@ def _put_picture(out_dir: Path, content: bytes) -> Path:
     return picture
 
 
-def _print_table(
-    figures: dict[str, dict[str, float]], cost: dict[str, Any], seconds: float
-) -> None:
+def _print_table(figures: dict[str, dict[str, float]], cost: RunCost, seconds: float) -> None:
     print("In dB, higher is better; 'mixture' is the mixture taken for the stem.\n")
     print(f"{'':10}{'SDR':>8}{'mixture':>9}{'SI-SDR':>10}{'mixture':>9}")
-    for name, each in figures.items():
+    for name, figure in figures.items():
         print(
-            f"{name:10}{each['stem_sdr_db']:8.2f}{each['mixture_sdr_db']:9.2f}"
-            f"{each['stem_si_sdr_db']:10.2f}{each['mixture_si_sdr_db']:9.2f}"
+            f"{name:10}{figure['stem_sdr_db']:8.2f}{figure['mixture_sdr_db']:9.2f}"
+            f"{figure['stem_si_sdr_db']:10.2f}{figure['mixture_si_sdr_db']:9.2f}"
         )
-    peak = cost["peak_memory_bytes"]
+    peak = cost.peak_memory_bytes
     memory = "" if peak is None else f", peak memory {peak / 1e6:.0f} MB"
     print(
-        f"\n{seconds:.0f} s of audio in {cost['wall_seconds']:.1f} s: RTF {cost['rtf']:.2f} "
+        f"\n{seconds:.0f} s of audio in {cost.wall_seconds:.1f} s: RTF {cost.rtf:.2f} "
         f"(processing time / duration){memory}"
     )

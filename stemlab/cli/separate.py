@@ -141,16 +141,17 @@ def _separate(
 
 
 def _tell(result: SeparationResult, *, silent: bool) -> None:
-    for change in result.manifest["changes"]:
+    for change in result.run.changes:
         print(f"stemlab: note: {printable(change)}", file=sys.stderr)
     if silent:
         return
-    cost = result.manifest["cost"]
     names = printable(_together([*result.stems.values()]))
     if not result.repeated:
         print(f"{names}  finished already")
         return
-    print(f"{names}  {cost['wall_seconds']:.1f} s, RTF {cost['rtf']:.2f}")
+    cost = result.run.cost
+    speed = "" if cost.rtf is None else f", RTF {cost.rtf:.2f}"
+    print(f"{names}  {cost.wall_seconds:.1f} s{speed}")
 
 
 def _together(paths: Sequence[Path]) -> str:

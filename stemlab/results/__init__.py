@@ -6,13 +6,15 @@ one holds a whole result.
 
 from stemlab.results.blocks import BlockStore, check_capacity
 from stemlab.results.manifest import (
-    SCHEMA,
+    DeviceRecord,
+    InputRecord,
+    ModelRecord,
+    RunCost,
+    RunManifest,
+    StemRecord,
     describe_plan,
     package_versions,
     peak_memory_bytes,
-    read_run,
-    run_plans,
-    stem_records,
 )
 from stemlab.results.names import ResultNames, check_filename, file_safe
 from stemlab.results.publishing import (
@@ -25,11 +27,16 @@ from stemlab.results.publishing import (
 )
 
 __all__ = [
-    "SCHEMA",
     "BlockStore",
+    "DeviceRecord",
     "EarlierResultError",
+    "InputRecord",
+    "ModelRecord",
     "ResultNames",
     "ResultPlace",
+    "RunCost",
+    "RunManifest",
+    "StemRecord",
     "Target",
     "check_capacity",
     "check_filename",
@@ -38,9 +45,6 @@ __all__ = [
     "only_publisher",
     "package_versions",
     "peak_memory_bytes",
-    "read_run",
     "recover",
     "remove_unfinished",
-    "run_plans",
-    "stem_records",
 ]

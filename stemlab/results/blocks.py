@@ -12,14 +12,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from stemlab._typing import AudioArray
 from stemlab.errors import AudioError, OutputError
 from stemlab.files import WorkFolder, abandoned_folders, nearest_existing
-from stemlab.results.manifest import MAX_BYTES, is_digest
+from stemlab.results.manifest import MAX_BYTES, RunManifest, is_digest
 from stemlab.results.names import file_safe
 from stemlab.results.publishing import Target, publish
 
@@ -253,16 +253,13 @@ class BlockStore:
         assert facts is not None
         return facts.st_size
 
-    def publish(
-        self, target: Target, drafts: Mapping[str, str], manifest: Mapping[str, Any]
-    ) -> None:
+    def publish(self, target: Target, drafts: Mapping[str, str], manifest: RunManifest) -> None:
         """Move the drafts of the stems, and then the manifest, to their final names.
 
         Raises OutputError if one cannot be written; an earlier result is then as it was.
         """
         with self._writing():
-            content = json.dumps(manifest, indent=2) + "\n"
-            self._folder.write("manifest.json", content.encode())
+            self._folder.write("manifest.json", manifest.to_json().encode())
             for path in (*target.stems.values(), target.manifest):
                 self._note_missing(path.parent)
             publish(self._folder, target, drafts, "manifest.json")

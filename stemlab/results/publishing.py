@@ -17,12 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from stemlab.audio import FORMATS
 from stemlab.errors import OutputError
 from stemlab.files import Folder, WorkFolder, abandoned_folders, check_writable, parse_json
-from stemlab.results.manifest import MAX_BYTES, StemRecord, is_digest, parse_run, stem_records
+from stemlab.results.manifest import MAX_BYTES, RunManifest, StemRecord, is_digest
 from stemlab.results.names import ResultNames, file_safe
 
 __all__ = [
@@ -93,10 +92,9 @@ class _Written:
 
 @dataclass(frozen=True)
 class _Earlier:
-    """An earlier result: the recording it is of, and its files by name, the manifest first."""
+    """An earlier result: its manifest, and its files by name, the manifest's first."""
 
-    input_sha256: str
-    schema: int
+    run: RunManifest
     files: Mapping[str, _Written]
 
 
@@ -128,7 +126,7 @@ class ResultPlace:
                 wanted = [*target.stem_names.values(), target.manifest_name]
                 taken = [name for name in wanted if out is not None and _exists(out, name)]
                 earlier = _earlier_result(out, names) if out is not None and taken else None
-                if earlier is not None and earlier.input_sha256 != self.input_sha256:
+                if earlier is not None and earlier.run.input.sha256 != self.input_sha256:
                     continue
                 if out is not None and taken:
                     replaced = self._check_replaceable(out, taken, earlier, force)
@@ -142,18 +140,16 @@ class ResultPlace:
             self.out_dir / taken[0],
         )
 
-    def find_finished(self, fingerprint: str) -> tuple[Target, dict[str, Any]] | None:
+    def find_finished(self, fingerprint: str) -> tuple[Target, RunManifest] | None:
         """Find what an earlier run has made in the same way, with its manifest, if it is whole."""
         for _, target in self._targets():
             try:
                 with _reading(self.out_dir) as out:
                     if out is None:
                         return None
-                    fields = parse_run(_read(out, target.manifest_name))
-                    records = stem_records(fields)
-                    is_same = fields.get("fingerprint") == fingerprint
-                    if is_same and _are_whole(out, target, records):
-                        return target, fields
+                    run = RunManifest.from_json(_read(out, target.manifest_name))
+                    if run.fingerprint == fingerprint and _are_whole(out, target, run.stems):
+                        return target, run
             except (OSError, ValueError, KeyError):
                 continue
         return None
@@ -199,7 +195,7 @@ class ResultPlace:
             advice = "Move it away, or choose another output folder."
             raise OutputError(f"{str(path)!r} exists and {reason}. {advice}", path)
         if not force:
-            older = earlier is not None and earlier.schema == 1
+            older = earlier is not None and earlier.run.schema == 1
             version = ", made by an earlier version of stemlab," if older else ""
             raise EarlierResultError(
                 f"{str(out.path / taken[0])!r}{version} exists already. Pass --force (force=True) "
@@ -223,16 +219,16 @@ def _earlier_result(out: Folder, names: ResultNames) -> _Earlier | None:
     """Read what the manifest of an earlier result says; None if there is none of ours."""
     try:
         content = _read(out, names.manifest)
-        fields = parse_run(content)
+        run = RunManifest.from_json(content)
     except (OSError, ValueError):
         return None
     files = {names.manifest: _Written(hashlib.sha256(content).hexdigest(), len(content))}
-    for stem, record in stem_records(fields).items():
+    for stem, record in run.stems.items():
         name = names.stored_as(stem, record.file)
         ext = record.file.rpartition(".")[2]
         if name is not None and ext in FORMATS:
             files[name] = _Written(record.sha256, record.bytes)
-    return _Earlier(fields["input"]["sha256"], fields["schema"], files)
+    return _Earlier(run, files)
 
 
 # ---------------------------------------------------------------- moving

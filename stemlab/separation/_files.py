@@ -8,7 +8,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -25,9 +25,14 @@ from stemlab.errors import AudioError, ParameterError
 from stemlab.networks.devices import peak_device_bytes
 from stemlab.networks.identity import digest_of
 from stemlab.results import (
-    SCHEMA,
     BlockStore,
+    DeviceRecord,
+    InputRecord,
+    ModelRecord,
     ResultPlace,
+    RunCost,
+    RunManifest,
+    StemRecord,
     Target,
     check_capacity,
     describe_plan,
@@ -39,7 +44,7 @@ from stemlab.results import (
 from stemlab.separation._identity import identity_of
 from stemlab.separation._job import Job, Recording, exactly, recording_of_file
 from stemlab.separation.events import SeparationResult
-from stemlab.separation.settings import OutputSettings, SeparationSettings
+from stemlab.separation.settings import OutputSettings, SeparationSettings, pack_parameters
 
 __all__ = ["relative_path", "run_to_files", "settings_for_model"]
 
@@ -47,12 +52,6 @@ _log = logging.getLogger(__name__)
 
 # By so much a lossy codec may change the length of a recording.
 _CODEC_SAMPLES = 8192
-
-_CONTAINS = (
-    "What was asked for, what was done, with which versions, how long it took; digests of the "
-    "recording, the model and the stems. No audio. The recording is named by its path from here, "
-    "the model as it was typed."
-)
 
 
 def settings_for_model(
@@ -81,8 +80,7 @@ def run_to_files(
     recording = recording_of_file(info, output.downmix)
     stems = job.sources if output.two_stems is None else (*job.sources, f"no_{output.two_stems}")
     resampled = info.sample_rate != job.model.spec.sample_rate
-    # Raw float blocks, those at the other rate, and as much again for the encoded files.
-    room = (3 if resampled else 2) * 4 * recording.channels * (info.samples or 0) * len(stems)
+    room = _room_bytes(job, recording, info.samples or 0, len(stems))
     check_capacity(out_dir, room, path)  # Before days are spent on reading what cannot be kept.
     digest = audio_io.file_digest(path)
     place = ResultPlace(
@@ -105,8 +103,8 @@ def run_to_files(
         done = place.find_finished(fingerprint)
         if done is None or not _is_whole(done[0], done[1], path, recording, output):
             return None
-        target, manifest = done
-        return SeparationResult(target.stems, target.manifest, manifest, repeated=False)
+        target, run = done
+        return SeparationResult(target.stems, target.manifest, run, repeated=False)
 
     if done := finished():
         remove_unfinished(out_dir, owner)
@@ -123,8 +121,9 @@ def run_to_files(
         expected_bytes=room,
         most_samples=job.made_plans[0].samples,
     ) as store:
-        if store.finished:
-            seconds = store.finished / job.model.spec.sample_rate
+        begin = store.finished
+        if begin:
+            seconds = begin / job.model.spec.sample_rate
             job.changes.append(f"An earlier run was continued, from {seconds:.0f} s on.")
         _store(store, job, recording)
         if resampled:
@@ -140,39 +139,41 @@ def run_to_files(
             if done := finished():
                 return done
             target = place.choose(force=output.force)
-            wall_seconds = time.perf_counter() - started
-            manifest = {
-                "schema": SCHEMA,
-                "contains": _CONTAINS,
-                "fingerprint": fingerprint,
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "input": _describe_input(path, target, info, digest, job.samples),
-                "model": _describe_model(job),
-                "parameters": {**asdict(asked), **asdict(output), "batch_size": job.batch_size},
-                "device": {
-                    "name": identity["device"],
-                    "reason": job.model.device.reason,
-                    "arithmetic": identity["arithmetic"],
-                },
-                "threads": identity["threads"],
-                "plan": [describe_plan(plan) for plan in job.made_plans],
-                "changes": [*job.changes, *loud],
-                "stems": _describe_stems(store, target, drafts),
-                "cost": {
-                    "wall_seconds": round(wall_seconds, 3),
-                    "rtf": round(wall_seconds * info.sample_rate / job.samples, 4),
-                    "peak_memory_bytes": peak_memory_bytes(),
-                    "peak_device_bytes": peak_device_bytes(job.model.device.torch_device),
-                },
-                "versions": identity["versions"],
-            }
-            store.publish(target, drafts, manifest)
-    return SeparationResult(target.stems, target.manifest, manifest)
+            run = RunManifest(
+                fingerprint=fingerprint,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                input=_describe_input(path, target, info, digest, job.samples),
+                model=_describe_model(job),
+                parameters=pack_parameters(asked, output, job.batch_size),
+                device=DeviceRecord(
+                    name=identity["device"],
+                    reason=job.model.device.reason,
+                    arithmetic=identity["arithmetic"],
+                ),
+                threads=identity["threads"],
+                plan=[describe_plan(plan) for plan in job.made_plans],
+                changes=[*job.changes, *loud],
+                stems=_describe_stems(store, target, drafts),
+                cost=_describe_cost(job, time.perf_counter() - started, begin),
+                versions=identity["versions"],
+            )
+            store.publish(target, drafts, run)
+    return SeparationResult(target.stems, target.manifest, run)
+
+
+def _room_bytes(job: Job, recording: Recording, samples: int, files: int) -> int:
+    """Bytes in the working folder at its fullest; `samples` are at the recording's rate."""
+    rate, made = job.model.spec.sample_rate, len(job.sources)
+    separated = made * audio_io.resampled_length(samples, recording.sample_rate, rate)
+    resampled = made * samples if recording.sample_rate != rate else 0
+    rest = (files - made) * samples
+    encoded = files * samples  # As float WAV; other formats take less.
+    return 4 * recording.channels * (separated + resampled + rest + encoded)
 
 
 def _is_whole(
     target: Target,
-    manifest: Mapping[str, Any],
+    run: RunManifest,
     song: Path,
     recording: Recording,
     output: OutputSettings,
@@ -190,8 +191,7 @@ def _is_whole(
             if abs(length - samples) > _CODEC_SAMPLES:
                 return False
             # Float WAV holds the very samples.
-            recorded = manifest["stems"][stem]["samples_sha256"]
-            if output.holds_any_level and _samples_digest(path) != recorded:
+            if output.holds_any_level and _samples_digest(path) != run.stems[stem].samples_sha256:
                 return False
     except AudioError:
         return False
@@ -227,7 +227,7 @@ def _fingerprint(
     identity: dict[str, Any], asked: SeparationSettings, output: OutputSettings, input_sha256: str
 ) -> str:
     """Digest of all that decides what a run writes: equal ones need not be repeated."""
-    how = {name: each for name, each in asdict(output).items() if name not in ("force", "resume")}
+    how = {name: value for name, value in asdict(output).items() if name not in ("force", "resume")}
     # If the model is unknown, no two runs are the same.
     known = {} if identity["model"] else {"run": secrets.token_hex(16)}
     parameters = {**asdict(asked), **how}
@@ -290,45 +290,57 @@ def _settle_gain(peak: float, output: OutputSettings) -> tuple[float, list[str]]
 
 def _describe_input(
     path: Path, target: Target, info: audio_io.AudioInfo, digest: str, samples: int
-) -> dict[str, Any]:
-    return {
-        "path": relative_path(path, target.manifest.parent),
-        "sha256": digest,
-        "bytes": os.path.getsize(path),
-        "sample_rate": info.sample_rate,
-        "channels": info.channels,
-        "samples": samples,
-        "seconds": samples / info.sample_rate,
-    }
+) -> InputRecord:
+    return InputRecord(
+        path=relative_path(path, target.manifest.parent),
+        sha256=digest,
+        bytes=os.path.getsize(path),
+        sample_rate=info.sample_rate,
+        channels=info.channels,
+        samples=samples,
+        seconds=samples / info.sample_rate,
+    )
 
 
-def _describe_model(job: Job) -> dict[str, Any]:
+def _describe_model(job: Job) -> ModelRecord:
     spec = job.model.spec
-    return {
-        "name": spec.name,
-        "request": job.model.request,
-        "kind": "ready network" if job.model.request is None else "verified files",
-        "sha256": job.model.sha256,
-        "weights_sha256": job.model.weights_sha256,
-        "forward": "fast" if job.model.is_fast else "Demucs' own",
-        "sample_rate": spec.sample_rate,
-        "sources": list(spec.sources),
-    }
+    return ModelRecord(
+        name=spec.name,
+        request=job.model.request,
+        kind="ready network" if job.model.request is None else "verified files",
+        sha256=job.model.sha256,
+        weights_sha256=job.model.weights_sha256,
+        forward="fast" if job.model.is_fast else "Demucs' own",
+        sample_rate=spec.sample_rate,
+        sources=list(spec.sources),
+    )
 
 
 def _describe_stems(
     store: BlockStore, target: Target, drafts: dict[str, str]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, StemRecord]:
     return {
-        stem: {
-            "file": target.seen_from_manifest(stem),
-            "bytes": store.draft_bytes(draft),
-            "sha256": store.draft_sha256(draft),
-            "samples_sha256": store.samples_sha256(stem),
-            "peak": store.stem_peak(stem),
-        }
+        stem: StemRecord(
+            file=target.seen_from_manifest(stem),
+            bytes=store.draft_bytes(draft),
+            sha256=store.draft_sha256(draft),
+            samples_sha256=store.samples_sha256(stem),
+            peak=store.stem_peak(stem),
+        )
         for stem, draft in drafts.items()
     }
+
+
+def _describe_cost(job: Job, wall_seconds: float, begin: int) -> RunCost:
+    """What this run took, for the samples from `begin` on, which no earlier run had separated."""
+    samples, rate = job.made_plans[0].samples - begin, job.model.spec.sample_rate
+    return RunCost(
+        wall_seconds=round(wall_seconds, 3),
+        rtf=round(wall_seconds * rate / samples, 4) if samples else None,
+        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_of="the whole process since it started, earlier runs included",
+        peak_device_bytes=peak_device_bytes(job.model.device.torch_device),
+    )
 
 
 def relative_path(path: StrPath, folder: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stemlab._typing import AudioArray
+from stemlab.results import RunManifest
 
 __all__ = ["SegmentDone", "SeparationResult", "StemBlock"]
 
@@ -57,13 +58,18 @@ class SeparationResult:
     stems : mapping of str to Path
     manifest_path : Path
         Its ``run.json``.
-    manifest : dict
-        What that file holds.
+    run : RunManifest
+        What that file holds, with attributes; `manifest` gives it as a dictionary.
     repeated : bool
         False if an earlier run had made all of it already.
     """
 
     stems: Mapping[str, Path]
     manifest_path: Path
-    manifest: dict[str, Any]
+    run: RunManifest
     repeated: bool = True
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What ``run.json`` holds, as `json.load` would give it."""
+        return self.run.as_dict()

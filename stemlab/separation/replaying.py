@@ -15,10 +15,10 @@ from stemlab.audio import file_digest, stream_file
 from stemlab.errors import AudioError, ModelNotFoundError, ModelRefusedError, ParameterError
 from stemlab.files import ScratchFolder
 from stemlab.registry import is_folder
-from stemlab.results import read_run, stem_records
+from stemlab.results import ModelRecord, RunManifest
 from stemlab.separation.events import SegmentDone
 from stemlab.separation.separator import AudioStemSeparator
-from stemlab.separation.settings import OutputSettings, SeparationSettings
+from stemlab.separation.settings import unpack_parameters
 
 __all__ = ["ReplayReport", "replay"]
 
@@ -79,51 +79,43 @@ def replay(
     ModelRefusedError
         If the model of that name is no longer the recorded one.
     """
-    run = read_run(manifest_path)
+    run = RunManifest.read(manifest_path)
     folder = Path(manifest_path) if os.path.isdir(manifest_path) else Path(manifest_path).parent
     try:
-        parameters = dict(run["parameters"])
-        names = set(OutputSettings.__dataclass_fields__)
-        parameters.pop("resume", None)  # It goes on with nothing.
-        output = OutputSettings(**{name: parameters.pop(name) for name in names - {"resume"}})
-        batch_size = parameters.pop("batch_size")
-        settings = SeparationSettings(**parameters)
-        model, sha256 = run["model"], run["input"]["sha256"]
-        song = folder / run["input"]["path"] if input_path is None else Path(input_path)
-        separator = _same_model(model, device or run["device"]["name"], batch_size)
+        settings, output, batch_size = unpack_parameters(run.parameters)
+        song = folder / run.input.path if input_path is None else Path(input_path)
+        separator = _same_model(run.model, device or run.device.name, batch_size)
     except (KeyError, TypeError, AttributeError) as error:
         raise ParameterError(
             f"{str(manifest_path)!r} is incomplete or was changed: {error}. Pass the run.json "
             "that `stemlab separate` wrote."
         ) from error
-    recorded = stem_records(run)
-    if file_digest(song) != sha256:
+    if file_digest(song) != run.input.sha256:
         raise AudioError(
             f"{str(song)!r} is not the recording of that run: its SHA-256 differs from "
-            f"{sha256}. Pass the right one with --input.",
+            f"{run.input.sha256}. Pass the right one with --input.",
             song,
         )
     with ScratchFolder() as scratch:
         again = separator.separate_file(
             song, scratch, settings=settings, output=output, progress=progress
         )
-        repeated = again.manifest["stems"]
+        repeated = again.run.stems
         return ReplayReport(
             equal=all(
-                name in repeated and repeated[name]["samples_sha256"] == record.samples_sha256
-                for name, record in recorded.items()
+                name in repeated and repeated[name].samples_sha256 == record.samples_sha256
+                for name, record in run.stems.items()
             ),
             largest_difference={
                 name: _difference(folder / record.file, record.sha256, again.stems.get(name))
-                for name, record in recorded.items()
+                for name, record in run.stems.items()
             },
-            circumstances=tuple(_circumstances(run, again.manifest)),
+            circumstances=tuple(_changed(run.circumstances(), again.run.circumstances())),
         )
 
 
-def _circumstances(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Say what decides the samples and has changed; names and order are those of this version."""
-    before, after = _deciding(then), _deciding(now)
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Say which circumstances have changed."""
     for name, value in after.items():
         if name not in before:
             yield f"{name}: not recorded, now {value}"
@@ -132,43 +124,26 @@ def _circumstances(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
             yield f"{name}: {before[name]!r:.80} in the recorded run, now {value!r}"
 
 
-def _deciding(run: Mapping[str, Any]) -> dict[str, Any]:
-    tables: dict[str, Any] = {
-        name: run.get(name) if isinstance(run.get(name), dict) else {}
-        for name in ("device", "model", "versions")
-    }
-    device, model = tables["device"], tables["model"]
-    found = {
-        "device": device.get("name"),
-        "arithmetic": device.get("arithmetic"),
-        "threads": run.get("threads"),
-        "weights": model.get("weights_sha256"),
-        "forward": model.get("forward"),
-        **tables["versions"],
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _same_model(model: dict[str, Any], device: str, batch_size: int) -> AudioStemSeparator:
-    if model["request"] is None:
+def _same_model(model: ModelRecord, device: str, batch_size: int) -> AudioStemSeparator:
+    if model.request is None:
         raise ParameterError(
-            f"the run was made with a ready network ({model['name']}), which a manifest cannot "
+            f"the run was made with a ready network ({model.name}), which a manifest cannot "
             "name. Repeat it from Python with the same network."
         )
     try:
-        separator = AudioStemSeparator(model["request"], device=device, batch_size=batch_size)
+        separator = AudioStemSeparator(model.request, device=device, batch_size=batch_size)
     except ModelNotFoundError as error:
-        if not is_folder(model["request"]) or os.path.isabs(model["request"]):
+        if not is_folder(model.request) or os.path.isabs(model.request):
             raise
         raise ModelNotFoundError(
-            f"the run was made with the model folder {model['request']!r}, which is not in the "
+            f"the run was made with the model folder {model.request!r}, which is not in the "
             "current folder. Change to the folder in which the run was started, and try again."
         ) from error
-    if separator.model_sha256 != model["sha256"]:
+    if separator.model_sha256 != model.sha256:
         raise ModelRefusedError(
-            f"model {model['name']!r} is not the one of that run: its digest is "
-            f"{separator.model_sha256}, recorded was {model['sha256']}. Install the recorded one.",
-            expected=model["sha256"],
+            f"model {model.name!r} is not the one of that run: its digest is "
+            f"{separator.model_sha256}, recorded was {model.sha256}. Install the recorded one.",
+            expected=model.sha256,
             actual=separator.model_sha256,
         )
     return separator

@@ -11,6 +11,7 @@ from stemlab.errors import AudioError
 from stemlab.results import BlockStore, ResultPlace, only_publisher, recover
 from stemlab.separation._files import relative_path
 from stemlab.separation.events import SeparationResult
+from stemlab.separation.settings import unpack_parameters
 
 __all__ = ["save_result"]
 
@@ -40,41 +41,28 @@ def save_result(
     OutputError
         If there is a result already, or it cannot be written. Nothing is left half-written.
     """
-    manifest, folder = result.manifest, result.manifest_path.parent
-    out_dir, digest = Path(out_dir), manifest["input"]["sha256"]
+    run, folder = result.run, result.manifest_path.parent
+    out_dir, digest = Path(out_dir), run.input.sha256
     owner = f"{digest[:16]}-saved"  # Not the folder of an unfinished separation.
     recover(out_dir, owner)
-    song = Path(os.path.normpath(folder.resolve() / manifest["input"]["path"]))
-    parameters = manifest["parameters"]
+    song = Path(os.path.normpath(folder.resolve() / run.input.path))
+    _, output, _ = unpack_parameters(run.parameters)
     place = ResultPlace(
-        out_dir,
-        parameters["filename"],
-        song,
-        manifest["model"]["name"],
-        tuple(result.stems),
-        parameters["format"],
-        digest,
+        out_dir, output.filename, song, run.model.name, tuple(result.stems), output.format, digest
     )
     place.choose(force=force)
     size = sum(path.stat().st_size for path in result.stems.values() if path.exists())
     with BlockStore(out_dir, (), 0, owner=owner, expected_bytes=size) as store:
         drafts = {stem: store.draft_copy(stem, path) for stem, path in result.stems.items()}
         for stem, draft in drafts.items():
-            if store.draft_sha256(draft) != manifest["stems"][stem]["sha256"]:
+            if store.draft_sha256(draft) != run.stems[stem].sha256:
                 path = result.stems[stem]
                 raise AudioError(f"{str(path)!r} is not what the run wrote. Separate again.", path)
         with only_publisher(out_dir):
             target = place.choose(force=force)
-            saved = {
-                **manifest,
-                "input": {
-                    **manifest["input"],
-                    "path": relative_path(song, target.manifest.parent),
-                },
-                "stems": {
-                    stem: {**manifest["stems"][stem], "file": target.seen_from_manifest(stem)}
-                    for stem in drafts
-                },
-            }
+            saved = run.moved(
+                relative_path(song, target.manifest.parent),
+                {stem: target.seen_from_manifest(stem) for stem in drafts},
+            )
             store.publish(target, drafts, saved)
-    return replace(result, stems=target.stems, manifest_path=target.manifest, manifest=saved)
+    return replace(result, stems=target.stems, manifest_path=target.manifest, run=saved)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from stemlab._checks import check_count
@@ -12,7 +12,13 @@ from stemlab.chunking import DEFAULT_OVERLAP, check_overlap, check_segment_secon
 from stemlab.errors import ParameterError
 from stemlab.results import check_filename
 
-__all__ = ["OutputSettings", "SeparationSettings", "make_settings"]
+__all__ = [
+    "OutputSettings",
+    "SeparationSettings",
+    "make_settings",
+    "pack_parameters",
+    "unpack_parameters",
+]
 
 CLIP_MODES = ("rescale", "clamp")
 # Each shift costs a whole pass; beyond this it is a typing error rather than a wish.
@@ -187,3 +193,24 @@ class OutputSettings:
     def clamps(self) -> bool:
         """Whether samples beyond full scale are cut off."""
         return self.clip == "clamp" and not self.holds_any_level
+
+
+def pack_parameters(
+    settings: SeparationSettings, output: OutputSettings, batch_size: int
+) -> dict[str, Any]:
+    """Collect what a run manifest records as its parameters."""
+    return {**asdict(settings), **asdict(output), "batch_size": batch_size}
+
+
+def unpack_parameters(
+    parameters: Mapping[str, Any],
+) -> tuple[SeparationSettings, OutputSettings, int]:
+    """Read what `pack_parameters` collected; KeyError or TypeError if a name is missing or unknown.
+
+    A repeated run resumes nothing.
+    """
+    left = {name: value for name, value in parameters.items() if name != "resume"}
+    of_output = OutputSettings.__dataclass_fields__.keys() - {"resume"}
+    output = OutputSettings(**{name: left.pop(name) for name in of_output})
+    batch_size = left.pop("batch_size")
+    return SeparationSettings(**left), output, batch_size

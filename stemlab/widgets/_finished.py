@@ -45,7 +45,7 @@ class FinishedRun:
 
     @property
     def _recording(self) -> str:
-        return str(self.result.manifest["input"]["sha256"])
+        return self.result.run.input.sha256
 
     def _in_words(self) -> dict[str, str]:
         settings = self.settings

@@ -248,8 +248,8 @@ class SeparationPanel(WorkPanel):
         # The mixer plays at most these two.
         while len(self._runs) > 2:
             self._runs.pop(0).folder.cleanup()
-        cost = result.manifest["cost"]
-        self.message = f"Done in {cost['wall_seconds']:.1f} s: {len(result.stems)} stems. {advice}"
+        seconds = result.run.cost.wall_seconds
+        self.message = f"Done in {seconds:.1f} s: {len(result.stems)} stems. {advice}"
         return result
 
     def _save(self, result: SeparationResult, out_dir: Path, force: bool) -> SeparationResult:
