@@ -10,7 +10,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -76,6 +76,27 @@ class Folder:
                 reason = "it is a link, or not a folder"
                 raise OSError(error.errno, reason, str(self.path / name)) from error
             raise
+
+    @contextmanager
+    def reach(self, path: str, *, make: bool = False) -> Iterator[tuple[Folder, str]]:
+        """Open the folder that holds a path with '/' between its parts; follow no links.
+
+        Yields that folder and the last part of the path.
+        """
+        *parents, last = path.split("/")
+        with ExitStack() as stack:
+            folder = self
+            for parent in parents:
+                folder = stack.enter_context(folder.subfolder(parent, make=make))
+            yield folder, last
+
+    def reaches(self, path: str) -> bool:
+        """Tell whether there is something at a path with '/' between its parts."""
+        try:
+            with self.reach(path) as (folder, last):
+                return folder.stat(last) is not None
+        except FileNotFoundError:
+            return False
 
     def names(self) -> list[str]:
         """List what is in the folder, sorted."""

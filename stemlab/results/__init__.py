@@ -17,14 +17,8 @@ from stemlab.results.manifest import (
     peak_memory_bytes,
 )
 from stemlab.results.names import ResultNames, check_filename, file_safe
-from stemlab.results.publishing import (
-    EarlierResultError,
-    ResultPlace,
-    Target,
-    only_publisher,
-    recover,
-    remove_unfinished,
-)
+from stemlab.results.place import EarlierResultError, ResultPlace, Target
+from stemlab.results.publishing import only_publisher, recover, remove_unfinished
 
 __all__ = [
     "BlockStore",

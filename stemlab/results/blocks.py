@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -19,16 +16,15 @@ import numpy as np
 from stemlab._typing import AudioArray
 from stemlab.errors import AudioError, OutputError
 from stemlab.files import WorkFolder, abandoned_folders, nearest_existing
-from stemlab.results.manifest import MAX_BYTES, RunManifest, is_digest
+from stemlab.results.journal import Journal, Mark, read_marks
+from stemlab.results.manifest import RunManifest
 from stemlab.results.names import file_safe
-from stemlab.results.publishing import Target, publish
+from stemlab.results.place import Target
+from stemlab.results.publishing import publish
 
 __all__ = ["BlockStore", "check_capacity"]
 
-_JOURNAL = "journal"
 _READ_BYTES = 1 << 20
-# A power cut may cost as much; after a killed process nothing is lost.
-_SYNC_SECONDS = 10.0
 
 
 def check_capacity(out_dir: Path, expected_bytes: int, song: Path) -> None:
@@ -80,7 +76,7 @@ class BlockStore:
         self._finished = 0
         self._made: list[Path] = []
         self._stems: dict[str, _RawStem] = {}
-        self._journal: _Journal | None = None
+        self._journal: Journal | None = None
         try:
             with self._writing():
                 self._make(out_dir)
@@ -98,11 +94,11 @@ class BlockStore:
         self, stems: Sequence[str], owner: str, key: str, expected_bytes: int, most_samples: int
     ) -> None:
         earlier = [*abandoned_folders(self._out_dir, owner)]
-        marks: list[_Mark] = []
+        marks: list[Mark] = []
         try:
             best, candidates = None, earlier if self._resume else []
             for folder in candidates:
-                found = _read_marks(folder, key, most_samples)
+                found = read_marks(folder, key, most_samples)
                 if found and (not marks or found[-1].samples > marks[-1].samples):
                     best, marks = folder, found
             self._check_room(expected_bytes)
@@ -114,11 +110,11 @@ class BlockStore:
         finally:
             for folder in earlier:
                 folder.close()
-        self._journal = _Journal(self._folder, key, marks)
+        self._journal = Journal(self._folder, key, marks)
 
-    def _copy(self, earlier: WorkFolder, marks: Sequence[_Mark]) -> list[_Mark]:
+    def _copy(self, earlier: WorkFolder, marks: Sequence[Mark]) -> list[Mark]:
         """Copy what an earlier run has finished, as far as its digests are right."""
-        whole: list[_Mark] = []
+        whole: list[Mark] = []
         with suppress(OSError):
             for stem in self._stems.values():
                 stem.source = earlier.open(stem.name)
@@ -173,7 +169,7 @@ class BlockStore:
         digests = {name: stem.digest.hexdigest() for name, stem in self._stems.items()}
         with self._writing():
             self._journal.add(
-                _Mark(self._finished, digests), [stem.file for stem in self._stems.values()]
+                Mark(self._finished, digests), [stem.file for stem in self._stems.values()]
             )
 
     def together(self) -> Iterator[AudioArray]:
@@ -366,72 +362,3 @@ class _RawStem:
         # A full disk shows up here once more; the run has reported it already.
         with suppress(OSError):
             self.file.close()
-
-
-# ---------------------------------------------------------------- how far a run has come
-
-
-@dataclass(frozen=True)
-class _Mark:
-    """Up to where the files of all stems are whole, and their digests up to there."""
-
-    samples: int
-    sha256: Mapping[str, str]
-
-
-class _Journal:
-    """A line for each stretch that is finished, below the key of the run."""
-
-    def __init__(self, folder: WorkFolder, key: str, marks: Sequence[_Mark]) -> None:
-        self._synced = time.monotonic()
-        self._file = folder.open(_JOURNAL, "x+b")
-        self._write({"key": key})
-        for mark in marks:
-            self._write({"samples": mark.samples, "sha256": dict(mark.sha256)})
-        self._file.flush()
-
-    def add(self, mark: _Mark, files: Sequence[BinaryIO]) -> None:
-        """Note that files are whole up to a mark; the system gets their content before it."""
-        sync = time.monotonic() - self._synced > _SYNC_SECONDS
-        for file in files:
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        self._write({"samples": mark.samples, "sha256": dict(mark.sha256)})
-        self._file.flush()
-        if sync:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
-
-    def _write(self, line: Mapping[str, object]) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")
-
-    def close(self) -> None:
-        with suppress(OSError):  # A full disk was reported already.
-            self._file.close()
-
-
-def _read_marks(folder: WorkFolder, key: str, most_samples: int) -> list[_Mark]:
-    """Read the journal of an earlier run with this key, up to the first line that is not whole."""
-    try:
-        first, *lines = folder.read(_JOURNAL, MAX_BYTES).decode().splitlines()
-        if json.loads(first) != {"key": key}:
-            return []
-    except (OSError, ValueError, RecursionError):
-        return []
-    marks: list[_Mark] = []
-    for line in lines:
-        with suppress(ValueError, RecursionError, TypeError, KeyError):
-            fields = json.loads(line)
-            samples, digests = fields["samples"], dict(fields["sha256"])
-            last = marks[-1].samples if marks else 0
-            # Anything else is a line that the process was killed at, or that somebody changed.
-            if (
-                type(samples) is int
-                and last < samples <= most_samples
-                and all(map(is_digest, digests.values()))
-            ):
-                marks.append(_Mark(samples, digests))
-                continue
-        break
-    return marks

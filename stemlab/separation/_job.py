@@ -257,17 +257,17 @@ class Job:
 
     def _report(self, begin: int) -> Callable[[int, int], None]:
         begun = time.perf_counter()
-        total = sum(each.calls for each in self.made_plans)
-        earlier = total - sum(each.calls_from(begin, self.batch_size) for each in self.made_plans)
+        total = sum(plan.calls for plan in self.made_plans)
+        earlier = total - sum(plan.calls_from(begin, self.batch_size) for plan in self.made_plans)
         done = earlier
 
         def report(calls: int, finished: int) -> None:
             nonlocal done
             done += calls
             if self._progress is not None:
-                each = (time.perf_counter() - begun) / (done - earlier)
+                mean = (time.perf_counter() - begun) / (done - earlier)
                 seconds = finished / self._spec.sample_rate
-                self._progress(SegmentDone(done, total, seconds, each * (total - done)))
+                self._progress(SegmentDone(done, total, seconds, mean * (total - done)))
 
         return report
 
