@@ -220,7 +220,7 @@ def test_a_forged_finished_run_is_not_taken_for_one(
     output = OutputSettings(resume=True, format=extension)
     result = separator.separate_file(short_song, tmp_path, sources=["bass"], output=output)
     again = separator.separate_file(short_song, tmp_path, sources=["bass"], output=output)
-    assert not again.repeated
+    assert again.was_cached
     soundfile.write(result.stems["bass"], np.zeros((samples, 2)), 44_100, subtype=None)
     run = json.loads(result.manifest_path.read_bytes())
     content = result.stems["bass"].read_bytes()
@@ -278,7 +278,7 @@ def _is_not_taken_over(network, other, song, out):
     resume = OutputSettings(resume=True)
     AudioStemSeparator(network).separate_file(song, out, sources=["bass"], output=resume)
     again = AudioStemSeparator(copy.deepcopy(network))
-    assert not again.separate_file(song, out, sources=["bass"], output=resume).repeated
+    assert again.separate_file(song, out, sources=["bass"], output=resume).was_cached
     with pytest.raises(OutputError, match="exists already"):
         AudioStemSeparator(other).separate_file(song, out, sources=["bass"], output=resume)
 
@@ -291,8 +291,8 @@ def test_a_network_of_ones_own_class_goes_on_with_a_version_alone(short_song, tm
         separator = AudioStemSeparator(network, network_version=version)
         return separator.separate_file(short_song, tmp_path / "out", output=output)
 
-    assert run("a").repeated
-    assert not run("a").repeated
+    assert not run("a").was_cached
+    assert run("a").was_cached
     assert not caplog.records
     for version, shares in (("b", planted.SHARES), ("a", (1, 1, 1, 1)), (None, planted.SHARES)):
         with pytest.raises(OutputError, match="exists already"):
@@ -347,7 +347,7 @@ def test_a_run_that_works_is_left_alone(separator, songs, tmp_path):
         if event.done == 5:
             (held,) = out.glob(".stemlab-*.partial")
             result = separator.separate_file(song, out, output=OutputSettings(resume=True))
-            assert result.repeated
+            assert not result.was_cached
             assert [*out.glob(".stemlab-*.partial")] == [held]
 
     with pytest.raises(OutputError, match="exists already"):

@@ -146,7 +146,7 @@ def _tell(result: SeparationResult, *, silent: bool) -> None:
     if silent:
         return
     names = printable(_together([*result.stems.values()]))
-    if not result.repeated:
+    if result.was_cached:
         print(f"{names}  finished already")
         return
     cost = result.run.cost

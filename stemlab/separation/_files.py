@@ -104,7 +104,7 @@ def run_to_files(
         if done is None or not _is_whole(done[0], done[1], path, recording, output):
             return None
         target, run = done
-        return SeparationResult(target.stems, target.manifest, run, repeated=False)
+        return SeparationResult(target.stems, target.manifest, run, was_cached=True)
 
     if done := finished():
         remove_unfinished(out_dir, owner)

@@ -60,14 +60,14 @@ class SeparationResult:
         Its ``run.json``.
     run : RunManifest
         What that file holds, with attributes; `manifest` gives it as a dictionary.
-    repeated : bool
-        False if an earlier run had made all of it already.
+    was_cached : bool
+        Whether an earlier run had made all of it already.
     """
 
     stems: Mapping[str, Path]
     manifest_path: Path
     run: RunManifest
-    repeated: bool = True
+    was_cached: bool = False
 
     @property
     def manifest(self) -> dict[str, Any]:
