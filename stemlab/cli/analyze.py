@@ -8,15 +8,15 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from stemlab._text import printable
 from stemlab.analysis import SignalLevels, SongReport, analyze
 from stemlab.audio import read_file
+from stemlab.cli._shared import progress_bar, save, show
 from stemlab.cli.parser import add_settings
-from stemlab.cli.separate import progress_bar, settings_of
+from stemlab.cli.separate import checked_separator
 from stemlab.errors import OutputError, ParameterError
 from stemlab.files import Folder, check_writable, parse_json
 from stemlab.plots import plot_report
@@ -49,14 +49,13 @@ def run(options: argparse.Namespace) -> int:
     with _report_folder(out, name) as earlier:
         _refuse_foreign(earlier)
     audio, sample_rate = read_file(song, downmix=options.downmix)
-    with progress_bar(song.name, hidden=options.quiet or options.json) as bar:
+    with progress_bar(options, song.name) as bar:
         report = analyze(audio, sample_rate, separator=separator, settings=settings, progress=bar)
-    picture = BytesIO()
-    plot_report(report)[0, 0].figure.savefig(picture, format="png", dpi=110)
+    picture = save(plot_report(report)[0, 0].figure)
     facts = {
         "contains": _CONTAINS,
         "song": song.name,
-        "picture_sha256": hashlib.sha256(picture.getvalue()).hexdigest(),
+        "picture_sha256": hashlib.sha256(picture).hexdigest(),
         **report.as_dict(),
     }
     with _report_folder(out, name, make=True) as place:
@@ -66,13 +65,10 @@ def run(options: argparse.Namespace) -> int:
         with suppress(FileNotFoundError):
             place.remove(_PICTURE)
         place.put(_REPORT, (json.dumps(facts, indent=2) + "\n").encode())
-        place.put(_PICTURE, picture.getvalue())
-    if options.json:
-        written = {name: str(path) for name, path in files.items()}
-        print(json.dumps({**facts, "files": written}, indent=2))
-    elif not options.quiet:
-        print("\n".join(_lines(printable(song.name), report)))
-        print(f"{folder}{os.sep}{{report.json,report.png}}")
+        place.put(_PICTURE, picture)
+    written = {name: str(path) for name, path in files.items()}
+    names = f"{folder}{os.sep}{{{_REPORT},{_PICTURE}}}"
+    show(options, {**facts, "files": written}, [*_lines(printable(song.name), report), names])
     return 0
 
 
@@ -122,18 +118,13 @@ def _separator(
     options: argparse.Namespace,
 ) -> tuple[AudioStemSeparator | None, SeparationSettings | None]:
     if options.separate_stems:
-        settings = settings_of(options)
-        separator = AudioStemSeparator(
-            options.model, device=options.device, batch_size=options.batch_size
-        )
-        separator.check(settings)
-        return separator, settings
+        return checked_separator(options)
     # Each of these options would be ignored.
     parser = argparse.ArgumentParser()
     add_settings(parser)
-    for name, default in vars(parser.parse_args([])).items():
-        if getattr(options, name) != default:
-            typed = "--" + name.replace("_", "-")
+    for action in parser._actions[1:]:  # Without --help.
+        if getattr(options, action.dest) != action.default:
+            typed = action.option_strings[0]
             raise ParameterError(
                 f"{typed} decides how stems are made, and none are asked for. "
                 f"Add --separate-stems, or leave {typed} out."

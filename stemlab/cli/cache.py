@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 
+from stemlab.cli._shared import show
 from stemlab.cost import calibrations_bytes, clear_calibrations
 from stemlab.sweeps.store import SweepStore
 
@@ -49,10 +50,8 @@ def run_clear(options: argparse.Namespace) -> int:
     if everything or options.calibrations:
         clear_calibrations()
     freed = before - _stored_bytes(store)
-    if options.json:
-        print(json.dumps({"folder": str(store.folder), "freed_bytes": freed}))
-    elif not options.quiet:
-        print(f"{store.folder}: {freed / 1e6:.1f} MB freed")
+    facts = {"folder": str(store.folder), "freed_bytes": freed}
+    show(options, facts, [f"{store.folder}: {freed / 1e6:.1f} MB freed"])
     return 0
 
 

@@ -23,6 +23,7 @@ from stemlab.registry.lookup import (
     list_models,
     own_names,
     registered_name,
+    without_folder,
 )
 from stemlab.registry.manifests import (
     MANIFEST_NAME,
@@ -90,4 +91,5 @@ __all__ = [
     "refuse_digest",
     "refuse_link",
     "registered_name",
+    "without_folder",
 ]

@@ -22,6 +22,7 @@ __all__ = [
     "list_models",
     "own_names",
     "registered_name",
+    "without_folder",
 ]
 
 _log = logging.getLogger(__name__)
@@ -67,15 +68,19 @@ def list_models() -> list[ModelManifest]:
             try:
                 models.append(find_model(name))
             except ModelError as error:
-                _warn(error)
+                _log.warning("%s", without_folder(error))
     except ModelRefusedError as error:
-        _warn(error)
+        _log.warning("%s", without_folder(error))
     return models
 
 
-def _warn(error: ModelError) -> None:
-    """Log what is wrong in the models folder, without the folder's path."""
-    _log.warning("%s", str(error).replace(f"{models_dir()}{os.sep}", ""))
+def without_folder(error: ModelError) -> str:
+    """Tell what is wrong with a model, without the path of the folder of all models."""
+    text = str(error)
+    for folder in (models_dir(), asset_dir("models")):
+        path = f"{folder}{os.sep}"
+        text = text.replace(path, "").replace(repr(path)[1:-1], "")
+    return text
 
 
 def find_model(name: StrPath) -> ModelManifest:
