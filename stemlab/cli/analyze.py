@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,9 @@ def run(options: argparse.Namespace) -> int:
     files = {"report": folder / _REPORT, "picture": folder / _PICTURE}
     for path in files.values():
         check_writable(path, _ADVICE)
-    with _report_folder(out, name) as earlier:
-        _refuse_foreign(earlier)
+    if os.path.lexists(folder):
+        with _report_folder(out, name):
+            pass  # It refuses what may not be replaced.
     audio, sample_rate = read_file(song, downmix=options.downmix)
     with progress_bar(options, song.name) as bar:
         report = analyze(audio, sample_rate, separator=separator, settings=settings, progress=bar)
@@ -58,9 +59,7 @@ def run(options: argparse.Namespace) -> int:
         "picture_sha256": hashlib.sha256(picture).hexdigest(),
         **report.as_dict(),
     }
-    with _report_folder(out, name, make=True) as place:
-        assert place is not None
-        _refuse_foreign(place)
+    with _report_folder(out, name) as place:
         # At any moment, the report accounts for the picture that exists.
         with suppress(FileNotFoundError):
             place.remove(_PICTURE)
@@ -73,16 +72,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _report_folder(out: Path, name: str, *, make: bool = False) -> Iterator[Folder | None]:
-    """Open the folder of a song's report and refuse a link; yield None if it does not exist."""
+def _report_folder(out: Path, name: str) -> Iterator[Folder]:
+    """Open or make the folder of a song's report; refuse a link, and files of others in it."""
     try:
-        if make:
-            out.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            folder = None
-            with suppress(FileNotFoundError):
-                inside = stack.enter_context(Folder(out))
-                folder = stack.enter_context(inside.subfolder(name, make=make))
+        out.mkdir(parents=True, exist_ok=True)
+        with Folder(out) as inside, inside.subfolder(name, make=True) as folder:
+            _refuse_foreign(folder)
             yield folder
     except OutputError:
         raise
@@ -94,10 +89,8 @@ def _report_folder(out: Path, name: str, *, make: bool = False) -> Iterator[Fold
         ) from error
 
 
-def _refuse_foreign(folder: Folder | None) -> None:
+def _refuse_foreign(folder: Folder) -> None:
     """Refuse to replace files that an earlier report does not account for."""
-    if folder is None:
-        return
     facts: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         facts = parse_json(folder.read(_REPORT, _MOST_BYTES))

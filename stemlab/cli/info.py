@@ -27,7 +27,10 @@ def run(options: argparse.Namespace) -> int:
         "versions": package_versions(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processors": os.cpu_count(),
-        "devices": [_device(name) for name in available_devices()],
+        "devices": [
+            f"{name} ({torch.cuda.get_device_name(name)})" if name.startswith("cuda") else name
+            for name in available_devices()
+        ],
         "torch threads": torch.get_num_threads(),
         "models": _models(),
         "codecs": {
@@ -38,10 +41,6 @@ def run(options: argparse.Namespace) -> int:
     }
     print(json.dumps(facts, indent=2) if options.json else "\n".join(_lines(facts)))
     return 0
-
-
-def _device(name: str) -> str:
-    return f"{name} ({torch.cuda.get_device_name(name)})" if name.startswith("cuda") else name
 
 
 def _models() -> dict[str, str]:

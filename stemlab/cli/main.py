@@ -74,7 +74,7 @@ def _run(arguments: Sequence[str] | None, *, own_process: bool) -> int:
         left = "the same command goes on from here" if kept else "nothing half-written was left"
         print(f"stemlab: interrupted; {left}", file=sys.stderr)
         code = INTERRUPTED
-    except BrokenPipeError:  # Whoever read our output has seen enough.
+    except BrokenPipeError:  # The reader of the output has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0 if code == BUG else code
     except Exception as error:  # noqa: BLE001 - whatever it is becomes one line and a code
@@ -141,7 +141,7 @@ def _prepare_process() -> None:
     """Make signals end a run cleanly, and warn of little memory: PyTorch may just end there."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        # Who starts us with a signal ignored (nohup, a background job) wants it ignored.
+        # A signal that is ignored from the start (nohup, a background job) stays ignored.
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
     try:
@@ -174,5 +174,5 @@ def _silence_libraries() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # Once is enough; a second must not stop the clearing up.
+    signal.signal(number, signal.SIG_IGN)  # A second one must not stop the clean-up.
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -27,6 +27,13 @@ _SEPARATING = ("analyze", "demo", "plan", "replay", "separate", "sweep")
 _DEVICES = "auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:1 or mps"
 
 _Options = argparse._ActionsContainer  # Parsers and their groups; argparse has no public name.
+_AddOptions = Callable[[_Options], None]
+# In the order of the help; those of two words are actions of a group.
+_COMMANDS: dict[str, tuple[str, _AddOptions | None]] = {}
+_GROUPS = {
+    "cache": "See and clear what sweeps and estimates have stored.",
+    "models": "See, add, verify and remove models.",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -46,44 +53,46 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="stemlab", description="Take recorded music apart on your own machine.")
     parser.add_argument("--version", action="version", version=f"stemlab {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, (summary, content) in _COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary)
-        if not isinstance(content, Mapping):
-            _complete(command, content, name, "run")
-            continue
-        actions = command.add_subparsers(title="actions", metavar="ACTION", required=True)
-        for action_name, (action_summary, add_options) in content.items():
-            action = actions.add_parser(
-                action_name, help=action_summary, description=action_summary
-            )
-            _complete(action, add_options, name, f"run_{action_name}")
+    places = {"": commands}
+    for name, (summary, add_options) in _COMMANDS.items():
+        group, _, last = name.rpartition(" ")
+        if group not in places:
+            about = _GROUPS[group]
+            actions = commands.add_parser(group, help=about, description=about)
+            places[group] = actions.add_subparsers(title="actions", metavar="ACTION", required=True)
+        command = places[group].add_parser(last, help=summary, description=summary)
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        loudness = command.add_mutually_exclusive_group()
+        loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
+        loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+        if add_options is not None:
+            add_options(command)
+        run = _later(group or last, f"run_{last}" if group else "run")
+        command.set_defaults(run=run)
     return parser
 
 
-def _complete(
-    parser: argparse.ArgumentParser,
-    add_options: Callable[[_Options], None] | None,
-    module: str,
-    function: str,
-) -> None:
-    """Add the options of a command, those of all commands, and what it runs."""
-    add = parser.add_argument
-    add("--json", action="store_true", help="print the result as JSON")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
-    loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    if add_options is not None:
-        add_options(parser)
+def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """Import a command's module only when the command runs."""
 
     def run(options: argparse.Namespace) -> int:
-        """Import the module of the command and run it."""
         if module in _SEPARATING:
             share_cores()
         code: int = getattr(import_module(f"stemlab.cli.{module}"), function)(options)
         return code
 
-    parser.set_defaults(run=run)
+    return run
+
+
+def _command(name: str, summary: str) -> Callable[[_AddOptions], _AddOptions]:
+    """Make a command of a function that adds its options."""
+
+    def register(add_options: _AddOptions) -> _AddOptions:
+        _COMMANDS[name] = (summary, add_options)
+        return add_options
+
+    return register
 
 
 def _value(
@@ -110,8 +119,8 @@ def _flag(to: _Options, name: str, text: str, *, turns_off: str | None = None) -
 def add_settings(to: _Options) -> None:
     """Add the options that decide how a song is separated."""
     _add_model(to)
-    default = "seconds (default: the model's own)"
-    _value(to, "--segment", "S", default, type=float, dest="segment_seconds")
+    length = "seconds (default: the model's own)"
+    _value(to, "--segment", "S", length, type=float, dest="segment_seconds")
     _value(to, "--overlap", "F", "in [0, 1)", DEFAULT_OVERLAP)
     _value(to, "--shifts", "N", "random time shifts averaged", 0)
     _value(to, "--seed", "N", "decides the shifts", 0)
@@ -148,6 +157,7 @@ def _add_downmix(to: _Options) -> None:
 # ---------------------------------------------------------------- options of each command
 
 
+@_command("separate", "Separate songs into stems.")
 def _separate(to: _Options) -> None:
     _value(to, "songs", "SONG_OR_FOLDER", "audio files, or folders of them", nargs="+")
     _value(to, "--out", "DIR", "target folder", "stems")
@@ -171,32 +181,40 @@ def _separate(to: _Options) -> None:
     _flag(to, "--resume", "go on where a run was cut off, and leave alone what has finished")
 
 
+@_command("demo", "Separate the demo song and measure the result.")
 def _demo(to: _Options) -> None:
     _value(to, "--out", "DIR", "target folder", "demo-output")
     _add_device(to)
 
 
+@_command("replay", "Repeat a recorded run: are the samples equal (0) or not (1)?")
 def _replay(to: _Options) -> None:
     _value(to, "manifest_path", "RUN_JSON", "run.json, or its folder")
     _value(to, "--input", "SONG", "the recording, if it was moved", dest="input_path")
     _value(to, "--device", "D", f"{_DEVICES} (default: the recorded one)")
 
 
+@_command(
+    "analyze",
+    "Report loudness, tempo and spectrum of a song, as JSON and a picture; of its stems too.",
+)
 def _analyze(to: _Options) -> None:
     _value(to, "song", "SONG", "audio file")
-    each = "report on each stem too: its loudness, its share of the energy, when it plays"
-    _flag(to, "--separate-stems", each)
+    levels = "report on each stem too: its loudness, its share of the energy, when it plays"
+    _flag(to, "--separate-stems", levels)
     files = "gets SONG/report.json and SONG/report.png, in place of earlier ones"
     _value(to, "--out", "DIR", files, "analysis")
     _add_downmix(to)
     add_settings(to.add_argument_group("how stems are made, only with --separate-stems"))
 
 
+@_command("plan", "Say what a separation would compute and cost, without it.")
 def _plan(to: _Options) -> None:
     _value(to, "song", "SONG", "audio file")
     add_settings(to)
 
 
+@_command("sweep", "Measure what each setting costs and buys, and recommend one.")
 def _sweep(to: _Options) -> None:
     _value(to, "song", "SONG", "audio file")
     _add_model(to)
@@ -229,11 +247,13 @@ def _sweep(to: _Options) -> None:
     _flag(to, "--yes", "do not ask before a long sweep")
 
 
+@_command("figures", "Draw the results of a sweep from its file.")
 def _figures(to: _Options) -> None:
     _value(to, "results", "RESULTS", "what `stemlab sweep --out` wrote")
     _value(to, "--out", "DIR", "target folder", "figures")
 
 
+@_command("compare", "Draw spectrograms of recordings, and what sets them apart.")
 def _compare(to: _Options) -> None:
     _value(to, "files", "FILE", "audio files", nargs="+")
     _value(to, "--reference", "FILE", "the one the others are compared with (the first)")
@@ -248,6 +268,7 @@ def _compare(to: _Options) -> None:
     _flag(to, "--no-difference", "draw the spectrograms alone")
 
 
+@_command("lab", "Copy the notebooks to a folder of yours and open JupyterLab there.")
 def _lab(to: _Options) -> None:
     kept = "never overwritten: a notebook of yours stays as it is"
     _value(to, "folder", "FOLDER", kept, "stemlab-notebooks", nargs="?")
@@ -257,6 +278,10 @@ def _lab(to: _Options) -> None:
     _flag(to, "--allow-root", "run as root, which Jupyter refuses otherwise")
 
 
+_COMMANDS["cache show"] = ("Say what is stored, and where.", None)
+
+
+@_command("cache clear", "Remove what is stored.")
 def _cache_clear(to: _Options) -> None:
     only = to.add_mutually_exclusive_group()
     _flag(only, "--audio", "only the stems kept for listening")
@@ -265,14 +290,20 @@ def _cache_clear(to: _Options) -> None:
     _flag(only, "--calibrations", "only how fast models are: measured anew")
 
 
+_COMMANDS["models list"] = ("List the registered models.", None)
+
+
+@_command("models show", "Tell all that is recorded of a model.")
 def _models_show(to: _Options) -> None:
     _value(to, "name", "NAME", "registered name, or folder with a manifest")
 
 
+@_command("models verify", "Read the files of a model, or of all, and check them.")
 def _models_verify(to: _Options) -> None:
     _value(to, "name", "NAME", "default: all that are installed", nargs="?")
 
 
+@_command("models add", "Put a model into the models folder, verified.")
 def _models_add(to: _Options) -> None:
     _value(to, "name", "NAME", "registered name; a new one for your own model")
     have = "what you have: .safetensors or .th files, or folders to search for them"
@@ -292,43 +323,15 @@ def _models_add(to: _Options) -> None:
     _value(to, "--license", "TEXT", terms, dest="weight_license")
 
 
+@_command("models remove", "Take a model out of the models folder.")
 def _models_remove(to: _Options) -> None:
     _value(to, "name", "NAME", "registered name")
 
 
-_Content = Callable[[_Options], None] | None
-_COMMANDS: dict[str, tuple[str, _Content | Mapping[str, tuple[str, _Content]]]] = {
-    "separate": ("Separate songs into stems.", _separate),
-    "demo": ("Separate the demo song and measure the result.", _demo),
-    "replay": ("Repeat a recorded run: are the samples equal (0) or not (1)?", _replay),
-    "analyze": (
-        "Report loudness, tempo and spectrum of a song, as JSON and a picture; of its stems too.",
-        _analyze,
-    ),
-    "plan": ("Say what a separation would compute and cost, without it.", _plan),
-    "sweep": ("Measure what each setting costs and buys, and recommend one.", _sweep),
-    "figures": ("Draw the results of a sweep from its file.", _figures),
-    "compare": ("Draw spectrograms of recordings, and what sets them apart.", _compare),
-    "lab": ("Copy the notebooks to a folder of yours and open JupyterLab there.", _lab),
-    "cache": (
-        "See and clear what sweeps and estimates have stored.",
-        {
-            "show": ("Say what is stored, and where.", None),
-            "clear": ("Remove what is stored.", _cache_clear),
-        },
-    ),
-    "models": (
-        "See, add, verify and remove models.",
-        {
-            "list": ("List the registered models.", None),
-            "show": ("Tell all that is recorded of a model.", _models_show),
-            "verify": ("Read the files of a model, or of all, and check them.", _models_verify),
-            "add": ("Put a model into the models folder, verified.", _models_add),
-            "remove": ("Take a model out of the models folder.", _models_remove),
-        },
-    ),
-    "info": ("Print versions, devices, models and codecs: paste it into a bug report.", None),
-}
+_COMMANDS["info"] = (
+    "Print versions, devices, models and codecs: paste it into a bug report.",
+    None,
+)
 
 
 def _names(text: str) -> list[str]:

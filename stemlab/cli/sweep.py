@@ -159,8 +159,14 @@ def _report(
     if options.figures is not None and (results["error"] == "").any():
         written += draw(results, Path(options.figures), answer)
     if options.json:
+        recommendation = answer and {
+            "setting": asdict(answer.setting),
+            "reason": answer.reason,
+            "command": _command(answer, options),
+            "pareto": [asdict(setting) for setting in answer.front],
+        }
         facts = {
-            "recommendation": answer and _facts(answer, options),
+            "recommendation": recommendation,
             "written": written,
             "manifest": results.attrs["manifest"],
             "rows": plain_rows(results),
@@ -186,15 +192,6 @@ def _report(
     if refusal is not None and not options.quiet:
         print(f"stemlab: note: nothing is recommended: {refusal}", file=sys.stderr)
     return 0
-
-
-def _facts(answer: Recommendation, options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "setting": asdict(answer.setting),
-        "reason": answer.reason,
-        "command": _command(answer, options),
-        "pareto": [asdict(setting) for setting in answer.front],
-    }
 
 
 def _command(answer: Recommendation, options: argparse.Namespace) -> str | None:

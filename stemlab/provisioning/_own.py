@@ -17,7 +17,7 @@ from stemlab.networks.loading import build_network, parse_network
 from stemlab.networks.spec import spec_of_manifest
 from stemlab.provisioning._declared import Declaration, read_weights
 from stemlab.provisioning._download import ProgressCallback
-from stemlab.provisioning._finding import check_exists
+from stemlab.provisioning._released import check_exists
 from stemlab.provisioning._store import (
     drafts_in,
     locked_store,
@@ -30,24 +30,19 @@ from stemlab.provisioning._store import (
     writing_to,
 )
 from stemlab.provisioning.upkeep import is_whole
-from stemlab.registry import (
+from stemlab.registry.files import read_bounded, refuse_digest
+from stemlab.registry.lookup import builtin_names, find_model, registered_name
+from stemlab.registry.manifests import (
     MANIFEST_NAME,
     MAX_WEIGHTS_BYTES,
-    REGISTRY_NAME,
     SCHEMA,
     ModelManifest,
     NetworkEntry,
-    builtin_names,
     check_file_name,
     check_text,
-    find_model,
     parse_manifest,
-    read_bounded,
-    refuse_digest,
-    registered_name,
 )
-
-__all__ = ["add_own"]
+from stemlab.registry.store import REGISTRY_NAME
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _NO_LICENSE = "not stated: added by the user, who has to know"
@@ -101,7 +96,10 @@ def add_own(
             files.append(_file_fields(f"{name}.th", content))
         fields = _manifest_fields(name, declaration, files, weight_license, path.name)
         manifest_content = (json.dumps(fields, indent=2, allow_nan=False) + "\n").encode()
-        _check_own(manifest_content, weights, path)
+        # As every later use does.
+        manifest = parse_manifest(path, manifest_content, kind="user", folder=path.parent)
+        spec_of_manifest(manifest)
+        parse_network(manifest.networks[0], weights, str(path))
         contents = {MANIFEST_NAME: manifest_content, files[0]["name"]: weights}
         _put(store, name, contents, recorded)
         return find_model(name)
@@ -122,9 +120,9 @@ def _own_file(name: str, paths: Sequence[Path]) -> Path:
         )
     if len(paths) != 1 or os.path.isdir(paths[0]):
         raise ParameterError(
-            f"{name!r} is none of the models that stemlab knows ({', '.join(builtin_names())}), "
-            "and one of your own is added from one file. A folder with a manifest.json needs no "
-            "adding: name it with --model ./FOLDER."
+            f"{name!r} is not a model that stemlab knows ({', '.join(builtin_names())}), and one "
+            "of your own is added from one file. A folder with a manifest.json needs no adding: "
+            "name it with --model ./FOLDER."
         )
     return paths[0]
 
@@ -188,13 +186,6 @@ def _manifest_fields(
     }
 
 
-def _check_own(manifest_content: bytes, weights: bytes, path: Path) -> None:
-    """Read the new manifest and build the network as every later use will."""
-    manifest = parse_manifest(path, manifest_content, kind="user", folder=path.parent)
-    spec_of_manifest(manifest)
-    parse_network(manifest.networks[0], weights, str(path))
-
-
 def _put(
     store: Folder, name: str, contents: Mapping[str, bytes], recorded: Mapping[str, set[str]] | None
 ) -> None:
@@ -204,15 +195,12 @@ def _put(
     with drafts_in(store) as drafts, writing_to(path, advice):
         for file, content in contents.items():
             drafts.write(file, content)
-        earlier = subfolder(store, name)
-        if earlier is not None:
-            with earlier:
+        if store.stat(name) is not None:
+            with subfolder(store, name) as earlier:
                 _make_room(earlier, contents, recorded)
         # From here on, a killed process leaves a listed model, which can be added again or removed.
         register_model(store, name, manifest_sha256)
-        folder = subfolder(store, name, make=True)
-        assert folder is not None
-        with folder:
+        with subfolder(store, name) as folder:
             for file in contents:
                 publish(drafts, file, folder, (recorded or {}).get(file, ()))
 

@@ -65,7 +65,6 @@ class Product:
             self._multiply = functional.linear
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Multiply."""
         return self._multiply(rows, self._weight, self._bias)
 
 
@@ -81,7 +80,6 @@ class Gate:
         self._values, self._opening = (Product(*half) for half in halves)
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Multiply."""
         return self._values(rows), self._opening(rows).sigmoid_()
 
 

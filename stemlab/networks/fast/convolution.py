@@ -41,7 +41,6 @@ class WinogradGate:
         ]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Convolve and gate."""
         rows, steps = x.shape[0] - 2, x.shape[1]
         x = functional.pad(x, (0, 0, 1, 1 + steps % 2, 0, rows % 2))
         x0, x1, x2, x3 = x[:-2:2], x[1:-1:2], x[2::2], x[3::2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from demucs.demucs import DConv
 from demucs.transformer import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,7 +20,8 @@ class Residual:
     """Some branches that each add to their input what they see along the steps of a row."""
 
     def __init__(self, dconv: Any) -> None:
-        self._branches = [_Branch(layer) for layer in dconv.layers]
+        require(dconv is None or type(dconv) is DConv, "another kind of residual branch")
+        self._branches = [] if dconv is None else [_Branch(layer) for layer in dconv.layers]
 
     def add_to(self, x: Tensor) -> None:
         """Apply all branches in place."""
