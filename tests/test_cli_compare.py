@@ -150,6 +150,12 @@ def test_equal_names_are_told_apart_by_their_folders(tmp_path, monkeypatch, unsa
     assert names_of(capsys, *files) == ["one/vocals", "two/vocals", "bass", "a/x/z", "b/x/z"]
     assert names_of(capsys, "one/vocals.wav", "bass.wav", "v.1.wav") == ["vocals", "bass", "v.1"]
     assert names_of(capsys, "bass.wav", "bass.aiff") == ["bass.wav", "bass.aiff"]
+    song(tmp_path / "bass.wav.wav", seconds=0.1)
+    assert names_of(capsys, "bass.wav", "bass.aiff", "bass.wav.wav") == [
+        "bass.wav",
+        "bass.aiff",
+        "bass.wav (2)",
+    ]
     assert names_of(capsys, "bass.wav", "one/vocals.wav", "bass.wav") == [
         "bass.wav",
         "vocals",

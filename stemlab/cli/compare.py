@@ -97,12 +97,12 @@ def _names(paths: Sequence[Path]) -> list[str]:
     for path, own in zip(paths, parts, strict=True):
         for depth in range(1, len(own) + 1):
             if sum(other[-depth:] == own[-depth:] for other in parts) == 1:
-                names.append("/".join(own[-depth:]))
+                name = "/".join(own[-depth:])
                 break
         else:  # Another file differs in its suffix alone, or is the same.
             name = _as_text(Path(path.name))
-            copies = (f"{name} ({number})" for number in itertools.count(2))
-            names.append(next(n for n in itertools.chain([name], copies) if n not in names))
+        copies = (f"{name} ({number})" for number in itertools.count(2))
+        names.append(next(free for free in itertools.chain([name], copies) if free not in names))
     return names
 
 

@@ -47,12 +47,7 @@ _MEMORY = "peak_memory_bytes"
 # Figures of the table; those that may not have been measured are left out where none was.
 _SHOWN = ("calls", "wasted_share", "rtf", _MEMORY, "sdr_db", "agreement_db", "seam_db")
 _OPTIONAL = (_MEMORY, "sdr_db", "agreement_db")
-_PADDED: dict[str | None, list[bool] | None] = {
-    None: None,
-    "yes": [True],
-    "no": [False],
-    "both": [True, False],
-}
+_PADDED = {"yes": [True], "no": [False], "both": [True, False]}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         sweep = plan_sweep(
             options.song,
             **passed(plan_sweep, options),
-            padded=_PADDED[options.pad],
+            padded=_PADDED.get(options.pad),
             executor=executor,
         )
         estimate = sweep.estimate()

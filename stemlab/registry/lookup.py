@@ -133,7 +133,14 @@ def find_model(name: StrPath) -> ModelManifest:
                 f"model {found!r} was added, but {str(folder / MANIFEST_NAME)!r} is gone. Add it "
                 f"again, or take it off the list with `stemlab models remove {found}`."
             ) from error
-    raise _not_found(name, [*builtin, *users])
+    known = [*builtin, *users]
+    hint = f" To use the folder of that name, write './{name}'." if os.path.isdir(name) else ""
+    close = difflib.get_close_matches(name, known, n=1)
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    raise ModelNotFoundError(
+        f"model={name!r} is neither a registered name ({', '.join(known)}) nor a folder with a "
+        f"{MANIFEST_NAME}.{guess}{hint} `stemlab models list` shows what there is."
+    )
 
 
 def asked_for(model: StrPath) -> str:
@@ -158,13 +165,3 @@ def _builtin() -> dict[str, dict[str, Any]]:
 
 def _same_name(name: str, known: dict[str, dict[str, Any]]) -> str | None:
     return next((other for other in known if other.casefold() == name.casefold()), None)
-
-
-def _not_found(name: str, known: list[str]) -> ModelNotFoundError:
-    hint = f" To use the folder of that name, write './{name}'." if os.path.isdir(name) else ""
-    close = difflib.get_close_matches(name, known, n=1)
-    guess = f" Did you mean {close[0]!r}?" if close else ""
-    return ModelNotFoundError(
-        f"model={name!r} is neither a registered name ({', '.join(known)}) nor a folder with a "
-        f"{MANIFEST_NAME}.{guess}{hint} `stemlab models list` shows what there is."
-    )

@@ -27,22 +27,9 @@ _MOST |= {"wiener_iters": 16, "end_iters": 16}
 # They act while a network is made or trained; or only together with others, which are compared:
 # `multi_freqs`, `t_sparse_self_attn`, `t_sparse_cross_attn`.
 _WITHOUT_EFFECT = frozenset(
-    {
-        "dconv_init",
-        "end_iters",
-        "multi_freqs_depth",
-        "rescale",
-        "t_auto_sparsity",
-        "t_cape_augment",
-        "t_dropout",
-        "t_global_window",
-        "t_lr",
-        "t_mask_random_seed",
-        "t_mask_type",
-        "t_sparse_attn_window",
-        "t_sparsity",
-        "t_weight_decay",
-    }
+    "dconv_init end_iters multi_freqs_depth rescale t_auto_sparsity t_cape_augment t_dropout "
+    "t_global_window t_lr t_mask_random_seed t_mask_type t_sparse_attn_window t_sparsity "
+    "t_weight_decay".split()
 )
 
 
