@@ -6,9 +6,10 @@ import argparse
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -34,6 +35,15 @@ def show(options: argparse.Namespace, facts: Any, lines: Iterable[str]) -> None:
         print(json.dumps(facts, indent=2))
     elif not options.quiet:
         print("\n".join(lines))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Align the columns of a table: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    for first, *others in rows:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=False)]
+        yield "  ".join(cells)
 
 
 def save(figure: Figure, kind: str = "png", dpi: int = 110, **more: Any) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 from stemlab._text import printable
 from stemlab.analysis import SignalLevels, SongReport, analyze
 from stemlab.audio import read_file
-from stemlab.cli._shared import progress_bar, save, show
+from stemlab.cli._shared import aligned, progress_bar, save, show
 from stemlab.cli.parser import add_settings
 from stemlab.cli.separate import checked_separator
 from stemlab.errors import OutputError, ParameterError
@@ -131,21 +131,16 @@ def _lines(song: str, report: SongReport) -> list[str]:
     head = f"{song}: {report.duration_seconds:.1f} s, {report.sample_rate} Hz, {channels}"
     if report.separation is not None:
         head += f"; stems by {report.separation['model']} on {report.separation['device']}"
-    width = max(map(len, ("mixture", *report.stems)))
-    columns = f"{'LUFS':>8}{'RMS dBFS':>10}{'peak dBFS':>11}"
+    rows = [["", "LUFS", "RMS dBFS", "peak dBFS"], ["mixture", *_levels(report.levels)]]
     if report.stems:
-        columns += f"{'energy':>8}{'active':>8}"
-    lines = [head, f"tempo {tempo}", "", f"{'':{width}}{columns}"]
-    lines.append(f"{'mixture':{width}}{_levels(report.levels)}")
+        rows[0] += ["energy", "active"]
     for name, stem in report.stems.items():
         energy = "–" if stem.energy_share is None else f"{stem.energy_share:.0%}"
-        lines.append(
-            f"{name:{width}}{_levels(stem.levels)}{energy:>8}{format(stem.active_share, '.0%'):>8}"
-        )
-    return [*lines, "", *(f"note: {note}" for note in report.notes)]
+        rows.append([name, *_levels(stem.levels), energy, f"{stem.active_share:.0%}"])
+    notes = [f"note: {note}" for note in report.notes]
+    return [head, f"tempo {tempo}", "", *aligned(rows), "", *notes]
 
 
-def _levels(levels: SignalLevels) -> str:
+def _levels(levels: SignalLevels) -> list[str]:
     shown = (levels.loudness_lufs, levels.rms_dbfs, levels.peak_dbfs)
-    texts = ["–" if level is None else f"{level:z.1f}" for level in shown]
-    return f"{texts[0]:>8}{texts[1]:>10}{texts[2]:>11}"
+    return ["–" if level is None else f"{level:z.1f}" for level in shown]

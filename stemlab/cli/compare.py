@@ -18,7 +18,7 @@ import numpy as np
 
 from stemlab._text import printable
 from stemlab.audio import SeekableRecording, read_info
-from stemlab.cli._shared import save, show
+from stemlab.cli._shared import aligned, save, show
 from stemlab.errors import AudioError, ParameterError
 from stemlab.files import write_atomically
 from stemlab.plots import draw_comparison
@@ -166,20 +166,18 @@ def _facts(comparison: SpectralComparison, files: dict[str, str]) -> dict[str, A
     }
 
 
-def _table(comparison: SpectralComparison) -> Iterable[str]:
+def _table(comparison: SpectralComparison) -> list[str]:
     reference = comparison.reference
-    width = max(9, *(len(printable(name)) for name in comparison.powers))
-
-    def row(name: str, distance: str, cells: Iterable[str]) -> str:
-        return f"{printable(name):{width}}{distance:>10}" + "".join(f"{cell:>7}" for cell in cells)
-
-    shown = printable(reference)
-    yield f"In dB. Octave bands in Hz: the level of {shown}, and what the others have more."
-    yield ""
-    yield row("", "distance", map(band_name, comparison.band_hz))
-    yield row(reference, "", map(_number, comparison.band_levels_db[reference]))
+    rows = [
+        ["", "distance", *map(band_name, comparison.band_hz)],
+        [printable(reference), "", *map(_number, comparison.band_levels_db[reference])],
+    ]
     for name, distance in comparison.log_spectral_distance_db.items():
-        yield row(name, _number(distance), map(_number, comparison.band_differences_db[name]))
+        differences = map(_number, comparison.band_differences_db[name])
+        rows.append([printable(name), _number(distance), *differences])
+    shown = printable(reference)
+    title = f"In dB. Octave bands in Hz: the level of {shown}, and what the others have more."
+    return [title, "", *aligned(rows)]
 
 
 def _number(value: float) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stemlab._assets import DEMO_SOURCES, demo_song_dir
 from stemlab.audio import read_file
-from stemlab.cli._shared import progress_bar, save, show
+from stemlab.cli._shared import aligned, progress_bar, save, show
 from stemlab.errors import OutputError
 from stemlab.files import Folder
 from stemlab.metrics import sdr, si_sdr
@@ -72,12 +72,10 @@ def _put_picture(out_dir: Path, content: bytes) -> Path:
 
 def _table(figures: dict[str, dict[str, float]], cost: RunCost, seconds: float) -> Iterator[str]:
     yield "In dB, higher is better; 'mixture' is the mixture taken for the stem.\n"
-    yield f"{'':10}{'SDR':>8}{'mixture':>9}{'SI-SDR':>10}{'mixture':>9}"
-    for name, figure in figures.items():
-        yield (
-            f"{name:10}{figure['stem_sdr_db']:8.2f}{figure['mixture_sdr_db']:9.2f}"
-            f"{figure['stem_si_sdr_db']:10.2f}{figure['mixture_si_sdr_db']:9.2f}"
-        )
+    rows = [
+        [name, *(f"{value:.2f}" for value in figure.values())] for name, figure in figures.items()
+    ]
+    yield from aligned([["", "SDR", "mixture", "SI-SDR", "mixture"], *rows])
     peak = cost.peak_memory_bytes
     memory = "" if peak is None else f", peak memory {peak / 1e6:.0f} MB"
     yield (

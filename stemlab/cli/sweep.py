@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stemlab._text import printable
-from stemlab.cli._shared import passed, terminal_bar
+from stemlab.cli._shared import aligned, passed, terminal_bar
 from stemlab.cli.figures import draw
 from stemlab.cost import duration
 from stemlab.errors import MissingDependencyError, OutputError, ParameterError, SeparationError
@@ -209,29 +209,24 @@ def _table(results: pd.DataFrame, answer: Recommendation | None) -> str:
     shown = [name for name in _SHOWN if name not in _OPTIONAL or settings[name].notna().any()]
     several = settings["model"].nunique() > 1
     titles = ["model"] * several + ["segment", "overlap", "shifts", "padded"]
-    lines = [titles + [FIGURES[name].heading or FIGURES[name].label for name in shown]]
+    rows = [titles + [FIGURES[name].heading or FIGURES[name].label for name in shown]]
+    marks = [""]
     for row in settings.to_dict(orient="records"):
         setting = SweepSetting.of_row(row)
-        line = [printable(setting.model)] * several
-        line += [f"{setting.segment_seconds:g} s", f"{setting.overlap:g}", f"{setting.shifts}"]
-        line += ["yes" if setting.padded else "no"]
+        cells = [printable(setting.model)] * several
+        cells += [f"{setting.segment_seconds:g} s", f"{setting.overlap:g}", f"{setting.shifts}"]
+        cells += ["yes" if setting.padded else "no"]
         if row["error"]:
-            lines.append([*line, "failed"])
-            continue
-        line += ["none" if isnan(row[name]) else FIGURES[name].text(row[name]) for name in shown]
-        if answer is not None and setting == answer.setting:
-            line.append("<- recommended")
-        elif answer is not None and setting in answer.front:
-            line.append("*")
-        lines.append(line)
-    columns = len(lines[0])
-    widths = [max(len(line[n]) for line in lines if n < len(line)) for n in range(columns)]
-    table = "\n".join(
-        "  ".join(
-            cell.rjust(widths[n]) if n < columns else cell for n, cell in enumerate(line)
-        ).rstrip()
-        for line in lines
-    )
+            cells.append("failed")
+        else:
+            cells += [
+                "none" if isnan(row[name]) else FIGURES[name].text(row[name]) for name in shown
+            ]
+        rows.append(cells)
+        recommended = answer is not None and setting == answer.setting
+        fronts = answer is not None and setting in answer.front
+        marks.append("  <- recommended" if recommended else "  *" * fronts)
+    table = "\n".join(f"{row}{mark}" for row, mark in zip(aligned(rows), marks, strict=True))
     better = "as fast, as small and as good" if _MEMORY in shown else "as fast and as good"
     return f"{table}\n* no other is {better} (SDR, agreement and seams are means over the stems)"
 
