@@ -62,7 +62,7 @@ class _Bar(tqdm):  # type: ignore[type-arg]
 
 def terminal_bar(options: argparse.Namespace, **more: Any) -> tqdm[Any]:
     """Make a progress bar that is shown on a terminal only, and goes when it is done."""
-    # No thread that looks after bars that hang: where none can be started, tqdm warns of that.
+    # tqdm starts no monitor thread: it would warn if the system refuses a new thread.
     tqdm.monitor_interval = 0
     stream: Any = sys.stderr
     if isinstance(stream, PrintableStream):  # It would escape what moves the cursor.

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         **report.as_dict(),
     }
     with _report_folder(out, name) as place:
-        # At any moment, the report accounts for the picture that exists.
+        # In this order, an existing picture is always the one that the report names.
         with suppress(FileNotFoundError):
             place.remove(_PICTURE)
         place.put(_REPORT, (json.dumps(facts, indent=2) + "\n").encode())
@@ -112,7 +112,7 @@ def _separator(
 ) -> tuple[AudioStemSeparator | None, SeparationSettings | None]:
     if options.separate_stems:
         return checked_separator(options)
-    # Each of these options would be ignored.
+    # These options would have no effect.
     parser = argparse.ArgumentParser()
     add_settings(parser)
     for action in parser._actions[1:]:  # Without --help.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-# Without the day of drawing: the same recordings give the same bytes.
+# Without the date: the same recordings give the same bytes.
 _METADATA: dict[str, dict[str, Any]] = {
     "png": {},
     "svg": {"Date": None},
@@ -139,7 +139,7 @@ def _picture(figure: Figure, kind: str) -> bytes:
         {"svg.hashsalt": "stemlab", "svg.fonttype": "none", "pdf.fonttype": 42}
     )
     with text, warnings.catch_warnings():
-        # A name in another script has boxes in its place; the table tells it.
+        # Names in scripts that the font lacks are drawn as boxes; the table shows them.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         return save(figure, kind, metadata=_METADATA[kind])
 

@@ -31,7 +31,7 @@ from stemlab.errors import (
 __all__ = ["explain", "main", "tell"]
 
 BUG, INTERRUPTED = 1, 130
-# Address space, of which the libraries of PyTorch alone take half a gigabyte.
+# A small address space: the libraries of PyTorch alone take half a gigabyte.
 _LITTLE_BYTES = 2_000_000_000
 _CODES: dict[type[StemlabError], int] = {
     ParameterError: 2,

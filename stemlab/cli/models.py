@@ -215,8 +215,8 @@ def _file_bar(options: argparse.Namespace) -> Iterator[Callable[[FileProgress], 
             nonlocal title
             if title != f"{event.step} {event.file}":
                 title = f"{event.step} {event.file}"
+                bar.set_description(title, refresh=False)
                 bar.reset(event.total)
-                bar.set_description(title)
             bar.update(event.done - bar.n)
 
         yield move

@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-# A longer sweep asks first.
+# A longer sweep asks before it starts.
 _LONG_SECONDS = 600
 _CONNECT_SECONDS = 10
 _MEMORY = "peak_memory_bytes"
-# Figures of the table; those that may not have been measured are left out where none was.
+# Figures in the table. The optional ones are left out if none was measured.
 _SHOWN = ("calls", "wasted_share", "rtf", _MEMORY, "sdr_db", "agreement_db", "seam_db")
 _OPTIONAL = (_MEMORY, "sdr_db", "agreement_db")
 _PADDED = {"yes": [True], "no": [False], "both": [True, False]}

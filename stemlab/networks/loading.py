@@ -74,7 +74,7 @@ def build_network(network: NetworkEntry, label: str) -> nn.Module:
             module: nn.Module = network_class(**arguments)
     except (ImportError, OSError, SystemError):
         raise
-    # Demucs checks its arguments by assert, or not at all: whatever it says means refused.
+    # Demucs uses assert for its checks, or checks nothing: any exception is a refusal.
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -102,7 +102,7 @@ def _load_compiler() -> None:
 
 
 def _refusal(label: str, what: str) -> ModelRefusedError:
-    # It may hold names from the file.
+    # The text may contain names from the file.
     return ModelRefusedError(
         f"{label!r} {printable(what)}. Install the model again, or correct its manifest.",
         path=label,

@@ -121,7 +121,7 @@ def find_model(name: StrPath) -> ModelManifest:
             files_in=None if bundled else models_dir() / found,
             kind="bundled" if bundled else "released",
         )
-    # A damaged registry of the user's own must not stop what comes with stemlab: it is read last.
+    # The user's registry is read last: if it is damaged, the models of stemlab still work.
     users = read_registry(models_dir())
     found = _same_name(name, users)
     if found is not None:

@@ -21,11 +21,12 @@ __all__ = ["HDemucs", "HTDemucs", "TorchaudioHDemucs"]
 
 _DEFAULT_STFT_SAMPLES = 4096
 _MOST_STFT_SAMPLES = 1 << 20
-# Building a network takes time by these, even where no weight is made; the last two, running it.
+# Large values of these make building a network slow, even without weights; those of the last two
+# make running it slow.
 _MOST = {"depth": 12, "t_layers": 64, "dconv_depth": 16, "sources": 64, "multi_freqs": 16}
 _MOST |= {"wiener_iters": 16, "end_iters": 16}
-# They act while a network is made or trained; or only together with others, which are compared:
-# `multi_freqs`, `t_sparse_self_attn`, `t_sparse_cross_attn`.
+# They take effect only while a network is made or trained, or together with others, which are
+# compared: `multi_freqs`, `t_sparse_self_attn`, `t_sparse_cross_attn`.
 _WITHOUT_EFFECT = frozenset(
     "dconv_init end_iters multi_freqs_depth rescale t_auto_sparsity t_cape_augment t_dropout "
     "t_global_window t_lr t_mask_random_seed t_mask_type t_sparse_attn_window t_sparsity "

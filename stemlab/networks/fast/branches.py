@@ -22,7 +22,8 @@ from stemlab.networks.fast.residual import Residual
 
 __all__ = ["FrequencyDecoder", "FrequencyEncoder", "TimeDecoder", "TimeEncoder"]
 
-# From so many on, fewer multiplications save more time than the additions for them take.
+# From this number of channels on, fewer multiplications save more time than the extra additions
+# take.
 _ENOUGH_CHANNELS = 64
 
 

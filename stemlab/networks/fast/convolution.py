@@ -10,7 +10,7 @@ from stemlab.networks.fast.arithmetic import Product
 
 __all__ = ["WinogradGate"]
 
-# How a kernel of 3 becomes the factors of 4 products that make 2 values.
+# Turns a kernel of 3 into the factors of the 4 products that give 2 values.
 _KERNEL = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 
 
