@@ -145,29 +145,18 @@ def _describe(model: ModelManifest) -> dict[str, Any]:
 def _describe_network(model: ModelManifest, network: NetworkEntry) -> dict[str, Any]:
     installed = None
     with suppress(ModelNotFoundError):
-        file = installed_file(model, network)
+        found = installed_file(model, network)
         installed = {
-            "path": str(file.path),
-            "bytes": file.size,
-            "sha256": file.sha256,
-            "source_sha256": file.source.sha256,
+            "path": str(found.path),
+            "bytes": found.size,
+            "sha256": found.sha256,
+            "source_sha256": found.source.sha256,
         }
-    return {
-        "architecture": network.architecture,
-        "arguments": dict(network.arguments),
-        "gains": network.gains,
-        "files": [
-            {
-                "name": file.name,
-                "bytes": file.size,
-                "sha256": file.sha256,
-                "url": file.url,
-                "confirmations": file.confirmations,
-            }
-            for file in network.files
-        ],
-        "installed": installed,
-    }
+    files = [vars(file) | {"bytes": file.size} for file in network.files]
+    for file in files:
+        del file["size"]
+    arguments = dict(network.arguments)
+    return vars(network) | {"arguments": arguments, "files": files, "installed": installed}
 
 
 def _summary(facts: dict[str, Any]) -> list[str]:

@@ -11,21 +11,9 @@ from pathlib import Path
 from stemlab.errors import ModelError, ModelNotFoundError, ModelRefusedError, ParameterError
 from stemlab.files import Folder
 from stemlab.networks.loading import build_network, parse_network
+from stemlab.provisioning import _store
 from stemlab.provisioning._declared import read_weights
 from stemlab.provisioning._download import ProgressCallback, fetch
-from stemlab.provisioning._store import (
-    DOWNLOADS,
-    discard_parts,
-    draft_records,
-    drafts_in,
-    locked_store,
-    make_way,
-    publish,
-    recorded_files,
-    subfolder,
-    weights_name,
-    writing_to,
-)
 from stemlab.provisioning.upkeep import is_whole
 from stemlab.registry.files import read_bounded, read_verified
 from stemlab.registry.manifests import ModelManifest, NetworkEntry, WeightFile
@@ -47,7 +35,7 @@ def add_released(
     for network in manifest.networks:
         # Fail before anything is fetched if this machine cannot run it.
         build_network(network, manifest.name)
-    with locked_store() as store:
+    with _store.locked_store() as store:
         missing = [network for network in manifest.networks if not is_whole(manifest, network)]
         # All files are found before the first is added, so that no bag is left incomplete.
         found: Sequence[tuple[WeightFile, Path | None]] = (
@@ -59,7 +47,7 @@ def add_released(
             _check_confirmed(manifest.name, file, digests)
         for network, (file, path) in zip(missing, found, strict=True):
             if path is None:
-                with subfolder(store, DOWNLOADS) as downloads:
+                with _store.subfolder(store, _store.DOWNLOADS) as downloads:
                     content = fetch(file, downloads, progress)
             else:
                 content = read_verified(path, size=file.size, sha256=file.sha256, follow_links=True)
@@ -69,7 +57,7 @@ def add_released(
                 declaration.check(network, label)
             parse_network(network, weights, label)
             _install(manifest, network, file, weights, store)
-        discard_parts(store, manifest)
+        _store.discard_parts(store, manifest)
     return manifest
 
 
@@ -108,21 +96,21 @@ def _check_confirmed(model: str, file: WeightFile, digests: Sequence[str]) -> No
 def _install(
     manifest: ModelManifest, network: NetworkEntry, file: WeightFile, weights: bytes, store: Folder
 ) -> None:
-    recorded, target = recorded_files(manifest), weights_name(file)
-    folder = subfolder(store, manifest.name)
-    with folder, drafts_in(store) as drafts, writing_to(folder.path):
+    recorded, target = _store.recorded_files(manifest), _store.weights_name(file)
+    folder = _store.subfolder(store, manifest.name)
+    with folder, _store.drafts_in(store) as drafts, _store.writing_to(folder.path):
         drafts.write(target, weights)
         # Recorded before the file is published: otherwise nothing shows that it is stemlab's.
         if file.is_pickle or file.unconfirmed:
             digest = hashlib.sha256(weights).hexdigest()
             record = SourceRecord(target, len(weights), digest, file.sha256, file.unconfirmed)
-            draft_records(drafts, manifest, record)
-            publish(drafts, RECORDS_NAME, folder, recorded.get(RECORDS_NAME, ()))
-        publish(drafts, target, folder, recorded.get(target, ()))
+            _store.draft_records(drafts, manifest, record)
+            _store.publish(drafts, RECORDS_NAME, folder, recorded.get(RECORDS_NAME, ()))
+        _store.publish(drafts, target, folder, recorded.get(target, ()))
         # A damaged file of the same network would be preferred to the one that replaces it.
         for other in network.files:
             if other.name != target and not other.is_pickle:
-                make_way(folder, other.name, recorded[other.name])
+                _store.make_way(folder, other.name, recorded[other.name])
 
 
 def _find_files(

@@ -12,13 +12,7 @@ from stemlab.files import Folder
 from stemlab.networks.forward import check_works
 from stemlab.networks.loading import load_network
 from stemlab.networks.spec import spec_of_manifest
-from stemlab.provisioning._store import (
-    discard,
-    discard_parts,
-    locked_store,
-    recorded_files,
-    register_model,
-)
+from stemlab.provisioning import _store
 from stemlab.registry.lookup import asked_for, find_model, is_folder, registered_name
 from stemlab.registry.manifests import ModelManifest, NetworkEntry
 from stemlab.registry.store import InstalledFile, models_dir
@@ -121,12 +115,12 @@ def remove_model(name: str) -> None:
         raise ParameterError(f"{known!r} comes with stemlab and cannot be removed.")
     if not os.path.isdir(models_dir()):
         raise missing
-    with locked_store() as store:
+    with _store.locked_store() as store:
         if released is None:
             removed = _remove_own(store, name)
         else:
-            removed = discard(store, released.name, recorded_files(released))
-            removed |= discard_parts(store, released)
+            removed = _store.discard(store, released.name, _store.recorded_files(released))
+            removed |= _store.discard_parts(store, released)
     if not removed:
         raise missing
 
@@ -137,7 +131,7 @@ def _remove_own(store: Folder, name: str) -> bool:
         return False
     recorded = {}
     with suppress(ModelError):  # Of a damaged one, nothing is known to be stemlab's.
-        recorded = recorded_files(find_model(known))
-    discard(store, known, recorded)
-    register_model(store, known, None)
+        recorded = _store.recorded_files(find_model(known))
+    _store.discard(store, known, recorded)
+    _store.register_model(store, known, None)
     return True
