@@ -26,7 +26,6 @@ from stemlab import (
     AudioStemSeparator,
     OutputSettings,
     SeparationSettings,
-    SpectralGrid,
     add_model,
     plan_sweep,
     recommend,
@@ -424,23 +423,29 @@ def test_info_names_no_folder(tmp_path, monkeypatch):
     assert "some" not in models["mine"]
 
 
-def test_defaults_are_those_of_the_library():
-    options = make_parser().parse_args(["separate", "song.wav"])
-    for made in (SeparationSettings, OutputSettings):
-        assert made(**passed(made, options)) == made()
-    assert SpectralGrid().fft_samples == make_parser().parse_args(["compare", "song.wav"]).fft
-    for function, words in (
-        (AudioStemSeparator, ["separate", "song.wav"]),
-        (plan_sweep, ["sweep", "song.wav"]),
-        (recommend, ["sweep", "song.wav"]),
-        (add_model, ["models", "add", "mine"]),
-        (replay, ["replay", "run.json"]),
-    ):
-        parameters = inspect.signature(function).parameters
-        for name, value in passed(function, make_parser().parse_args(words)).items():
-            default = parameters[name].default
-            value = tuple(value) if isinstance(value, list) else value
-            assert default in (inspect.Parameter.empty, value), name
+@pytest.mark.parametrize(
+    ("function", "words", "other"),
+    [
+        (SeparationSettings, "separate song.wav", ""),
+        (OutputSettings, "separate song.wav", ""),
+        (AudioStemSeparator, "separate song.wav", "network_version"),
+        (
+            plan_sweep,
+            "sweep song.wav",
+            "audio sample_rate padded settings network_version executor",
+        ),
+        (recommend, "sweep song.wav", "results max_seam_db"),
+        (add_model, "models add mine", "progress"),
+        (replay, "replay run.json", "progress"),
+    ],
+)
+def test_options_reach_the_library_and_have_its_defaults(function, words, other):
+    parameters = inspect.signature(function).parameters
+    options = passed(function, make_parser().parse_args(words.split()))
+    assert parameters.keys() - options.keys() == set(other.split())
+    for name, value in options.items():
+        plain = tuple(value) if isinstance(value, list) else value
+        assert parameters[name].default in (inspect.Parameter.empty, plain), name
 
 
 def test_version_and_help():
