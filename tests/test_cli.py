@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import inspect
 import io
 import json
 import os
@@ -10,20 +12,33 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from commands import run_fresh, run_here
 
+from stemlab import (
+    AudioStemSeparator,
+    OutputSettings,
+    SeparationSettings,
+    add_model,
+    plan_sweep,
+    recommend,
+    replay,
+)
 from stemlab._assets import asset_dir, demo_song_dir
 from stemlab.audio import read_file
 from stemlab.cli import main
-from stemlab.cli._bars import terminal_bar
+from stemlab.cli._shared import passed, terminal_bar
 from stemlab.cli._terminal import printable_output
 from stemlab.cli.demo import _put_picture
+from stemlab.cli.main import explain
+from stemlab.cli.parser import make_parser
 from stemlab.errors import OutputError
 from stemlab.metrics import si_sdr
 
@@ -283,6 +298,28 @@ def test_out_of_memory_is_said(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), 5),
+        (np._core._exceptions._ArrayMemoryError((2,), np.dtype(float)), 5),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 5),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] not enough memory: you tried"), 5),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), 5),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 5),
+        (ImportError("cannot import name 'x'"), 1),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), 1),
+        (OSError(errno.EIO, "Input/output error"), 1),
+        (ZeroDivisionError("by zero"), 1),
+    ],
+)
+def test_little_memory_hides_no_bug(monkeypatch, error, code):
+    monkeypatch.setattr(sys.modules["stemlab.cli.main"], "_limit_bytes", lambda: 500_000_000)
+    words, found = explain(error)
+    assert found == code
+    assert words.startswith("out of memory" if code == 5 else "a bug of ours")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_FSIZE as Linux has it")
 def test_a_full_disk_is_said(tmp_path):
     path = song(tmp_path / "song.wav", 20)
@@ -366,6 +403,49 @@ def test_models_list_and_info():
     assert info["models"]["stemlab-mini"] == "installed"
     assert info["versions"]["demucs"]
     assert "libsndfile" in run("info", check=0).stdout
+
+
+def test_info_names_no_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "some'body"
+    monkeypatch.setenv("STEMLAB_MODELS", str(folder))
+    folder.mkdir()
+    (folder / "registry.json").write_text("no table")
+    for options in ([], ["--json"]):
+        said = run("info", *options, check=0).stdout
+        assert "registry.json" in said
+        assert "is not a valid registry: it is not JSON" in said
+        assert "some" not in said
+    named = {"schema": 2, "models": {"mine": {"manifest_sha256": "0" * 64}}}
+    (folder / "registry.json").write_text(json.dumps(named))
+    models = json.loads(run("info", "--json", check=0).stdout)["models"]
+    assert models["mine"].startswith("refused: model 'mine' was added, but ")
+    assert "mine/manifest.json" in models["mine"]
+    assert "some" not in models["mine"]
+
+
+@pytest.mark.parametrize(
+    ("function", "words", "other"),
+    [
+        (SeparationSettings, "separate song.wav", ""),
+        (OutputSettings, "separate song.wav", ""),
+        (AudioStemSeparator, "separate song.wav", "network_version"),
+        (
+            plan_sweep,
+            "sweep song.wav",
+            "audio sample_rate padded settings network_version executor",
+        ),
+        (recommend, "sweep song.wav", "results max_seam_db"),
+        (add_model, "models add mine", "progress"),
+        (replay, "replay run.json", "progress"),
+    ],
+)
+def test_options_reach_the_library_and_have_its_defaults(function, words, other):
+    parameters = inspect.signature(function).parameters
+    options = passed(function, make_parser().parse_args(words.split()))
+    assert parameters.keys() - options.keys() == set(other.split())
+    for name, value in options.items():
+        plain = tuple(value) if isinstance(value, list) else value
+        assert parameters[name].default in (inspect.Parameter.empty, plain), name
 
 
 def test_version_and_help():
@@ -466,7 +546,8 @@ def test_no_name_in_a_progress_bar_commands_the_terminal(monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr("sys.stderr", terminal)
-    with printable_output(), terminal_bar(hidden=False, desc=ODD, total=3) as bar:
+    loud = Namespace(quiet=False, json=False)
+    with printable_output(), terminal_bar(loud, desc=ODD, total=3) as bar:
         bar.set_description_str(f"{ODD} again")
     written = terminal.getvalue()
     assert "\r" in written

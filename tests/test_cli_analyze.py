@@ -12,8 +12,7 @@ import torch
 from planted import Planted
 
 from stemlab._assets import demo_song_dir
-from stemlab.cli import analyze as command
-from stemlab.cli import main
+from stemlab.cli import main, separate
 from stemlab.separation import AudioStemSeparator
 
 RATE = 44_100
@@ -80,7 +79,7 @@ def test_without_stems_it_is_a_short_text(folder, capsys):
 
 def test_text_with_stems(folder, capsys, monkeypatch):
     monkeypatch.setattr(
-        command, "AudioStemSeparator", lambda *_, **options: AudioStemSeparator(Planted())
+        separate, "AudioStemSeparator", lambda *_, **options: AudioStemSeparator(Planted())
     )
     soundfile.write(folder / "song.wav", np.zeros((RATE, 1)), RATE)
     assert run("song.wav", "--separate-stems") == 0
@@ -109,7 +108,7 @@ class Broken(Planted):
 
 def test_a_failed_separation_fails_the_command_and_writes_nothing(folder, capsys, monkeypatch):
     monkeypatch.setattr(
-        command, "AudioStemSeparator", lambda *_, **options: AudioStemSeparator(Broken())
+        separate, "AudioStemSeparator", lambda *_, **options: AudioStemSeparator(Broken())
     )
     before = files_in(folder)
     assert run("song.wav", "--separate-stems") == 4

@@ -91,7 +91,8 @@ def test_an_unknown_suffix_is_refused_before_anything_is_read(tmp_path, capsys, 
     monkeypatch.chdir(tmp_path)
     assert run("missing.wav", "--out", out) == 2
     assert re.fullmatch(
-        rf"stemlab: --out '{out}' is no kind .* \.png, \.svg or \.pdf\.\n", capsys.readouterr().err
+        rf"stemlab: --out '{out}' is not a known kind .* \.png, \.svg or \.pdf\.\n",
+        capsys.readouterr().err,
     )
 
 
@@ -149,6 +150,12 @@ def test_equal_names_are_told_apart_by_their_folders(tmp_path, monkeypatch, unsa
     assert names_of(capsys, *files) == ["one/vocals", "two/vocals", "bass", "a/x/z", "b/x/z"]
     assert names_of(capsys, "one/vocals.wav", "bass.wav", "v.1.wav") == ["vocals", "bass", "v.1"]
     assert names_of(capsys, "bass.wav", "bass.aiff") == ["bass.wav", "bass.aiff"]
+    song(tmp_path / "bass.wav.wav", seconds=0.1)
+    assert names_of(capsys, "bass.wav", "bass.aiff", "bass.wav.wav") == [
+        "bass.wav",
+        "bass.aiff",
+        "bass.wav (2)",
+    ]
     assert names_of(capsys, "bass.wav", "one/vocals.wav", "bass.wav") == [
         "bass.wav",
         "vocals",
@@ -217,6 +224,14 @@ def test_what_is_wrong_is_one_line(pair, capsys, arguments, code, words):
     assert words in said.err
     assert len(said.err.splitlines()) == 1
     assert not Path("comparison.png").exists()
+
+
+def test_more_than_two_channels_are_refused_without_an_option_that_compare_lacks(pair, capsys):
+    soundfile.write("surround.wav", np.zeros((RATE, 6)), RATE)
+    assert run("loud.wav", "surround.wav") == 3
+    error = capsys.readouterr().err
+    assert "has 6 channels; stemlab separates 1 or 2: mix it down to stereo first." in error
+    assert "downmix" not in error
 
 
 @pytest.mark.parametrize("options", [["--time", "0,1"], ["--time", "599,600"], []])

@@ -17,20 +17,22 @@ from stemlab._assets import asset_dir
 from stemlab.errors import ModelNotFoundError, ModelRefusedError, ParameterError
 from stemlab.networks.loading import build_network, load_network
 from stemlab.networks.spec import spec_of_manifest
-from stemlab.registry import (
-    InstalledFile,
+from stemlab.registry import lookup
+from stemlab.registry.lookup import (
     builtin_names,
     find_model,
+    list_models,
+    own_names,
+    registered_name,
+)
+from stemlab.registry.manifests import read_manifest
+from stemlab.registry.store import (
+    InstalledFile,
     installed_file,
     is_installed,
-    list_models,
-    lookup,
     models_dir,
-    own_names,
-    read_manifest,
     read_records,
     read_registry,
-    registered_name,
 )
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 

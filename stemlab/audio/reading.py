@@ -85,20 +85,23 @@ def read_length(path: StrPath) -> tuple[int, int]:
 
 
 def stream_file(
-    path: StrPath, *, block_samples: int = 65_536, downmix: bool = False
+    path: StrPath, *, block_samples: int = 65_536, downmix: bool | None = None
 ) -> Generator[AudioArray, None, None]:
     """Read a recording block by block at its own sample rate.
 
     The file is open from the first block to the last; closing the generator closes it. Encoder
     delay and padding are as the decoder leaves them. With `downmix`, more than two channels are
-    folded down to stereo; see `arrays.downmix_matrix`.
+    folded down to stereo; see `arrays.downmix_matrix`. None means that the user of the caller
+    cannot choose.
     """
     advice = "Leave it out for 65536."
     size = check_count("block_samples", block_samples, 1, _MOST_BLOCK_SAMPLES, advice)
     return _stream(path, size, downmix)
 
 
-def _stream(path: StrPath, block_samples: int, downmix: bool) -> Generator[AudioArray, None, None]:
+def _stream(
+    path: StrPath, block_samples: int, downmix: bool | None
+) -> Generator[AudioArray, None, None]:
     with _open_recording(path) as recording:
         info = recording.info
         matrix = _fold(recording, downmix) if info.channels > 2 else None
@@ -111,12 +114,12 @@ def _stream(path: StrPath, block_samples: int, downmix: bool) -> Generator[Audio
             raise AudioError(f"{shown(path)} holds no samples. Pass a recording.", path)
 
 
-def _fold(recording: OpenRecording, downmix: bool) -> AudioArray:
+def _fold(recording: OpenRecording, downmix: bool | None) -> AudioArray:
     channels, layout = recording.info.channels, recording.layout or ()
     matrix = downmix_matrix(layout) if len(layout) == channels else None
     if matrix is not None and downmix:
         return matrix
-    if matrix is not None:
+    if matrix is not None and downmix is not None:
         step = "pass --downmix (downmix=True) to fold it down"
     elif downmix:
         step = "downmix does not know the loudspeakers of these; mix it down to stereo first"

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stemlab._checks import check_seconds, is_number
+from stemlab._defaults import DEFAULT_OVERLAP
 from stemlab.errors import ParameterError
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float32]
 
-DEFAULT_OVERLAP = 0.25
 # No network takes nearly as much at once; the crossfade of such a segment fits into memory.
 _LONGEST_SEGMENT_SECONDS = 3600
 

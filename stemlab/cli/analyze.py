@@ -7,16 +7,16 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from io import BytesIO
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from stemlab._text import printable
 from stemlab.analysis import SignalLevels, SongReport, analyze
 from stemlab.audio import read_file
+from stemlab.cli._shared import aligned, progress_bar, save, show
 from stemlab.cli.parser import add_settings
-from stemlab.cli.separate import progress_bar, settings_of
+from stemlab.cli.separate import checked_separator
 from stemlab.errors import OutputError, ParameterError
 from stemlab.files import Folder, check_writable, parse_json
 from stemlab.plots import plot_report
@@ -46,47 +46,38 @@ def run(options: argparse.Namespace) -> int:
     files = {"report": folder / _REPORT, "picture": folder / _PICTURE}
     for path in files.values():
         check_writable(path, _ADVICE)
-    with _report_folder(out, name) as earlier:
-        _refuse_foreign(earlier)
+    if os.path.lexists(folder):
+        with _report_folder(out, name):
+            pass  # It refuses what may not be replaced.
     audio, sample_rate = read_file(song, downmix=options.downmix)
-    with progress_bar(song.name, hidden=options.quiet or options.json) as bar:
+    with progress_bar(options, song.name) as bar:
         report = analyze(audio, sample_rate, separator=separator, settings=settings, progress=bar)
-    picture = BytesIO()
-    plot_report(report)[0, 0].figure.savefig(picture, format="png", dpi=110)
+    picture = save(plot_report(report)[0, 0].figure)
     facts = {
         "contains": _CONTAINS,
         "song": song.name,
-        "picture_sha256": hashlib.sha256(picture.getvalue()).hexdigest(),
+        "picture_sha256": hashlib.sha256(picture).hexdigest(),
         **report.as_dict(),
     }
-    with _report_folder(out, name, make=True) as place:
-        assert place is not None
-        _refuse_foreign(place)
-        # At any moment, the report accounts for the picture that exists.
+    with _report_folder(out, name) as place:
+        # In this order, an existing picture is always the one that the report names.
         with suppress(FileNotFoundError):
             place.remove(_PICTURE)
         place.put(_REPORT, (json.dumps(facts, indent=2) + "\n").encode())
-        place.put(_PICTURE, picture.getvalue())
-    if options.json:
-        written = {name: str(path) for name, path in files.items()}
-        print(json.dumps({**facts, "files": written}, indent=2))
-    elif not options.quiet:
-        print("\n".join(_lines(printable(song.name), report)))
-        print(f"{folder}{os.sep}{{report.json,report.png}}")
+        place.put(_PICTURE, picture)
+    written = {name: str(path) for name, path in files.items()}
+    names = f"{folder}{os.sep}{{{_REPORT},{_PICTURE}}}"
+    show(options, {**facts, "files": written}, [*_lines(printable(song.name), report), names])
     return 0
 
 
 @contextmanager
-def _report_folder(out: Path, name: str, *, make: bool = False) -> Iterator[Folder | None]:
-    """Open the folder of a song's report and refuse a link; yield None if it does not exist."""
+def _report_folder(out: Path, name: str) -> Iterator[Folder]:
+    """Open or make the folder of a song's report; refuse a link, and files of others in it."""
     try:
-        if make:
-            out.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            folder = None
-            with suppress(FileNotFoundError):
-                inside = stack.enter_context(Folder(out))
-                folder = stack.enter_context(inside.subfolder(name, make=make))
+        out.mkdir(parents=True, exist_ok=True)
+        with Folder(out) as inside, inside.subfolder(name, make=True) as folder:
+            _refuse_foreign(folder)
             yield folder
     except OutputError:
         raise
@@ -98,10 +89,8 @@ def _report_folder(out: Path, name: str, *, make: bool = False) -> Iterator[Fold
         ) from error
 
 
-def _refuse_foreign(folder: Folder | None) -> None:
+def _refuse_foreign(folder: Folder) -> None:
     """Refuse to replace files that an earlier report does not account for."""
-    if folder is None:
-        return
     facts: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         facts = parse_json(folder.read(_REPORT, _MOST_BYTES))
@@ -122,18 +111,13 @@ def _separator(
     options: argparse.Namespace,
 ) -> tuple[AudioStemSeparator | None, SeparationSettings | None]:
     if options.separate_stems:
-        settings = settings_of(options)
-        separator = AudioStemSeparator(
-            options.model, device=options.device, batch_size=options.batch_size
-        )
-        separator.check(settings)
-        return separator, settings
-    # Each of these options would be ignored.
+        return checked_separator(options)
+    # These options would have no effect.
     parser = argparse.ArgumentParser()
     add_settings(parser)
-    for name, default in vars(parser.parse_args([])).items():
-        if getattr(options, name) != default:
-            typed = "--" + name.replace("_", "-")
+    for action in parser._actions[1:]:  # Without --help.
+        if getattr(options, action.dest) != action.default:
+            typed = action.option_strings[0]
             raise ParameterError(
                 f"{typed} decides how stems are made, and none are asked for. "
                 f"Add --separate-stems, or leave {typed} out."
@@ -147,21 +131,16 @@ def _lines(song: str, report: SongReport) -> list[str]:
     head = f"{song}: {report.duration_seconds:.1f} s, {report.sample_rate} Hz, {channels}"
     if report.separation is not None:
         head += f"; stems by {report.separation['model']} on {report.separation['device']}"
-    width = max(map(len, ("mixture", *report.stems)))
-    columns = f"{'LUFS':>8}{'RMS dBFS':>10}{'peak dBFS':>11}"
+    rows = [["", "LUFS", "RMS dBFS", "peak dBFS"], ["mixture", *_levels(report.levels)]]
     if report.stems:
-        columns += f"{'energy':>8}{'active':>8}"
-    lines = [head, f"tempo {tempo}", "", f"{'':{width}}{columns}"]
-    lines.append(f"{'mixture':{width}}{_levels(report.levels)}")
+        rows[0] += ["energy", "active"]
     for name, stem in report.stems.items():
         energy = "–" if stem.energy_share is None else f"{stem.energy_share:.0%}"
-        lines.append(
-            f"{name:{width}}{_levels(stem.levels)}{energy:>8}{format(stem.active_share, '.0%'):>8}"
-        )
-    return [*lines, "", *(f"note: {note}" for note in report.notes)]
+        rows.append([name, *_levels(stem.levels), energy, f"{stem.active_share:.0%}"])
+    notes = [f"note: {note}" for note in report.notes]
+    return [head, f"tempo {tempo}", "", *aligned(rows), "", *notes]
 
 
-def _levels(levels: SignalLevels) -> str:
+def _levels(levels: SignalLevels) -> list[str]:
     shown = (levels.loudness_lufs, levels.rms_dbfs, levels.peak_dbfs)
-    texts = ["–" if level is None else f"{level:z.1f}" for level in shown]
-    return f"{texts[0]:>8}{texts[1]:>10}{texts[2]:>11}"
+    return ["–" if level is None else f"{level:z.1f}" for level in shown]

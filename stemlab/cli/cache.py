@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 
+from stemlab.cli._shared import show
 from stemlab.cost import calibrations_bytes, clear_calibrations
 from stemlab.sweeps.store import SweepStore
 
@@ -16,24 +17,21 @@ def run_show(options: argparse.Namespace) -> int:
     """Say what is stored, and where."""
     usage = SweepStore().usage()
     calibrations = calibrations_bytes()
-    if options.json:
-        facts = {**asdict(usage), "folder": str(usage.folder), "calibration_bytes": calibrations}
-        print(json.dumps(facts, indent=2))
-        return 0
+    facts = {**asdict(usage), "folder": str(usage.folder), "calibration_bytes": calibrations}
     stale = f", {usage.stale} of them stale" if usage.stale else ""
-    print(f"{usage.folder}")
-    print(f"  figures  {usage.results} settings{stale}, {usage.result_bytes / 1e6:.1f} MB")
-    print(
+    lines = [
+        f"{usage.folder}",
+        f"  figures  {usage.results} settings{stale}, {usage.result_bytes / 1e6:.1f} MB",
         f"  stems    {usage.kept} runs, {usage.kept_bytes / 1e6:.1f} MB of at most "
-        f"{usage.kept_limit_bytes / 1e6:.0f} MB; the ones used longest ago go first"
-    )
-    print(f"  speed    of models on this machine, {calibrations / 1e3:.1f} kB")
-    if usage.stale:
-        print("Stale figures were measured with other versions of packages, and are not used.")
-    print(
+        f"{usage.kept_limit_bytes / 1e6:.0f} MB; the ones used longest ago go first",
+        f"  speed    of models on this machine, {calibrations / 1e3:.1f} kB",
         "`stemlab cache clear` removes all of it; with --results, --audio, --stale or "
-        "--calibrations only that."
-    )
+        "--calibrations only that.",
+    ]
+    if usage.stale:
+        unused = "Stale figures were measured with other versions of packages, and are not used."
+        lines.insert(-1, unused)
+    print(json.dumps(facts, indent=2) if options.json else "\n".join(lines))
     return 0
 
 
@@ -49,10 +47,8 @@ def run_clear(options: argparse.Namespace) -> int:
     if everything or options.calibrations:
         clear_calibrations()
     freed = before - _stored_bytes(store)
-    if options.json:
-        print(json.dumps({"folder": str(store.folder), "freed_bytes": freed}))
-    elif not options.quiet:
-        print(f"{store.folder}: {freed / 1e6:.1f} MB freed")
+    facts = {"folder": str(store.folder), "freed_bytes": freed}
+    show(options, facts, [f"{store.folder}: {freed / 1e6:.1f} MB freed"])
     return 0
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import os
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +18,7 @@ import numpy as np
 
 from stemlab._text import printable
 from stemlab.audio import SeekableRecording, read_info
+from stemlab.cli._shared import aligned, save, show
 from stemlab.errors import AudioError, ParameterError
 from stemlab.files import write_atomically
 from stemlab.plots import draw_comparison
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-# Without the day of drawing: the same recordings give the same bytes.
+# Without the date: the same recordings give the same bytes.
 _METADATA: dict[str, dict[str, Any]] = {
     "png": {},
     "svg": {"Date": None},
@@ -47,12 +45,15 @@ def run(options: argparse.Namespace) -> int:
     kind = picture.suffix.lower().removeprefix(".")
     if kind not in _METADATA:
         raise ParameterError(
-            f"--out {options.out!r} is no kind of picture that is known. "
-            "End it in .png, .svg or .pdf."
+            f"--out {options.out!r} is not a known kind of picture. End it in .png, .svg or .pdf."
         )
     grid = SpectralGrid(options.fft, options.scale, options.time, options.freq)
-    paths = [Path(each) for each in options.files]
-    _refuse_folders(paths)
+    paths = [Path(file) for file in options.files]
+    for path in paths:
+        if os.path.isdir(path):
+            raise AudioError(
+                f"{str(path)!r} is a folder. Name the files in it that are to be compared.", path
+            )
     reference = _reference(paths, options.reference)
     seams = [] if options.seams is None else _seams_seconds(options.seams)
     names = _names(paths)
@@ -71,22 +72,10 @@ def run(options: argparse.Namespace) -> int:
     )
     content = _picture(axes.ravel()[0].figure, kind)
     write_atomically(picture, content, advice=", or choose another with --out")
-    if options.json:
-        facts = _facts(comparison, dict(zip(names, map(str, paths), strict=True)))
-        facts |= {"sample_rate": rate, "seams_seconds": seams, "picture": str(picture)}
-        print(json.dumps(facts, indent=2))
-    elif not options.quiet:
-        print("\n".join(_table(comparison)))
-        print(f"\nPicture: {picture}")
+    facts = _facts(comparison, dict(zip(names, map(str, paths), strict=True)))
+    facts |= {"sample_rate": rate, "seams_seconds": seams, "picture": str(picture)}
+    show(options, facts, [*_table(comparison), f"\nPicture: {picture}"])
     return 0
-
-
-def _refuse_folders(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if os.path.isdir(path):
-            raise AudioError(
-                f"{str(path)!r} is a folder. Name the files in it that are to be compared.", path
-            )
 
 
 def _reference(paths: Sequence[Path], asked: str | None) -> int:
@@ -103,31 +92,22 @@ def _reference(paths: Sequence[Path], asked: str | None) -> int:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """Name files by their stems, with as many of their folders as tell them apart."""
-    # Not every file name is valid text.
-    parts = [
-        [each.encode("utf-8", "replace").decode() for each in path.absolute().with_suffix("").parts]
-        for path in paths
-    ]
-    depths = [1] * len(paths)
-    while True:
-        names = ["/".join(each[-depth:]) for each, depth in zip(parts, depths, strict=True)]
-        count = Counter(names)
-        unclear = [
-            number
-            for number, name in enumerate(names)
-            if count[name] > 1 and depths[number] < len(parts[number])
-        ]
-        if not unclear:
-            break
-        for number in unclear:
-            depths[number] += 1
-    # Left are files that differ in their suffix alone, and a file that is named twice.
-    unique: list[str] = []
-    for path, name in zip(paths, names, strict=True):
-        base = name if count[name] == 1 else path.name.encode("utf-8", "replace").decode()
-        copies = (f"{base} ({number})" for number in itertools.count(2))
-        unique.append(next(each for each in itertools.chain([base], copies) if each not in unique))
-    return unique
+    parts = [_as_text(path.absolute().with_suffix("")).split("/") for path in paths]
+    names: list[str] = []
+    for path, own in zip(paths, parts, strict=True):
+        for depth in range(1, len(own) + 1):
+            if sum(other[-depth:] == own[-depth:] for other in parts) == 1:
+                name = "/".join(own[-depth:])
+                break
+        else:  # Another file differs in its suffix alone, or is the same.
+            name = _as_text(Path(path.name))
+        copies = (f"{name} ({number})" for number in itertools.count(2))
+        names.append(next(free for free in itertools.chain([name], copies) if free not in names))
+    return names
+
+
+def _as_text(path: Path) -> str:
+    return path.as_posix().encode("utf-8", "replace").decode()  # Not every name is valid text.
 
 
 def _open(path: Path, sample_rate: int, quiet: bool) -> SeekableRecording:
@@ -154,24 +134,20 @@ def _seams_seconds(run_json: str) -> list[float]:
 
 
 def _picture(figure: Figure, kind: str) -> bytes:
-    content = BytesIO()
     # Text that can be searched and edited, not outlines of letters.
-    with (
-        matplotlib.rc_context(
-            {"svg.hashsalt": "stemlab", "svg.fonttype": "none", "pdf.fonttype": 42}
-        ),
-        warnings.catch_warnings(),
-    ):
-        # A name in another script has boxes in its place; the table tells it.
+    text = matplotlib.rc_context(
+        {"svg.hashsalt": "stemlab", "svg.fonttype": "none", "pdf.fonttype": 42}
+    )
+    with text, warnings.catch_warnings():
+        # Names in scripts that the font lacks are drawn as boxes; the table shows them.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(content, format=kind, dpi=110, metadata=_METADATA[kind])
-    return content.getvalue()
+        return save(figure, kind, metadata=_METADATA[kind])
 
 
 def _facts(comparison: SpectralComparison, files: dict[str, str]) -> dict[str, Any]:
     def numbers(values: Iterable[float]) -> list[float | None]:
         # JSON has no NaN.
-        return [None if math.isnan(each) else float(each) for each in values]
+        return [None if math.isnan(value) else float(value) for value in values]
 
     signals: dict[str, dict[str, Any]] = {}
     for name, file in files.items():
@@ -190,20 +166,18 @@ def _facts(comparison: SpectralComparison, files: dict[str, str]) -> dict[str, A
     }
 
 
-def _table(comparison: SpectralComparison) -> Iterable[str]:
+def _table(comparison: SpectralComparison) -> list[str]:
     reference = comparison.reference
-    width = max(9, *(len(printable(name)) for name in comparison.powers))
-
-    def row(name: str, distance: str, cells: Iterable[str]) -> str:
-        return f"{printable(name):{width}}{distance:>10}" + "".join(f"{each:>7}" for each in cells)
-
-    shown = printable(reference)
-    yield f"In dB. Octave bands in Hz: the level of {shown}, and what the others have more."
-    yield ""
-    yield row("", "distance", map(band_name, comparison.band_hz))
-    yield row(reference, "", map(_number, comparison.band_levels_db[reference]))
+    rows = [
+        ["", "distance", *map(band_name, comparison.band_hz)],
+        [printable(reference), "", *map(_number, comparison.band_levels_db[reference])],
+    ]
     for name, distance in comparison.log_spectral_distance_db.items():
-        yield row(name, _number(distance), map(_number, comparison.band_differences_db[name]))
+        differences = map(_number, comparison.band_differences_db[name])
+        rows.append([printable(name), _number(distance), *differences])
+    shown = printable(reference)
+    title = f"In dB. Octave bands in Hz: the level of {shown}, and what the others have more."
+    return [title, "", *aligned(rows)]
 
 
 def _number(value: float) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Iterator
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 
 from stemlab._assets import DEMO_SOURCES, demo_song_dir
 from stemlab.audio import read_file
-from stemlab.cli.separate import progress_bar
+from stemlab.cli._shared import aligned, progress_bar, save, show
 from stemlab.errors import OutputError
 from stemlab.files import Folder
 from stemlab.metrics import sdr, si_sdr
@@ -25,11 +24,11 @@ _PICTURE = "spectrograms.png"
 
 def run(options: argparse.Namespace) -> int:
     """Separate the demo song, compare its stems with the true ones, draw them, print a table."""
-    folder = demo_song_dir()
+    folder, out_dir = demo_song_dir(), Path(options.out)
     output = OutputSettings(filename="{source}.{ext}", force=True)
-    with progress_bar("demo song", hidden=options.quiet or options.json) as bar:
+    with progress_bar(options, "demo song") as bar:
         result = AudioStemSeparator(device=options.device).separate_file(
-            folder / "mixture.flac", options.out, output=output, progress=bar
+            folder / "mixture.flac", out_dir, output=output, progress=bar
         )
     mixture, sample_rate = read_file(folder / "mixture.flac")
     stems = {name: read_file(path)[0] for name, path in result.stems.items()}
@@ -43,17 +42,17 @@ def run(options: argparse.Namespace) -> int:
             "mixture_si_sdr_db": si_sdr(reference, mixture),
         }
     axes = compare_spectrograms({"mixture": mixture, **stems}, sample_rate, difference=False)
-    content = BytesIO()
-    axes[0].figure.savefig(content, format="png", dpi=100)
-    picture = _put_picture(Path(options.out), content.getvalue())
+    picture = _put_picture(out_dir, save(axes[0].figure, dpi=100))
     cost = result.run.cost
-    if options.json:
-        facts = {"figures": figures, "cost": asdict(cost), "picture": str(picture)}
-        print(json.dumps(facts, indent=2))
-    elif not options.quiet:
-        _print_table(figures, cost, mixture.shape[1] / sample_rate)
-        print(f"\nStems and picture: {Path(options.out)}/ (spectrograms.png)")
-        print("Next: `make lab` opens the notebooks, `stemlab separate SONG` takes your own song.")
+    show(
+        options,
+        {"figures": figures, "cost": asdict(cost), "picture": str(picture)},
+        [
+            *_table(figures, cost, mixture.shape[1] / sample_rate),
+            f"\nStems and picture: {out_dir}/ ({_PICTURE})",
+            "Next: `make lab` opens the notebooks, `stemlab separate SONG` takes your own song.",
+        ],
+    )
     return 0
 
 
@@ -71,17 +70,15 @@ def _put_picture(out_dir: Path, content: bytes) -> Path:
     return picture
 
 
-def _print_table(figures: dict[str, dict[str, float]], cost: RunCost, seconds: float) -> None:
-    print("In dB, higher is better; 'mixture' is the mixture taken for the stem.\n")
-    print(f"{'':10}{'SDR':>8}{'mixture':>9}{'SI-SDR':>10}{'mixture':>9}")
-    for name, figure in figures.items():
-        print(
-            f"{name:10}{figure['stem_sdr_db']:8.2f}{figure['mixture_sdr_db']:9.2f}"
-            f"{figure['stem_si_sdr_db']:10.2f}{figure['mixture_si_sdr_db']:9.2f}"
-        )
+def _table(figures: dict[str, dict[str, float]], cost: RunCost, seconds: float) -> Iterator[str]:
+    yield "In dB, higher is better; 'mixture' is the mixture taken for the stem.\n"
+    rows = [
+        [name, *(f"{value:.2f}" for value in figure.values())] for name, figure in figures.items()
+    ]
+    yield from aligned([["", "SDR", "mixture", "SI-SDR", "mixture"], *rows])
     peak = cost.peak_memory_bytes
     memory = "" if peak is None else f", peak memory {peak / 1e6:.0f} MB"
-    print(
+    yield (
         f"\n{seconds:.0f} s of audio in {cost.wall_seconds:.1f} s: RTF {cost.rtf:.2f} "
         f"(processing time / duration){memory}"
     )

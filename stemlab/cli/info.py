@@ -12,9 +12,10 @@ from typing import Any
 import soundfile
 import torch
 
-from stemlab.cli.models import describe_models
+from stemlab.cli.models import described_models
 from stemlab.errors import ModelError
 from stemlab.networks.devices import available_devices
+from stemlab.registry import without_folder
 from stemlab.results import package_versions
 
 __all__ = ["run"]
@@ -26,7 +27,10 @@ def run(options: argparse.Namespace) -> int:
         "versions": package_versions(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processors": os.cpu_count(),
-        "devices": [_device(name) for name in available_devices()],
+        "devices": [
+            f"{name} ({torch.cuda.get_device_name(name)})" if name.startswith("cuda") else name
+            for name in available_devices()
+        ],
         "torch threads": torch.get_num_threads(),
         "models": _models(),
         "codecs": {
@@ -39,21 +43,17 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _device(name: str) -> str:
-    return f"{name} ({torch.cuda.get_device_name(name)})" if name.startswith("cuda") else name
-
-
 def _models() -> dict[str, str]:
     try:
-        return {each["name"]: _state(each) for each in describe_models()}
+        return {name: _state(found) for name, found in described_models()}
     except ModelError as error:  # A damaged registry is what the report should show.
-        return {"registry": str(error)}
+        return {"registry": without_folder(error)}
 
 
-def _state(model: dict[str, Any]) -> str:
-    if "error" in model:
-        return f"refused: {model['error']}"
-    return "installed" if model["installed"] else "not installed"
+def _state(found: dict[str, Any] | ModelError) -> str:
+    if isinstance(found, ModelError):
+        return f"refused: {without_folder(found)}"
+    return "installed" if found["installed"] else "not installed"
 
 
 def _optional_version(module: str) -> str:

@@ -42,21 +42,41 @@ def run(options: argparse.Namespace) -> int:
         )
     folder = Path(options.folder)
     copied, kept = copy_notebooks(folder)
-    if options.json:
+    lines = [f"The notebooks are in '{folder}'."]
+    if copied:
+        lines.append(f"Copied: {', '.join(copied)}.")
+    if kept:
+        lines.append(
+            f"Kept, although they differ from those of stemlab {__version__}: {', '.join(kept)}. "
+            "To get the new one, rename yours and start again."
+        )
+    stop = "Ctrl+C here" if options.voila else "Ctrl+C here, twice"
+    lines.append(f"Opening {title}. To stop it, press {stop}.")
+    if options.json:  # In one line: what the server prints comes after it.
         print(json.dumps({"folder": str(folder), "copied": copied, "kept": kept}), flush=True)
     elif not options.quiet:
-        for line in _report(folder, copied, kept):
-            print(line, flush=True)
-        stop = "Ctrl+C here" if options.voila else "Ctrl+C here, twice"
-        print(f"Opening {title}. To stop it, press {stop}.", flush=True)
-    arguments = _voila_arguments(folder) if options.voila else _lab_arguments(folder, options)
+        print("\n".join(lines), flush=True)
+    environment = dict(os.environ)
+    if options.voila:
+        # No token here: every user of the machine could read it.
+        arguments = ["-m", "stemlab.cli._voila", "--template=stemlab", "--Voila.auto_token=True"]
+        # Visitors of pages may use only this folder.
+        environment[SERVED_FOLDER] = os.path.realpath(folder)
+    else:
+        arguments = [
+            *("-m", "jupyterlab"),
+            f"--LabApp.app_settings_dir={_SETTINGS}",
+            "--LabApp.news_url=",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            "--LabApp.extension_manager=readonly",
+            *(["--allow-root"] if options.allow_root else []),
+        ]
+    arguments.append(str(folder.resolve()))
     if options.no_browser:
         arguments.append("--no-browser")
     if options.port is not None:
         arguments.append(f"--port={options.port}")
-    # Visitors of pages may use only this folder.
-    served = {SERVED_FOLDER: os.path.realpath(folder)} if options.voila else {}
-    return _serve(arguments, served)
+    return _serve(arguments, environment)
 
 
 def copy_notebooks(folder: Path) -> tuple[list[str], list[str]]:
@@ -88,55 +108,17 @@ def _sources(notebook: Path) -> list[str] | None:
         return None
 
 
-def _report(folder: Path, copied: list[str], kept: list[str]) -> list[str]:
-    lines = [f"The notebooks are in '{folder}'."]
-    if copied:
-        lines.append(f"Copied: {', '.join(copied)}.")
-    if kept:
-        lines.append(
-            f"Kept, although they differ from those of stemlab {__version__}: "
-            f"{', '.join(kept)}. To get the new one, rename yours and start again."
-        )
-    return lines
-
-
-def _lab_arguments(folder: Path, options: argparse.Namespace) -> list[str]:
-    return [
-        *("-m", "jupyterlab", str(folder.resolve())),
-        f"--LabApp.app_settings_dir={_SETTINGS}",
-        "--LabApp.news_url=",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        "--LabApp.extension_manager=readonly",
-        *(["--allow-root"] if options.allow_root else []),
-    ]
-
-
-def _voila_arguments(folder: Path) -> list[str]:
-    # No token here: every user of the machine could read it.
-    return [
-        *("-m", "stemlab.cli._voila", str(folder.resolve())),
-        *("--template=stemlab", "--Voila.auto_token=True"),
-    ]
-
-
-def _write_kernel(folder: str) -> None:
-    """Describe the usual kernel, started so that no settings beside its notebook take effect."""
+def _serve(arguments: list[str], environment: dict[str, str]) -> int:
     from ipykernel.kernelspec import write_kernel_spec
 
-    # With frozen modules, the debugger of ipykernel would show a warning in the notebook.
-    start = [sys.executable, "-P", "-Xfrozen_modules=off", "-m", "stemlab.cli._kernel"]
-    start.append("--IPKernelApp.ignore_cwd=True")
-    write_kernel_spec(
-        Path(folder, "kernels", "python3"), {"argv": [*start, "-f", "{connection_file}"]}
-    )
-
-
-def _serve(arguments: list[str], environment: dict[str, str]) -> int:
     with ScratchFolder() as kernels:
-        _write_kernel(kernels)
-        users = os.environ.get("JUPYTER_PATH")
-        paths = os.pathsep.join(filter(None, [kernels, str(_JUPYTER), users]))
-        environment = {**os.environ, **environment, "JUPYTER_PATH": paths}
+        # The usual kernel, started so that no settings beside its notebook take effect. With frozen
+        # modules, the debugger of ipykernel would show a warning in the notebook.
+        start = [sys.executable, "-P", "-Xfrozen_modules=off", "-m", "stemlab.cli._kernel"]
+        start += ["--IPKernelApp.ignore_cwd=True", "-f", "{connection_file}"]
+        write_kernel_spec(Path(kernels, "kernels", "python3"), {"argv": start})
+        paths = [kernels, str(_JUPYTER), environment.get("JUPYTER_PATH")]
+        environment["JUPYTER_PATH"] = os.pathsep.join(filter(None, paths))
         # Descriptor 2 is silenced, but the server prints the address to open to stderr.
         with subprocess.Popen(
             **child(*arguments, environment=environment), stderr=sys.stderr

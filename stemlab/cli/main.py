@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import math
@@ -11,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import FrameType
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from stemlab._isolation import ignore_settings_here
 from stemlab.cli._terminal import PrintableStream, printable_output
@@ -27,20 +28,20 @@ from stemlab.errors import (
     StemlabError,
 )
 
-__all__ = ["describe", "exit_code", "main"]
+__all__ = ["explain", "main", "tell"]
 
 BUG, INTERRUPTED = 1, 130
-# Address space, of which the libraries of PyTorch alone take half a gigabyte.
+# A small address space: the libraries of PyTorch alone take half a gigabyte.
 _LITTLE_BYTES = 2_000_000_000
-_CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (ParameterError, 2),
-    (AudioError, 3),
-    (MissingDependencyError, 3),
-    (ModelError, 4),
-    (SeparationError, 4),
-    (OutOfMemoryError, 5),
-    (OutputError, 6),
-)
+_CODES: dict[type[StemlabError], int] = {
+    ParameterError: 2,
+    AudioError: 3,
+    MissingDependencyError: 3,
+    ModelError: 4,
+    SeparationError: 4,
+    OutOfMemoryError: 5,
+    OutputError: 6,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,15 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None, *, own_process: bool) -> int:
-    debug = False
     code = BUG
     options = None
     try:
         if own_process:
             _prepare_process()
         options = make_parser().parse_args(arguments)
-        debug = options.debug
-        if own_process and not debug:
+        if own_process and not options.debug:
             _silence_libraries()
         logging.basicConfig(
             level=logging.DEBUG if options.verbose else logging.WARNING,
@@ -75,49 +74,47 @@ def _run(arguments: Sequence[str] | None, *, own_process: bool) -> int:
         left = "the same command goes on from here" if kept else "nothing half-written was left"
         print(f"stemlab: interrupted; {left}", file=sys.stderr)
         code = INTERRUPTED
-    except BrokenPipeError:  # Whoever read our output has seen enough.
+    except BrokenPipeError:  # The reader of the output has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0 if code == BUG else code
     except Exception as error:  # noqa: BLE001 - whatever it is becomes one line and a code
-        if debug:
-            traceback.print_exc()
-        print(f"stemlab: {describe(error)}", file=sys.stderr)
-        code = exit_code(error)
+        code = tell(error, options)["exit_code"]
     return code
 
 
-def exit_code(error: BaseException) -> int:
-    """Find the exit code of an error."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return 6
-    if _is_out_of_memory(error):
-        return 5
-    return next((code for kind, code in _CODES if isinstance(error, kind)), BUG)
+def tell(error: Exception, options: argparse.Namespace | None) -> dict[str, Any]:
+    """Print what went wrong, and report it with the exit code."""
+    if getattr(options, "debug", False):
+        traceback.print_exc()
+    words, code = explain(error)
+    print(f"stemlab: {words}", file=sys.stderr)
+    return {"error": words, "exit_code": code}
 
 
-def describe(error: BaseException) -> str:
-    """Put an error into one line."""
+def explain(error: Exception) -> tuple[str, int]:
+    """Put an error into one line, and find its exit code."""
     text = " ".join(str(error).split())
     if isinstance(error, StemlabError):
-        return text
+        return text, next((code for kind, code in _CODES.items() if isinstance(error, kind)), BUG)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"cannot write the output: {text}. Free some space."
+        return f"cannot write the output: {text}. Free some space.", 6
+    named = f"{type(error).__name__}{': ' if text else ''}{text}"
     if _is_out_of_memory(error):
-        why = f" ({type(error).__name__}{': ' if text else ''}{text})"
-        return f"out of memory{why}. Close what else uses it, or allow more (ulimit -v)."
+        return f"out of memory ({named}). Close what else uses it, or allow more (ulimit -v).", 5
     return (
-        f"a bug of ours: {type(error).__name__}: {text}. Please report it with what --debug and "
-        "`stemlab info` print."
+        f"a bug of ours: {named}. Please report it with what --debug and `stemlab info` print.",
+        BUG,
     )
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: where there is little, libraries fail in any way, while they load or
-    later.
-    """
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell whether Python, the system or PyTorch says that memory ran out."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    return not isinstance(error, StemlabError) and _limit_bytes() < _LITTLE_BYTES
+    if isinstance(error, ImportError):  # The system's loader of libraries does not say why.
+        return "failed to map segment" in str(error) and _limit_bytes() < _LITTLE_BYTES
+    devices = sys.modules.get("stemlab.networks.devices")  # None as long as PyTorch is not loaded.
+    return devices is not None and bool(devices.is_out_of_memory(error))
 
 
 def _limit_bytes() -> float:
@@ -141,22 +138,17 @@ def _open_streams() -> None:
 
 
 def _prepare_process() -> None:
-    """Make signals end a run cleanly."""
-    for name, handler in (("SIGINT", _interrupt), ("SIGTERM", _terminate), ("SIGHUP", _terminate)):
+    """Make signals end a run cleanly, and warn of little memory: PyTorch may just end there."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        # Who starts us with a signal ignored (nohup, a background job) wants it ignored.
+        # A signal that is ignored from the start (nohup, a background job) stays ignored.
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)
+            signal.signal(number, _stop)
     try:
         os.getcwd()
     except FileNotFoundError as error:
         raise OutputError("the current folder does not exist any more. Change to one.") from error
     ignore_settings_here()
-    _warn_of_little_memory()
-
-
-def _warn_of_little_memory() -> None:
-    """Say beforehand what PyTorch would not: starved at some points, its libraries just end."""
     most_bytes = _limit_bytes()
     if most_bytes < _LITTLE_BYTES:
         print(
@@ -181,11 +173,6 @@ def _silence_libraries() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # Once is enough; a second must not stop the clearing up.
-    raise KeyboardInterrupt
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)
-    raise SystemExit(128 + number)
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # A second one must not stop the clean-up.
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)

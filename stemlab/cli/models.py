@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from stemlab.cli.main import describe, exit_code
+from stemlab.cli._shared import passed, show, terminal_bar
+from stemlab.cli.main import explain, tell
 from stemlab.errors import ModelError, ModelNotFoundError
 from stemlab.registry import (
     ModelManifest,
@@ -26,9 +26,8 @@ from stemlab.registry import (
 if TYPE_CHECKING:
     from stemlab.provisioning import FileProgress
 
-__all__ = ["describe_models", "run_add", "run_list", "run_remove", "run_show", "run_verify"]
+__all__ = ["described_models", "run_add", "run_list", "run_remove", "run_show", "run_verify"]
 
-_OWN_REGISTRY = "your own models"
 _POLICIES = {
     "free": "free: shorter ones work as well, and save time and memory with --no-pad",
     "padded": "padded: a shorter one costs as much and saves nothing; longer ones are refused",
@@ -38,46 +37,24 @@ _POLICIES = {
 
 def run_list(options: argparse.Namespace) -> int:
     """List the registered models."""
-    models = describe_models()
-    if options.json:
-        print(json.dumps(models, indent=2))
-    else:
-        for model in models:
-            print("\n".join(_summary(model) if "error" not in model else _broken(model)))
-        print(f"\nModels are added to {models_dir()}; `stemlab models show NAME` tells all.")
-    return next((model["exit_code"] for model in models if "error" in model), 0)
+    models, lines = [], []
+    for name, found in described_models():
+        if isinstance(found, ModelError):
+            words, code = explain(found)
+            models.append({"name": name, "error": words, "exit_code": code})
+            lines += [f"{name}: REFUSED", f"  {words}"]
+        else:
+            models.append(found)
+            lines += _summary(found)
+    lines.append(f"\nModels are added to {models_dir()}; `stemlab models show NAME` tells all.")
+    print(json.dumps(models, indent=2) if options.json else "\n".join(lines))
+    return _first_code(models)
 
 
 def run_show(options: argparse.Namespace) -> int:
     """Tell all that is recorded of a model."""
-    model = find_model(options.name)
-    facts = _describe(model)
-    if options.json:
-        print(json.dumps(facts, indent=2))
-        return 0
-    lines = _summary(facts)
-    lines += [f"  origin     {model.origin}", f"  trained on {model.training_data}"]
-    lines += [f"  disputed   {dispute}" for dispute in model.disputes]
-    for number, network in enumerate(facts["networks"], start=1):
-        lines.append(f"  network {number}: {network['architecture']}")
-        lines.append(f"    arguments {json.dumps(network['arguments'])}")
-        if network["gains"] is not None:
-            lines.append(
-                f"    gains     {dict(zip(facts['sources'], network['gains'], strict=True))}"
-            )
-        for file in network["files"]:
-            lines += [f"    file      {file['name']}, {file['bytes']} bytes"]
-            lines += [f"      SHA-256 {file['sha256']}"]
-            if file["confirmations"] is not None:
-                projects = file["confirmations"]
-                alike = "one project only" if projects == 1 else f"{projects} independent projects"
-                lines += [f"      stated by {alike}"]
-            if file["url"]:
-                lines += [f"      from    {file['url']}"]
-        if network["installed"]:
-            lines.append(f"    installed {network['installed']['path']}")
-            lines.append(f"      SHA-256 {network['installed']['sha256']}")
-    print("\n".join(lines))
+    facts = _describe(find_model(options.name))
+    print(json.dumps(facts, indent=2) if options.json else "\n".join(_lines(facts)))
     return 0
 
 
@@ -85,17 +62,17 @@ def run_verify(options: argparse.Namespace) -> int:
     """Read and check the files of one model, or of all that are installed."""
     from stemlab.provisioning import verify_model
 
-    reports, first_code = [], 0
-    for name in [options.name] if options.name else _names():
+    reports: list[dict[str, Any]] = []
+    for name, found in [(options.name, None)] if options.name else described_models():
         try:
-            if not options.name and not _was_added(_find(name)):
+            if isinstance(found, ModelError):
+                raise found
+            # Nothing of it was ever put into the models folder.
+            if found and found["kind"] == "released" and not os.path.lexists(models_dir() / name):
                 continue
             verified = verify_model(name)
         except Exception as error:  # noqa: BLE001 - the other models still have their turn
-            print(f"stemlab: {describe(error)}", file=sys.stderr)
-            code = exit_code(error)
-            first_code = first_code or code
-            reports.append({"name": name, "error": describe(error), "exit_code": code})
+            reports.append({"name": name, **tell(error, options)})
             continue
         size = sum(file.size for file in verified.files)
         reports.append({"name": verified.name, "files": len(verified.files), "bytes": size})
@@ -106,28 +83,20 @@ def run_verify(options: argparse.Namespace) -> int:
             )
     if options.json:
         print(json.dumps(reports, indent=2))
-    return first_code
+    return _first_code(reports)
 
 
 def run_add(options: argparse.Namespace) -> int:
     """Put a model into the models folder."""
     from stemlab.provisioning import add_model
 
-    with _file_bar(hidden=options.quiet or options.json) as bar:
-        model = add_model(
-            options.name,
-            options.paths or (),
-            download=options.download,
-            sha256=options.sha256 or (),
-            weight_license=options.license,
-            progress=bar,
-        )
-    facts = _describe(model)
-    if options.json:
-        print(json.dumps(facts, indent=2))
-    elif not options.quiet:
-        print(f"{model.name}: installed and verified, in {model.folder}")
-        print(f"  licence of the weights: {model.weight_license}")
+    with _file_bar(options) as progress:
+        model = add_model(**passed(add_model, options), progress=progress)
+    words = [
+        f"{model.name}: installed and verified, in {model.folder}",
+        f"  licence of the weights: {model.weight_license}",
+    ]
+    show(options, _describe(model), words)
     return 0
 
 
@@ -136,60 +105,37 @@ def run_remove(options: argparse.Namespace) -> int:
     from stemlab.provisioning import remove_model
 
     remove_model(options.name)
-    if options.json:
-        print(json.dumps({"name": options.name, "removed": True}))
-    elif not options.quiet:
-        print(f"{options.name}: removed")
+    show(options, {"name": options.name, "removed": True}, [f"{options.name}: removed"])
     return 0
 
 
-def describe_models() -> list[dict[str, Any]]:
-    """Put what the registry says into plain tables."""
-    models = []
-    for name in _names():
-        try:
-            models.append(_describe(_find(name)))
-        except ModelError as error:
-            models.append({"name": name, "error": describe(error), "exit_code": exit_code(error)})
-    return models
+def described_models() -> Iterator[tuple[str, dict[str, Any] | ModelError]]:
+    """Tell what is recorded of each model, or why it is refused.
 
-
-def _names() -> list[str]:
-    """Name all models; where the user's registry is damaged, itself instead of what it names."""
+    If the user's registry is damaged, it comes in place of the models that it names.
+    """
+    names, damage = builtin_names(), None
     try:
-        return [*builtin_names(), *own_names()]
-    except ModelError:
-        return [*builtin_names(), _OWN_REGISTRY]
+        names += own_names()
+    except ModelError as error:
+        damage = error
+    for name in names:
+        try:
+            yield name, _describe(find_model(name))
+        except ModelError as error:
+            yield name, error
+    if damage is not None:
+        yield "your own models", damage
 
 
-def _find(name: str) -> ModelManifest:
-    """Find one of `_names`."""
-    if name == _OWN_REGISTRY:
-        own_names()  # It says what is wrong.
-    return find_model(name)
-
-
-def _was_added(model: ModelManifest) -> bool:
-    """Whether anything of a model was ever put into the models folder, or comes with stemlab."""
-    return model.kind != "released" or os.path.lexists(model.folder)
+def _first_code(reports: list[dict[str, Any]]) -> int:
+    return next((report["exit_code"] for report in reports if "error" in report), 0)
 
 
 def _describe(model: ModelManifest) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "title": model.title,
-        "kind": model.kind,
-        "sources": list(model.sources),
-        "sample_rate": model.sample_rate,
-        "segment_seconds": model.segment_seconds,
-        "segment_policy": model.segment_policy,
-        "parameters": model.parameters,
+    facts = {name: value for name, value in vars(model).items() if name not in ("folder", "sha256")}
+    return facts | {
         "bytes": sum(network.files[0].size for network in model.networks),
-        "code_license": model.code_license,
-        "weight_license": model.weight_license,
-        "disputes": list(model.disputes),
-        "origin": model.origin,
-        "training_data": model.training_data,
         "manifest_sha256": model.sha256,
         "installed": is_installed(model),
         "networks": [_describe_network(model, network) for network in model.networks],
@@ -198,32 +144,19 @@ def _describe(model: ModelManifest) -> dict[str, Any]:
 
 def _describe_network(model: ModelManifest, network: NetworkEntry) -> dict[str, Any]:
     installed = None
-    try:
-        file = installed_file(model, network)
+    with suppress(ModelNotFoundError):
+        found = installed_file(model, network)
         installed = {
-            "path": str(file.path),
-            "bytes": file.size,
-            "sha256": file.sha256,
-            "source_sha256": file.source.sha256,
+            "path": str(found.path),
+            "bytes": found.size,
+            "sha256": found.sha256,
+            "source_sha256": found.source.sha256,
         }
-    except ModelNotFoundError:
-        pass
-    return {
-        "architecture": network.architecture,
-        "arguments": dict(network.arguments),
-        "gains": None if network.gains is None else list(network.gains),
-        "files": [
-            {
-                "name": file.name,
-                "bytes": file.size,
-                "sha256": file.sha256,
-                "url": file.url,
-                "confirmations": file.confirmations,
-            }
-            for file in network.files
-        ],
-        "installed": installed,
-    }
+    files = [vars(file) | {"bytes": file.size} for file in network.files]
+    for file in files:
+        del file["size"]
+    arguments = dict(network.arguments)
+    return vars(network) | {"arguments": arguments, "files": files, "installed": installed}
 
 
 def _summary(facts: dict[str, Any]) -> list[str]:
@@ -237,39 +170,42 @@ def _summary(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def _broken(facts: dict[str, Any]) -> list[str]:
-    return [f"{facts['name']}: REFUSED", f"  {facts['error']}"]
-
-
-class _FileBar:
-    """A progress callback that shows one bar for each file and step."""
-
-    def __init__(self, *, hidden: bool) -> None:
-        self._hidden = hidden
-        self._title = ""
-        self._bar: Any = None
-
-    def __call__(self, event: FileProgress) -> None:
-        from stemlab.cli._bars import terminal_bar
-
-        title = f"{event.step} {event.file}"
-        if title != self._title:
-            self.close()
-            self._title = title
-            self._bar = terminal_bar(
-                hidden=self._hidden, desc=title, total=event.total, unit="B", unit_scale=True
-            )
-        self._bar.update(event.done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+def _lines(facts: dict[str, Any]) -> Iterator[str]:
+    yield from _summary(facts)
+    yield f"  origin     {facts['origin']}"
+    yield f"  trained on {facts['training_data']}"
+    yield from (f"  disputed   {dispute}" for dispute in facts["disputes"])
+    for number, network in enumerate(facts["networks"], start=1):
+        yield f"  network {number}: {network['architecture']}"
+        yield f"    arguments {json.dumps(network['arguments'])}"
+        if network["gains"] is not None:
+            yield f"    gains     {dict(zip(facts['sources'], network['gains'], strict=True))}"
+        for file in network["files"]:
+            yield f"    file      {file['name']}, {file['bytes']} bytes"
+            yield f"      SHA-256 {file['sha256']}"
+            if file["confirmations"] is not None:
+                projects = file["confirmations"]
+                alike = "one project only" if projects == 1 else f"{projects} independent projects"
+                yield f"      stated by {alike}"
+            if file["url"]:
+                yield f"      from    {file['url']}"
+        if network["installed"]:
+            yield f"    installed {network['installed']['path']}"
+            yield f"      SHA-256 {network['installed']['sha256']}"
 
 
 @contextmanager
-def _file_bar(*, hidden: bool) -> Iterator[_FileBar]:
-    bar = _FileBar(hidden=hidden)
-    try:
-        yield bar
-    finally:
-        bar.close()
+def _file_bar(options: argparse.Namespace) -> Iterator[Callable[[FileProgress], None]]:
+    """Show a bar that begins anew for each file and step."""
+    title = ""
+    with terminal_bar(options, unit="B", unit_scale=True) as bar:
+
+        def move(event: FileProgress) -> None:
+            nonlocal title
+            if title != f"{event.step} {event.file}":
+                title = f"{event.step} {event.file}"
+                bar.set_description(title, refresh=False)
+                bar.reset(event.total)
+            bar.update(event.done - bar.n)
+
+        yield move

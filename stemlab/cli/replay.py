@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from stemlab._text import printable
-from stemlab.cli.separate import progress_bar
+from stemlab.cli._shared import passed, progress_bar, show
 from stemlab.separation import ReplayReport, replay
 
 __all__ = ["run"]
@@ -16,31 +16,24 @@ __all__ = ["run"]
 
 def run(options: argparse.Namespace) -> int:
     """Repeat a run and say whether its samples are equal."""
-    title = Path(options.manifest).name
-    with progress_bar(title, hidden=options.quiet or options.json) as bar:
-        report = replay(
-            options.manifest, input_path=options.input, device=options.device, progress=bar
-        )
-    if options.json:
-        print(json.dumps(asdict(report), indent=2))
-    elif not options.quiet:
-        print("equal: every sample is the same" if report.equal else "NOT equal:")
-        for stem, largest in report.largest_difference.items():
-            if largest is None:
-                print(f"  {printable(stem)}: its file is gone or was changed since")
-            elif not report.equal:
-                print(f"  {printable(stem)}: largest difference {largest:.3g} of full scale")
-        if not report.equal:
-            print("\n".join(_why(report)))
+    with progress_bar(options, Path(options.manifest_path).name) as bar:
+        report = replay(**passed(replay, options), progress=bar)
+    show(options, asdict(report), _lines(report))
     return 0 if report.equal else 1
 
 
-def _why(report: ReplayReport) -> list[str]:
-    """Say what was compared, and what may have changed it."""
+def _lines(report: ReplayReport) -> Iterator[str]:
+    yield "equal: every sample is the same" if report.equal else "NOT equal:"
+    for stem, largest in report.largest_difference.items():
+        if largest is None:
+            yield f"  {printable(stem)}: its file is gone or was changed since"
+        elif not report.equal:
+            yield f"  {printable(stem)}: largest difference {largest:.3g} of full scale"
+    if report.equal:
+        return
     compared = "Compared were the samples before they were encoded, bit for bit."
-    if not report.circumstances:
-        return [f"{compared} Device, threads, batch size and versions are those of the run."]
-    return [
-        f"{compared} Not as in the recorded run:",
-        *(f"  {line}" for line in report.circumstances),
-    ]
+    if report.circumstances:
+        yield f"{compared} Not as in the recorded run:"
+        yield from (f"  {line}" for line in report.circumstances)
+    else:
+        yield f"{compared} Device, threads, batch size and versions are those of the run."

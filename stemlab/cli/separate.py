@@ -6,94 +6,61 @@ import argparse
 import json
 import os
 import sys
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from stemlab._text import printable
 from stemlab.audio import find_recordings
-from stemlab.cli._bars import terminal_bar
-from stemlab.cli.main import describe, exit_code
+from stemlab.cli._shared import passed, progress_bar
+from stemlab.cli.main import tell
 from stemlab.errors import AudioError, ParameterError
 from stemlab.memory import fit_memory, parse_memory
 from stemlab.separation import (
     AudioStemSeparator,
     OutputSettings,
-    SegmentDone,
     SeparationResult,
     SeparationSettings,
 )
 
-__all__ = ["progress_bar", "run", "settings_of"]
+__all__ = ["checked_separator", "run"]
 
 
 def run(options: argparse.Namespace) -> int:
     """Separate each song; the exit code is that of the first that failed."""
     # Everything that concerns all songs is refused before the first is touched.
-    settings = settings_of(options)
-    output = OutputSettings(
-        format=options.format,
-        bits=options.bits,
-        clip=options.clip,
-        filename=options.filename,
-        two_stems=options.two_stems,
-        force=options.force,
-        downmix=options.downmix,
-        resume=options.resume,
-    )
-    separator = AudioStemSeparator(
-        options.model, device=options.device, batch_size=options.batch_size
-    )
-    separator.check(settings, output)
+    output = OutputSettings(**passed(OutputSettings, options))
+    separator, settings = checked_separator(options, output)
     if options.memory_limit is not None:
-        separator = _within(options.memory_limit, separator, settings, options)
+        fitting = fit_memory(separator, settings, int(parse_memory(options.memory_limit)))
+        if fitting != separator.batch_size:
+            if not options.quiet:
+                print(
+                    f"stemlab: note: to keep the memory limit, {fitting} segments are taken in one "
+                    f"call instead of {separator.batch_size} (same output).",
+                    file=sys.stderr,
+                )
+            separator = AudioStemSeparator(options.model, device=options.device, batch_size=fitting)
     if not all(options.songs):
         raise ParameterError("SONG_OR_FOLDER is empty. Name a file or a folder; '.' is this one.")
-    reports, first_code = [], 0
-    for song in options.songs:
-        for path in _expand(song):
-            report, code = _separate(separator, path, options, settings, output)
-            reports.append(report)
-            first_code = first_code or code
+    reports = [
+        _separate(separator, path, options, settings, output)
+        for song in options.songs
+        for path in _expand(song)
+    ]
     if options.json:
         print(json.dumps({"songs": reports}, indent=2))
-    return first_code
+    return next((report["exit_code"] for report in reports if report["exit_code"]), 0)
 
 
-def _within(
-    limit: str,
-    separator: AudioStemSeparator,
-    settings: SeparationSettings,
-    options: argparse.Namespace,
-) -> AudioStemSeparator:
-    fitting = fit_memory(separator, settings, int(parse_memory(limit)))
-    if fitting == separator.batch_size:
-        return separator
-    if not options.quiet:
-        print(
-            f"stemlab: note: to keep the memory limit, {fitting} segments are taken in one call "
-            f"instead of {separator.batch_size} (same output).",
-            file=sys.stderr,
-        )
-    return AudioStemSeparator(options.model, device=options.device, batch_size=fitting)
-
-
-def settings_of(options: argparse.Namespace) -> SeparationSettings:
-    """Take the settings that were typed; the others have the defaults of `SeparationSettings`."""
-    typed = {
-        "segment_seconds": options.segment,
-        "overlap": options.overlap,
-        "shifts": options.shifts,
-        "seed": options.seed,
-        "sources": None if options.sources is None else options.sources.split(","),
-        "pad_to_training_segment": not options.no_pad,
-        "skip_covered_tail": options.skip_covered_tail,
-    }
-    return SeparationSettings(**{name: value for name, value in typed.items() if value is not None})
+def checked_separator(
+    options: argparse.Namespace, output: OutputSettings | None = None
+) -> tuple[AudioStemSeparator, SeparationSettings]:
+    """Make the separator and the settings that were asked for, and check them."""
+    settings = SeparationSettings(**passed(SeparationSettings, options))
+    separator = AudioStemSeparator(**passed(AudioStemSeparator, options))
+    separator.check(settings, output)
+    return separator, settings
 
 
 def _expand(song: str) -> list[Path]:
@@ -111,7 +78,8 @@ def _separate(
     options: argparse.Namespace,
     settings: SeparationSettings,
     output: OutputSettings,
-) -> tuple[dict[str, Any], int]:
+) -> dict[str, Any]:
+    """Separate a song and report on it; the other songs have their turn if it fails."""
     try:
         if os.path.isdir(path):
             find_recordings(path)  # It says so itself where the folder cannot be listed.
@@ -119,62 +87,33 @@ def _separate(
                 f"{str(path)!r} is a folder without audio files. Name a file, or another folder.",
                 path,
             )
-        with progress_bar(path.name, hidden=options.quiet or options.json) as bar:
+        with progress_bar(options, path.name) as bar:
             result = separator.separate_file(
                 path, options.out, settings=settings, output=output, progress=bar
             )
-    except Exception as error:  # noqa: BLE001 - the other songs still have their turn
-        if options.debug:
-            traceback.print_exc()
-        print(f"stemlab: {describe(error)}", file=sys.stderr)
-        code = exit_code(error)
-        return {"input": str(path), "error": describe(error), "exit_code": code}, code
+    except Exception as error:  # noqa: BLE001
+        return {"input": str(path), **tell(error, options)}
     if not options.quiet:
-        _tell(result, silent=options.json)
+        _print(result, options)
     return {
         "input": str(path),
-        "stems": {name: str(each) for name, each in result.stems.items()},
+        "stems": {name: str(stem) for name, stem in result.stems.items()},
         "manifest": str(result.manifest_path),
         "exit_code": 0,
         "run": result.manifest,
-    }, 0
+    }
 
 
-def _tell(result: SeparationResult, *, silent: bool) -> None:
+def _print(result: SeparationResult, options: argparse.Namespace) -> None:
     for change in result.run.changes:
         print(f"stemlab: note: {printable(change)}", file=sys.stderr)
-    if silent:
+    if options.json:
         return
-    names = printable(_together([*result.stems.values()]))
-    if result.was_cached:
-        print(f"{names}  finished already")
-        return
+    paths = [*result.stems.values()]
+    names = " ".join(map(str, paths))
+    if len(paths) > 1 and len({path.parent for path in paths}) == 1:
+        names = f"{paths[0].parent}{os.sep}{{{','.join(path.name for path in paths)}}}"
     cost = result.run.cost
     speed = "" if cost.rtf is None else f", RTF {cost.rtf:.2f}"
-    print(f"{names}  {cost.wall_seconds:.1f} s{speed}")
-
-
-def _together(paths: Sequence[Path]) -> str:
-    """Paths of one folder in a short form."""
-    folders = {each.parent for each in paths}
-    if len(folders) > 1 or len(paths) == 1:
-        return " ".join(map(str, paths))
-    return f"{folders.pop()}{os.sep}{{{','.join(each.name for each in paths)}}}"
-
-
-class _Bar:
-    """A progress callback that moves a bar."""
-
-    def __init__(self, bar: tqdm[Any]) -> None:
-        self._bar = bar
-
-    def __call__(self, event: SegmentDone) -> None:
-        self._bar.total = event.total
-        self._bar.update(event.done - self._bar.n)
-
-
-@contextmanager
-def progress_bar(title: str, *, hidden: bool) -> Iterator[_Bar]:
-    """Show a bar on a terminal while a song is separated."""
-    with terminal_bar(hidden=hidden, desc=title, unit="segment") as bar:
-        yield _Bar(bar)
+    done = "finished already" if result.was_cached else f"{cost.wall_seconds:.1f} s{speed}"
+    print(f"{printable(names)}  {done}")

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,10 +15,8 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from stemlab._text import printable
-from stemlab.cli._bars import terminal_bar
+from stemlab.cli._shared import aligned, passed, terminal_bar
 from stemlab.cli.figures import draw
 from stemlab.cost import duration
 from stemlab.errors import MissingDependencyError, OutputError, ParameterError, SeparationError
@@ -42,30 +40,20 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-# A longer sweep asks first.
+# A longer sweep asks before it starts.
 _LONG_SECONDS = 600
 _CONNECT_SECONDS = 10
 _MEMORY = "peak_memory_bytes"
-# Figures of the table; those that may not have been measured are left out where none was.
+# Figures in the table. The optional ones are left out if none was measured.
 _SHOWN = ("calls", "wasted_share", "rtf", _MEMORY, "sdr_db", "agreement_db", "seam_db")
 _OPTIONAL = (_MEMORY, "sdr_db", "agreement_db")
-_PADDED: dict[str | None, list[bool] | None] = {
-    None: None,
-    "yes": [True],
-    "no": [False],
-    "both": [True, False],
-}
+_PADDED = {"yes": [True], "no": [False], "both": [True, False]}
 
 
 def run(options: argparse.Namespace) -> int:
     """Sweep, print the table and the recommendation, write files."""
     # Whatever is wrong is refused before anything is measured.
-    limits = {
-        "memory_limit": options.memory_limit,
-        "max_rtf": options.max_rtf,
-        "tolerance_db": options.tolerance,
-    }
-    check_limits(**limits)
+    check_limits(**passed(check_limits, options))
     if options.memory_limit is not None and not options.memory:
         raise ParameterError(
             f"--memory-limit {options.memory_limit} needs measured memory. Add --memory."
@@ -75,45 +63,30 @@ def run(options: argparse.Namespace) -> int:
     if options.figures is not None and os.path.isfile(options.figures):
         raise OutputError(f"{options.figures!r} is a file. Name a folder for the figures.")
     with _executor(options.scheduler) as executor:
-        sweep = _plan(options, executor)
+        sweep = plan_sweep(
+            options.song,
+            **passed(plan_sweep, options),
+            padded=_PADDED.get(options.pad),
+            executor=executor,
+        )
         estimate = sweep.estimate()
         if not (options.quiet or options.json):
             print(f"{printable(Path(options.song).name)}: {estimate.in_words(sweep.device)}")
         _confirm(estimate, options)
         try:
-            with _bar(hidden=options.quiet or options.json) as progress:
+            with _bar(options) as progress:
                 results = sweep.run(progress=progress)
         except KeyboardInterrupt:
-            _tell_kept(sweep, stored=not options.no_store)
+            measured = sweep.table()["computation"].nunique()
+            if options.store and measured:
+                print(
+                    f"stemlab: {measured} measured settings are kept; the same command goes on "
+                    "from there.",
+                    file=sys.stderr,
+                )
             raise
         folders = _kept_folders(sweep) if options.keep_audio else []
-    return _report(results, folders, options, limits)
-
-
-def _plan(options: argparse.Namespace, executor: Executor | None) -> Sweep:
-    return plan_sweep(
-        options.song,
-        options.model,
-        models=None if options.models is None else options.models.split(","),
-        segments=options.segments,
-        overlaps=options.overlaps,
-        shifts=options.shifts,
-        padded=_PADDED[options.pad],
-        seed=options.seed,
-        references=options.references,
-        sources=None if options.sources is None else options.sources.split(","),
-        excerpt_seconds=options.excerpt,
-        excerpt_start_seconds=options.start,
-        memory=options.memory,
-        repeats=options.repeats,
-        agreement=not options.no_agreement,
-        bsseval=options.bsseval,
-        keep_audio=options.keep_audio,
-        device=options.device,
-        batch_size=options.batch_size,
-        executor=executor,
-        store=not options.no_store,
-    )
+    return _report(results, folders, options)
 
 
 @contextmanager
@@ -151,20 +124,10 @@ def _confirm(estimate: SweepEstimate, options: argparse.Namespace) -> None:
         raise ParameterError("nothing was measured. Pass fewer values, or a shorter --excerpt.")
 
 
-def _tell_kept(sweep: Sweep, *, stored: bool) -> None:
-    done = sweep.table()["computation"].nunique()
-    if stored and done:
-        print(
-            f"stemlab: {done} measured settings are kept; the same command goes on from there.",
-            file=sys.stderr,
-        )
-
-
 def _report(
     results: pd.DataFrame,
     folders: list[tuple[SweepSetting, str | None]],
     options: argparse.Namespace,
-    limits: dict[str, Any],
 ) -> int:
     failed = results[results["error"] != ""]
     for row in failed.to_dict(orient="records"):
@@ -175,7 +138,7 @@ def _report(
         )
     answer, refusal = None, None
     try:
-        answer = recommend(results, **limits)
+        answer = recommend(results, **passed(recommend, options))
     except ParameterError as error:
         refusal = error
     if not (options.json or options.quiet):
@@ -184,11 +147,28 @@ def _report(
             print(f"\nRecommended: {printable(str(answer.setting))}.\n{answer.reason}")
             command = _command(answer, options)
             print(f"  {printable(command)}" if command else "No command can name this model.")
-    written = _write(results, answer, options)
+    written = []
+    if options.out is not None:
+        write_sweep(results, options.out)
+        written.append(options.out)
+    if options.figures is not None and (results["error"] == "").any():
+        written += draw(results, Path(options.figures), answer)
     if options.json:
-        facts = _facts(results, answer, options, written)
-        stems = [{"setting": asdict(setting), "folder": folder} for setting, folder in folders]
-        print(json.dumps(facts | ({"stems": stems} if options.keep_audio else {}), indent=2))
+        recommendation = answer and {
+            "setting": asdict(answer.setting),
+            "reason": answer.reason,
+            "command": _command(answer, options),
+            "pareto": [asdict(setting) for setting in answer.front],
+        }
+        facts = {
+            "recommendation": recommendation,
+            "written": written,
+            "manifest": results.attrs["manifest"],
+            "rows": plain_rows(results),
+        }
+        if options.keep_audio:
+            facts["stems"] = [{"setting": asdict(used), "folder": path} for used, path in folders]
+        print(json.dumps(facts, indent=2))
     elif not options.quiet:
         for setting, folder in folders:
             place = folder or "not kept, as the cache has no room for them"
@@ -202,47 +182,11 @@ def _report(
             f"{len(broken)} of {len(results.drop_duplicates([*SETTING_COLUMNS]))} settings failed, "
             "see above; the others are complete. The same command tries them again."
         )
-    if refusal is not None and (limits["memory_limit"] or limits["max_rtf"]):
+    if refusal is not None and (options.memory_limit or options.max_rtf):
         raise refusal
     if refusal is not None and not options.quiet:
         print(f"stemlab: note: nothing is recommended: {refusal}", file=sys.stderr)
     return 0
-
-
-def _write(
-    results: pd.DataFrame, answer: Recommendation | None, options: argparse.Namespace
-) -> list[str]:
-    """Write the files that were asked for."""
-    written = []
-    if options.out is not None:
-        write_sweep(results, options.out)
-        written.append(options.out)
-    if options.figures is not None and (results["error"] == "").any():
-        setting = None if answer is None else answer.setting
-        written += map(str, draw(results, Path(options.figures), setting))
-    return written
-
-
-def _facts(
-    results: pd.DataFrame,
-    answer: Recommendation | None,
-    options: argparse.Namespace,
-    written: list[str],
-) -> dict[str, Any]:
-    recommended = None
-    if answer is not None:
-        recommended = {
-            "setting": asdict(answer.setting),
-            "reason": answer.reason,
-            "command": _command(answer, options),
-            "pareto": [asdict(setting) for setting in answer.front],
-        }
-    return {
-        "recommendation": recommended,
-        "written": written,
-        "manifest": results.attrs["manifest"],
-        "rows": plain_rows(results),
-    }
 
 
 def _command(answer: Recommendation, options: argparse.Namespace) -> str | None:
@@ -250,7 +194,7 @@ def _command(answer: Recommendation, options: argparse.Namespace) -> str | None:
     if answer.command is None:
         return None
     more = ["--seed", str(options.seed)] if answer.setting.shifts and options.seed else []
-    more += ["--sources", options.sources] if options.sources is not None else []
+    more += ["--sources", ",".join(options.sources)] if options.sources is not None else []
     more += ["--device", options.device] if options.device != "auto" else []
     more += ["--batch-size", str(options.batch_size)] if options.batch_size != 1 else []
     # A name that begins with a hyphen would be taken for an option.
@@ -262,33 +206,27 @@ def _command(answer: Recommendation, options: argparse.Namespace) -> str | None:
 def _table(results: pd.DataFrame, answer: Recommendation | None) -> str:
     """Write one line for each setting: costs, and means over the sources."""
     settings = by_setting(results)
-    shown = [name for name in _OPTIONAL if settings[name].notna().any()]
-    shown = [name for name in _SHOWN if name in shown or name not in _OPTIONAL]
+    shown = [name for name in _SHOWN if name not in _OPTIONAL or settings[name].notna().any()]
     several = settings["model"].nunique() > 1
     titles = ["model"] * several + ["segment", "overlap", "shifts", "padded"]
-    lines = [titles + [FIGURES[name].heading or FIGURES[name].label for name in shown]]
+    rows = [titles + [FIGURES[name].heading or FIGURES[name].label for name in shown]]
+    marks = [""]
     for row in settings.to_dict(orient="records"):
         setting = SweepSetting.of_row(row)
-        line = [printable(setting.model)] * several
-        line += [f"{setting.segment_seconds:g} s", f"{setting.overlap:g}", f"{setting.shifts}"]
-        line += ["yes" if setting.padded else "no"]
+        cells = [printable(setting.model)] * several
+        cells += [f"{setting.segment_seconds:g} s", f"{setting.overlap:g}", f"{setting.shifts}"]
+        cells += ["yes" if setting.padded else "no"]
         if row["error"]:
-            lines.append([*line, "failed"])
-            continue
-        line += ["none" if isnan(row[name]) else FIGURES[name].text(row[name]) for name in shown]
-        if answer is not None and setting == answer.setting:
-            line.append("<- recommended")
-        elif answer is not None and setting in answer.front:
-            line.append("*")
-        lines.append(line)
-    columns = len(lines[0])
-    widths = [max(len(line[n]) for line in lines if n < len(line)) for n in range(columns)]
-    table = "\n".join(
-        "  ".join(
-            cell.rjust(widths[n]) if n < columns else cell for n, cell in enumerate(line)
-        ).rstrip()
-        for line in lines
-    )
+            cells.append("failed")
+        else:
+            cells += [
+                "none" if isnan(row[name]) else FIGURES[name].text(row[name]) for name in shown
+            ]
+        rows.append(cells)
+        recommended = answer is not None and setting == answer.setting
+        fronts = answer is not None and setting in answer.front
+        marks.append("  <- recommended" if recommended else "  *" * fronts)
+    table = "\n".join(f"{row}{mark}" for row, mark in zip(aligned(rows), marks, strict=True))
     better = "as fast, as small and as good" if _MEMORY in shown else "as fast and as good"
     return f"{table}\n* no other is {better} (SDR, agreement and seams are means over the stems)"
 
@@ -302,22 +240,16 @@ def _kept_folders(sweep: Sweep) -> list[tuple[SweepSetting, str | None]]:
     return folders
 
 
-class _Bar:
-    """A progress callback that moves a bar by the work that is done."""
-
-    def __init__(self, bar: tqdm[Any]) -> None:
-        self._bar = bar
-
-    def __call__(self, event: SweepProgress) -> None:
-        left = (
-            "" if event.remaining_seconds is None else f", {duration(event.remaining_seconds)} left"
-        )
-        self._bar.set_description_str(f"{event.done}/{event.total} {event.running}{left}")
-        self._bar.update(max(100 * event.share - self._bar.n, 0))
-
-
 @contextmanager
-def _bar(*, hidden: bool) -> Iterator[_Bar]:
+def _bar(options: argparse.Namespace) -> Iterator[Callable[[SweepProgress], None]]:
+    """Show a bar that moves by the work that is done."""
     bar_format = "{percentage:3.0f} % |{bar:20}| {desc}"
-    with terminal_bar(hidden=hidden, total=100, bar_format=bar_format) as bar:
-        yield _Bar(bar)
+    with terminal_bar(options, total=100, bar_format=bar_format) as bar:
+
+        def move(event: SweepProgress) -> None:
+            seconds = event.remaining_seconds
+            left = "" if seconds is None else f", {duration(seconds)} left"
+            bar.set_description_str(f"{event.done}/{event.total} {event.running}{left}")
+            bar.update(max(100 * event.share - bar.n, 0))
+
+        yield move

@@ -18,8 +18,8 @@ from stemlab.networks.fast import UnknownLayoutError
 
 __all__ = ["NetworkRunner", "check_works"]
 
-# Networks normalise over their innermost values and refuse a single one. Demucs fails on so short
-# an input; with this much silence behind it there are enough.
+# Networks normalise over their innermost values, and a single value cannot be normalised. Demucs
+# fails on such a short input; padded with silence to this length, it has enough values.
 _PADDED_SAMPLES = 4096
 
 
@@ -75,7 +75,7 @@ def check_works(network: nn.Module, member: MemberSpec, label: str) -> None:
     runner = NetworkRunner(network, member.architecture, torch.device("cpu"))
     try:
         estimates = runner(mixture)
-    # Demucs checks by assert, or not at all.
+    # Demucs uses assert for its checks, or checks nothing.
     except Exception as error:
         if is_out_of_memory(error):
             raise OutOfMemoryError(

@@ -20,14 +20,9 @@ from stemlab.errors import ModelRefusedError
 from stemlab.files import ScratchFolder
 from stemlab.networks.architectures import architecture_named
 from stemlab.networks.devices import is_out_of_memory
-from stemlab.registry import (
-    InstalledFile,
-    ModelManifest,
-    NetworkEntry,
-    installed_file,
-    printable,
-    read_verified,
-)
+from stemlab.registry.files import read_verified
+from stemlab.registry.manifests import ModelManifest, NetworkEntry, printable
+from stemlab.registry.store import InstalledFile, installed_file
 
 __all__ = ["build_network", "load_network", "parse_network"]
 
@@ -79,7 +74,7 @@ def build_network(network: NetworkEntry, label: str) -> nn.Module:
             module: nn.Module = network_class(**arguments)
     except (ImportError, OSError, SystemError):
         raise
-    # Demucs checks its arguments by assert, or not at all: whatever it says means refused.
+    # Demucs uses assert for its checks, or checks nothing: any exception is a refusal.
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -93,8 +88,8 @@ def build_network(network: NetworkEntry, label: str) -> nn.Module:
 def _load_compiler() -> None:
     """Import the compiler of PyTorch, which the meta device needs, with a private cache folder.
 
-    It makes that folder at once. In the temporary folder, its name is known beforehand, so that a
-    file of that name, of anybody's, would stop every separation.
+    PyTorch creates that folder at once. In the temporary folder its name is predictable: a file of
+    that name, created by any user, would stop every separation.
     """
     if "torch._dynamo" in sys.modules or _COMPILER_VARIABLE in os.environ:
         return
@@ -107,7 +102,7 @@ def _load_compiler() -> None:
 
 
 def _refusal(label: str, what: str) -> ModelRefusedError:
-    # It may hold names from the file.
+    # The text may contain names from the file.
     return ModelRefusedError(
         f"{label!r} {printable(what)}. Install the model again, or correct its manifest.",
         path=label,

@@ -13,7 +13,8 @@ from stemlab.networks.forward import NetworkRunner
 from stemlab.networks.identity import code_is_known, digest_of, network_digest
 from stemlab.networks.loading import load_network
 from stemlab.networks.spec import spec_of_manifest, spec_of_network
-from stemlab.registry import asked_for, find_model, installed_file
+from stemlab.registry.lookup import asked_for, find_model
+from stemlab.registry.store import installed_file
 
 __all__ = ["Model"]
 
@@ -98,11 +99,14 @@ class Model:
     def runner(self, member: int) -> NetworkRunner:
         """Get one network on the device; it is loaded at the first call."""
         if member not in self._runners:
-            if self._ready:
-                self._network_sha256 = self.sha256  # Of what the runner uses.
             try:
                 # No reference to what is loaded is kept: the runner copies the weights it uses.
-                network = self._ready[member] if self._ready else self._load(member)
+                if self._ready:
+                    self._network_sha256 = self.sha256  # Of what the runner uses.
+                    network = self._ready[member]
+                else:
+                    network, file = load_network(self._manifest, self._manifest.networks[member])
+                    self._weights_sha256[member] = file.sha256
                 architecture = self.spec.members[member].architecture
                 self._runners[member] = NetworkRunner(
                     network, architecture, self.device.torch_device
@@ -115,11 +119,6 @@ class Model:
                     "another device, or close what else uses its memory."
                 ) from error
         return self._runners[member]
-
-    def _load(self, member: int) -> nn.Module:
-        network, file = load_network(self._manifest, self._manifest.networks[member])
-        self._weights_sha256[member] = file.sha256
-        return network
 
     @property
     def slow_because(self) -> list[str]:

@@ -13,9 +13,8 @@ from stemlab.networks.architectures import (
     ARCHITECTURES,
     MemberSpec,
     architecture_named,
-    architecture_of_network,
 )
-from stemlab.registry import ModelManifest, check_sources
+from stemlab.registry.manifests import ModelManifest, check_sources
 
 __all__ = ["ModelSpec", "spec_of_manifest", "spec_of_network"]
 
@@ -89,14 +88,11 @@ def spec_of_network(network: Any) -> tuple[ModelSpec, list[nn.Module]]:
     """Describe a ready network, or bag of networks, of the caller's."""
     is_bag = isinstance(network, BagOfModels)
     networks = list(network.models) if is_bag else [network]
-    known = [
-        (architecture, member)
-        for member in networks
-        if (architecture := architecture_of_network(member)) is not None
-    ]
+    entries = ARCHITECTURES.values()
+    known = [entry for member in networks for entry in entries if entry.recognises(member)]
     if len(known) != len(networks):
         kinds = ", ".join(sorted({type(member).__name__ for member in networks}))
-        accepted = ", ".join(name for name, entry in ARCHITECTURES.items() if entry.takes_ready)
+        accepted = ", ".join(entry.name for entry in entries if entry.takes_ready)
         raise ModelRefusedError(
             f"model is a {kinds}: expected a registered name, a folder, or a Demucs network "
             f"({accepted}, or a BagOfModels of these)."
@@ -120,7 +116,7 @@ def spec_of_network(network: Any) -> tuple[ModelSpec, list[nn.Module]]:
         channels=int(first.audio_channels),
         members=tuple(
             architecture.describe_network(member, row)
-            for (architecture, member), row in zip(known, gains, strict=True)
+            for architecture, member, row in zip(known, networks, gains, strict=True)
         ),
         parameters=sum(weight.numel() for member in networks for weight in member.parameters()),
     )

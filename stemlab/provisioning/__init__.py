@@ -2,9 +2,9 @@
 
 Each of these is an explicit act of the user; nothing here runs because a model was requested.
 `adding` takes the request; `_released` and `_own` are its two ways. `upkeep` verifies and removes.
-Behind them: `_finding` looks among the user's files, `_download` fetches, `_pickles` converts a
-pickle in a process of its own (`_unpickle`), `_declared` reads what a file says of itself, `_store`
-writes into the models folder, one process at a time.
+Behind them: `_download` fetches, `_pickles` converts a pickle in a process of its own
+(`_unpickle`), `_declared` reads what a file says of itself, `_store` writes into the models folder,
+one process at a time.
 """
 
 from stemlab.provisioning._download import FileProgress

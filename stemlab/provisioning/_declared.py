@@ -6,7 +6,6 @@ manifest.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,14 +16,7 @@ from stemlab.files import strict_json
 from stemlab.networks.architectures import ARCHITECTURES, Architecture
 from stemlab.provisioning._download import FileProgress, ProgressCallback
 from stemlab.provisioning._pickles import convert
-from stemlab.registry import PICKLE_SUFFIXES, NetworkEntry, check_sources, exact_seconds
-
-__all__ = [
-    "Declaration",
-    "declaration_of_package",
-    "declaration_of_safetensors",
-    "read_weights",
-]
+from stemlab.registry.manifests import PICKLE_SUFFIXES, NetworkEntry, check_sources, exact_seconds
 
 _ZIP_MAGIC = b"PK\x03\x04"
 # Far beyond any real network. A file that says more could keep the machine busy for hours.
@@ -155,7 +147,7 @@ def _is_plain(value: Any) -> bool:
 def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None:
     """Read the metadata that Demucs writes into its safetensors files."""
     try:
-        (length,) = struct.unpack_from("<Q", content)
+        length = int.from_bytes(content[:8], "little")
         if length > _MOST_HEADER_BYTES:
             raise ValueError(f"its header claims {length} bytes")
         metadata = strict_json(content[8 : 8 + length]).get("__metadata__", {})
@@ -164,14 +156,7 @@ def declaration_of_safetensors(content: bytes, label: str) -> Declaration | None
         args, kwargs = (_decode(strict_json(metadata[key])) for key in ("args", "kwargs"))
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise TypeError("its arguments are not a list and a table")
-    except (
-        struct.error,
-        ArithmeticError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelRefusedError(
             f"{label!r} is not a valid safetensors file of Demucs ({error}).", path=label
         ) from error

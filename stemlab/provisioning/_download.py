@@ -22,9 +22,8 @@ from urllib3.exceptions import HTTPError
 from stemlab._version import __version__
 from stemlab.errors import DownloadError, ModelRefusedError, OutputError
 from stemlab.files import Folder
-from stemlab.registry import WeightFile, printable, refuse_digest
-
-__all__ = ["FileProgress", "ProgressCallback", "fetch", "part_name"]
+from stemlab.registry.files import refuse_digest
+from stemlab.registry.manifests import WeightFile, printable
 
 # To connect, and to wait for the next piece.
 TIMEOUT_SECONDS = (10.0, 30.0)
@@ -39,6 +38,7 @@ MOST_CONNECTIONS = 1000
 MOST_REDIRECTS = 10
 _PIECE_BYTES = 1 << 18
 _MOST_WORDS = 200
+_OTHERWISE = "Get the file another way and name it with --from."
 
 
 @dataclass(frozen=True)
@@ -192,12 +192,9 @@ def _request(first_url: str, first_byte: int) -> requests.Response:
             if not url.startswith("https://"):
                 raise DownloadError(
                     f"{first_url} redirects to {_plain(url)}, which is not HTTPS. Nothing was "
-                    "fetched from there. Get the file another way and name it with --from."
+                    f"fetched from there. {_OTHERWISE}"
                 )
-    raise DownloadError(
-        f"{first_url} redirects more than {MOST_REDIRECTS} times. Get the file another way and "
-        "name it with --from."
-    )
+    raise DownloadError(f"{first_url} redirects more than {MOST_REDIRECTS} times. {_OTHERWISE}")
 
 
 def _send(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
@@ -227,10 +224,7 @@ def _refused(file: WeightFile, response: requests.Response) -> Exception:
     words = f"the server answered {response.status_code} {_plain(response.reason)}"
     if response.status_code >= 500 or response.status_code == requests.codes.too_many_requests:
         return _Interrupted(words)
-    return DownloadError(
-        f"{file.url} cannot be downloaded: {words}. Get the file another way and name it with "
-        "--from."
-    )
+    return DownloadError(f"{file.url} cannot be downloaded: {words}. {_OTHERWISE}")
 
 
 def _check_offer(file: WeightFile, response: requests.Response, expected: int) -> None:
@@ -243,10 +237,7 @@ def _check_offer(file: WeightFile, response: requests.Response, expected: int) -
         what = f"{_plain(length)} bytes where {expected} were expected"
     else:
         return
-    raise DownloadError(
-        f"what {file.url} sends is not the recorded file: {what}. Get the file another way and "
-        "name it with --from."
-    )
+    raise DownloadError(f"what {file.url} sends is not the recorded file: {what}. {_OTHERWISE}")
 
 
 def _size(part: BinaryIO) -> int:

@@ -15,39 +15,24 @@ from stemlab.errors import ModelError, ModelNotFoundError, ModelRefusedError, Pa
 from stemlab.files import Folder
 from stemlab.networks.loading import build_network, parse_network
 from stemlab.networks.spec import spec_of_manifest
+from stemlab.provisioning import _store
 from stemlab.provisioning._declared import Declaration, read_weights
 from stemlab.provisioning._download import ProgressCallback
-from stemlab.provisioning._finding import check_exists
-from stemlab.provisioning._store import (
-    drafts_in,
-    locked_store,
-    make_way,
-    publish,
-    recorded_files,
-    refuse_foreign,
-    register_model,
-    subfolder,
-    writing_to,
-)
+from stemlab.provisioning._released import check_exists
 from stemlab.provisioning.upkeep import is_whole
-from stemlab.registry import (
+from stemlab.registry.files import read_bounded, refuse_digest
+from stemlab.registry.lookup import builtin_names, find_model, registered_name
+from stemlab.registry.manifests import (
     MANIFEST_NAME,
     MAX_WEIGHTS_BYTES,
-    REGISTRY_NAME,
     SCHEMA,
     ModelManifest,
     NetworkEntry,
-    builtin_names,
     check_file_name,
     check_text,
-    find_model,
     parse_manifest,
-    read_bounded,
-    refuse_digest,
-    registered_name,
 )
-
-__all__ = ["add_own"]
+from stemlab.registry.store import REGISTRY_NAME
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _NO_LICENSE = "not stated: added by the user, who has to know"
@@ -73,14 +58,14 @@ def add_own(
             "Take it from whoever gave you the file, and type it: --sha256 DIGEST."
         )
     check_exists(path)
-    with locked_store() as store:
+    with _store.locked_store() as store:
         taken = registered_name(name)
         recorded: dict[str, set[str]] | None = None
         if taken is not None:
             manifest, name = _same_again(taken, digests[0]), taken
             if manifest and all(is_whole(manifest, network) for network in manifest.networks):
                 return manifest
-            recorded = recorded_files(manifest) if manifest else {}
+            recorded = _store.recorded_files(manifest) if manifest else {}
         content = read_bounded(path, MAX_WEIGHTS_BYTES, follow_links=True)
         refuse_digest(
             path,
@@ -101,7 +86,10 @@ def add_own(
             files.append(_file_fields(f"{name}.th", content))
         fields = _manifest_fields(name, declaration, files, weight_license, path.name)
         manifest_content = (json.dumps(fields, indent=2, allow_nan=False) + "\n").encode()
-        _check_own(manifest_content, weights, path)
+        # As every later use does.
+        manifest = parse_manifest(path, manifest_content, kind="user", folder=path.parent)
+        spec_of_manifest(manifest)
+        parse_network(manifest.networks[0], weights, str(path))
         contents = {MANIFEST_NAME: manifest_content, files[0]["name"]: weights}
         _put(store, name, contents, recorded)
         return find_model(name)
@@ -122,9 +110,9 @@ def _own_file(name: str, paths: Sequence[Path]) -> Path:
         )
     if len(paths) != 1 or os.path.isdir(paths[0]):
         raise ParameterError(
-            f"{name!r} is none of the models that stemlab knows ({', '.join(builtin_names())}), "
-            "and one of your own is added from one file. A folder with a manifest.json needs no "
-            "adding: name it with --model ./FOLDER."
+            f"{name!r} is not a model that stemlab knows ({', '.join(builtin_names())}), and one "
+            "of your own is added from one file. A folder with a manifest.json needs no adding: "
+            "name it with --model ./FOLDER."
         )
     return paths[0]
 
@@ -188,33 +176,23 @@ def _manifest_fields(
     }
 
 
-def _check_own(manifest_content: bytes, weights: bytes, path: Path) -> None:
-    """Read the new manifest and build the network as every later use will."""
-    manifest = parse_manifest(path, manifest_content, kind="user", folder=path.parent)
-    spec_of_manifest(manifest)
-    parse_network(manifest.networks[0], weights, str(path))
-
-
 def _put(
     store: Folder, name: str, contents: Mapping[str, bytes], recorded: Mapping[str, set[str]] | None
 ) -> None:
     """Move a model into place; `recorded` lists the files of a damaged one, None for a new name."""
     manifest_sha256 = hashlib.sha256(contents[MANIFEST_NAME]).hexdigest()
     path, advice = store.path / name, "choose another name, or look at what is there"
-    with drafts_in(store) as drafts, writing_to(path, advice):
+    with _store.drafts_in(store) as drafts, _store.writing_to(path, advice):
         for file, content in contents.items():
             drafts.write(file, content)
-        earlier = subfolder(store, name)
-        if earlier is not None:
-            with earlier:
+        if store.stat(name) is not None:
+            with _store.subfolder(store, name) as earlier:
                 _make_room(earlier, contents, recorded)
         # From here on, a killed process leaves a listed model, which can be added again or removed.
-        register_model(store, name, manifest_sha256)
-        folder = subfolder(store, name, make=True)
-        assert folder is not None
-        with folder:
+        _store.register_model(store, name, manifest_sha256)
+        with _store.subfolder(store, name) as folder:
             for file in contents:
-                publish(drafts, file, folder, (recorded or {}).get(file, ()))
+                _store.publish(drafts, file, folder, (recorded or {}).get(file, ()))
 
 
 def _make_room(
@@ -222,11 +200,11 @@ def _make_room(
 ) -> None:
     """Refuse files that stemlab may not replace; remove a manifest unlike the new one."""
     for name in contents:
-        refuse_foreign(folder, name)
+        _store.refuse_foreign(folder, name)
     if recorded is not None:
         manifests = recorded.get(MANIFEST_NAME, set())
         if hashlib.sha256(contents[MANIFEST_NAME]).hexdigest() not in manifests:
-            make_way(folder, MANIFEST_NAME, manifests)
+            _store.make_way(folder, MANIFEST_NAME, manifests)
         return
     # A killed version 0.1 may have left the same model there.
     for name in folder.names():

@@ -13,27 +13,14 @@ from stemlab._isolation import child
 from stemlab.errors import ModelRefusedError
 from stemlab.networks.architectures import ARCHITECTURES
 from stemlab.provisioning import _unpickle
-from stemlab.registry import printable
-
-__all__ = ["convert"]
+from stemlab.registry.manifests import printable
 
 TIMEOUT_SECONDS = 900
 # What Python needs to find itself and its packages. Tokens and other secrets are not passed on.
 _ENVIRONMENT = (
-    "APPDATA",
-    "DYLD_LIBRARY_PATH",
-    "HOME",
-    "LD_LIBRARY_PATH",
-    "PATH",
-    "PYTHONHOME",
-    "PYTHONPATH",
-    "PYTHONUSERBASE",
-    "SYSTEMROOT",
-    "TEMP",
-    "TMP",
-    "TMPDIR",
-    "USERPROFILE",
-)
+    "APPDATA DYLD_LIBRARY_PATH HOME LD_LIBRARY_PATH PATH PYTHONHOME PYTHONPATH PYTHONUSERBASE "
+    "SYSTEMROOT TEMP TMP TMPDIR USERPROFILE"
+).split()
 
 
 def convert(content: bytes, label: str) -> tuple[bytes, dict[str, Any]]:

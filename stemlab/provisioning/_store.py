@@ -23,37 +23,16 @@ from typing import Any, BinaryIO
 from stemlab.errors import ModelError, OutputError, StemlabError
 from stemlab.files import Folder, WorkFolder, abandoned_folders, lock_file
 from stemlab.provisioning._download import part_name
-from stemlab.registry import (
-    MANIFEST_NAME,
+from stemlab.registry.manifests import MANIFEST_NAME, SCHEMA, ModelManifest, WeightFile
+from stemlab.registry.store import (
     RECORDS_NAME,
     REGISTRY_NAME,
-    SCHEMA,
-    ModelManifest,
     SourceRecord,
-    WeightFile,
     models_dir,
     read_records,
     read_registry,
     refuse_link,
 )
-
-__all__ = [
-    "DOWNLOADS",
-    "discard",
-    "discard_parts",
-    "draft_records",
-    "drafts_in",
-    "forget_model",
-    "locked_store",
-    "make_way",
-    "publish",
-    "recorded_files",
-    "refuse_foreign",
-    "register_model",
-    "subfolder",
-    "weights_name",
-    "writing_to",
-]
 
 DOWNLOADS = ".downloads"
 # Also of version 0.1, so that it and this one wait for each other.
@@ -113,28 +92,22 @@ def writing_to(path: Path, advice: str = "try again") -> Iterator[None]:
         ) from error
 
 
-def subfolder(store: Folder, name: str, *, make: bool = False) -> Folder | None:
-    """Open a folder of this user's in the models folder; None where it is missing."""
+def subfolder(store: Folder, name: str) -> Folder:
+    """Open a folder of this user's in the models folder; a missing one is made."""
     path = store.path / name
     refuse_link(path)
     with writing_to(path):
-        try:
-            folder = store.subfolder(name, make=make)
-        except FileNotFoundError:
-            return None
+        folder = store.subfolder(name, make=True)
         if not folder.is_own():
             folder.close()
             raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
     return folder
 
 
-@contextmanager
-def drafts_in(store: Folder) -> Iterator[WorkFolder]:
+def drafts_in(store: Folder) -> WorkFolder:
     """Make a folder for unfinished files; after a kill, a later command removes it."""
     with writing_to(store.path):
-        drafts = WorkFolder(store.path, _DRAFTS_OWNER)
-    with drafts:
-        yield drafts
+        return WorkFolder(store.path, _DRAFTS_OWNER)
 
 
 def publish(drafts: Folder, name: str, folder: Folder, recorded: Collection[str]) -> None:
@@ -181,11 +154,10 @@ def _keep(folder: Folder, name: str) -> None:
 
 def discard(store: Folder, name: str, recorded: Mapping[str, Collection[str]]) -> bool:
     """Remove the recorded files of a model, and its folder if it is empty; tell whether any was."""
-    folder = subfolder(store, name)
-    if folder is None:
+    if store.stat(name) is None:
         return False
-    with folder, writing_to(folder.path):
-        removed = False
+    removed = False
+    with subfolder(store, name) as folder, writing_to(folder.path):
         for file, digests in recorded.items():
             if folder.owns(file) and folder.digest(file) in digests:
                 folder.remove(file)
@@ -203,11 +175,13 @@ def discard(store: Folder, name: str, recorded: Mapping[str, Collection[str]]) -
     return True
 
 
-def discard_parts(downloads: Folder, manifest: ModelManifest) -> bool:
+def discard_parts(store: Folder, manifest: ModelManifest) -> bool:
     """Remove unfinished downloads of a model; tell whether there were any."""
-    parts = [part_name(file) for network in manifest.networks for file in network.files]
-    begun = [part for part in parts if downloads.owns(part)]
-    with writing_to(downloads.path):
+    if store.stat(DOWNLOADS) is None:
+        return False
+    with subfolder(store, DOWNLOADS) as downloads, writing_to(downloads.path):
+        parts = [part_name(file) for network in manifest.networks for file in network.files]
+        begun = [part for part in parts if downloads.owns(part)]
         for part in begun:
             downloads.remove(part)
     return bool(begun)
@@ -248,26 +222,17 @@ def _records(manifest: ModelManifest) -> list[SourceRecord]:
     return []
 
 
-def register_model(store: Folder, name: str, manifest_sha256: str) -> None:
-    """Enter a model of the user's in the registry of the models folder."""
-    models = read_registry(store.path)
-    _write_registry(store, models, {**models, name: {"manifest_sha256": manifest_sha256}})
-
-
-def forget_model(store: Folder, name: str) -> None:
-    """Take a model of the user's out of the registry; its files are not touched."""
-    models = read_registry(store.path)
-    if name not in models:
+def register_model(store: Folder, name: str, manifest_sha256: str | None) -> None:
+    """Enter a model of the user's in the registry of the models folder; None takes it out."""
+    before = read_registry(store.path)
+    after = {other: entry for other, entry in before.items() if other != name}
+    if manifest_sha256 is not None:
+        after[name] = {"manifest_sha256": manifest_sha256}
+    if after == before:
         return
-    kept = {other: entry for other, entry in models.items() if other != name}
-    _write_registry(store, models, kept)
-
-
-def _write_registry(store: Folder, before: dict[str, Any], after: dict[str, Any]) -> None:
-    recorded = {_digest(_table({"models": before}))}
     with drafts_in(store) as drafts, writing_to(store.path):
         drafts.write(REGISTRY_NAME, _table({"models": after}))
-        publish(drafts, REGISTRY_NAME, store, recorded)
+        publish(drafts, REGISTRY_NAME, store, {_digest(_table({"models": before}))})
 
 
 def _records_table(records: list[SourceRecord]) -> bytes:

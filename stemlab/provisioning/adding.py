@@ -11,14 +11,8 @@ from stemlab.errors import ParameterError
 from stemlab.provisioning._download import ProgressCallback
 from stemlab.provisioning._own import add_own
 from stemlab.provisioning._released import add_released
-from stemlab.registry import (
-    ModelManifest,
-    asked_for,
-    builtin_names,
-    check_digest,
-    find_model,
-    registered_name,
-)
+from stemlab.registry.lookup import asked_for, builtin_names, find_model, registered_name
+from stemlab.registry.manifests import ModelManifest, check_digest
 
 __all__ = ["add_model"]
 
@@ -47,10 +41,10 @@ def add_model(
     download : bool, optional
         Fetch the files from where they are published, instead of taking them from `paths`.
     sha256 : str or sequence of str, 64 hex digits each, optional
-        Digests that the user vouches for: of the one file of an own model, and of a file whose
+        Digests that the user vouches for: of the one file of a custom model, and of a file whose
         digest is known from a single source.
     weight_license : str, optional
-        Terms of the weights of an own model.
+        Terms of the weights of a custom model.
     progress : callable, optional
         Called with a `FileProgress`.
 

@@ -12,25 +12,10 @@ from stemlab.files import Folder
 from stemlab.networks.forward import check_works
 from stemlab.networks.loading import load_network
 from stemlab.networks.spec import spec_of_manifest
-from stemlab.provisioning._store import (
-    DOWNLOADS,
-    discard,
-    discard_parts,
-    forget_model,
-    locked_store,
-    recorded_files,
-    subfolder,
-)
-from stemlab.registry import (
-    InstalledFile,
-    ModelManifest,
-    NetworkEntry,
-    asked_for,
-    find_model,
-    is_folder,
-    models_dir,
-    registered_name,
-)
+from stemlab.provisioning import _store
+from stemlab.registry.lookup import asked_for, find_model, is_folder, registered_name
+from stemlab.registry.manifests import ModelManifest, NetworkEntry
+from stemlab.registry.store import InstalledFile, models_dir
 
 __all__ = ["VerifiedModel", "is_whole", "remove_model", "verify_model"]
 
@@ -130,19 +115,14 @@ def remove_model(name: str) -> None:
         raise ParameterError(f"{known!r} comes with stemlab and cannot be removed.")
     if not os.path.isdir(models_dir()):
         raise missing
-    with locked_store() as store:
-        removed = _remove_own(store, name) if released is None else _remove(store, released)
+    with _store.locked_store() as store:
+        if released is None:
+            removed = _remove_own(store, name)
+        else:
+            removed = _store.discard(store, released.name, _store.recorded_files(released))
+            removed |= _store.discard_parts(store, released)
     if not removed:
         raise missing
-
-
-def _remove(store: Folder, manifest: ModelManifest) -> bool:
-    removed = discard(store, manifest.name, recorded_files(manifest))
-    downloads = subfolder(store, DOWNLOADS)
-    if downloads is not None:
-        with downloads:
-            removed |= discard_parts(downloads, manifest)
-    return removed
 
 
 def _remove_own(store: Folder, name: str) -> bool:
@@ -151,7 +131,7 @@ def _remove_own(store: Folder, name: str) -> bool:
         return False
     recorded = {}
     with suppress(ModelError):  # Of a damaged one, nothing is known to be stemlab's.
-        recorded = recorded_files(find_model(known))
-    discard(store, known, recorded)
-    forget_model(store, known)
+        recorded = _store.recorded_files(find_model(known))
+    _store.discard(store, known, recorded)
+    _store.register_model(store, known, None)
     return True

@@ -22,6 +22,7 @@ __all__ = [
     "list_models",
     "own_names",
     "registered_name",
+    "without_folder",
 ]
 
 _log = logging.getLogger(__name__)
@@ -67,15 +68,19 @@ def list_models() -> list[ModelManifest]:
             try:
                 models.append(find_model(name))
             except ModelError as error:
-                _warn(error)
+                _log.warning("%s", without_folder(error))
     except ModelRefusedError as error:
-        _warn(error)
+        _log.warning("%s", without_folder(error))
     return models
 
 
-def _warn(error: ModelError) -> None:
-    """Log what is wrong in the models folder, without the folder's path."""
-    _log.warning("%s", str(error).replace(f"{models_dir()}{os.sep}", ""))
+def without_folder(error: ModelError) -> str:
+    """Tell what is wrong with a model, without the path of the folder of all models."""
+    text = str(error)
+    for folder in (models_dir(), asset_dir("models")):
+        path = f"{folder}{os.sep}"
+        text = text.replace(path, "").replace(repr(path)[1:-1], "")
+    return text
 
 
 def find_model(name: StrPath) -> ModelManifest:
@@ -116,7 +121,7 @@ def find_model(name: StrPath) -> ModelManifest:
             files_in=None if bundled else models_dir() / found,
             kind="bundled" if bundled else "released",
         )
-    # A damaged registry of the user's own must not stop what comes with stemlab: it is read last.
+    # The user's registry is read last: if it is damaged, the models of stemlab still work.
     users = read_registry(models_dir())
     found = _same_name(name, users)
     if found is not None:
@@ -128,7 +133,14 @@ def find_model(name: StrPath) -> ModelManifest:
                 f"model {found!r} was added, but {str(folder / MANIFEST_NAME)!r} is gone. Add it "
                 f"again, or take it off the list with `stemlab models remove {found}`."
             ) from error
-    raise _not_found(name, [*builtin, *users])
+    known = [*builtin, *users]
+    hint = f" To use the folder of that name, write './{name}'." if os.path.isdir(name) else ""
+    close = difflib.get_close_matches(name, known, n=1)
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    raise ModelNotFoundError(
+        f"model={name!r} is neither a registered name ({', '.join(known)}) nor a folder with a "
+        f"{MANIFEST_NAME}.{guess}{hint} `stemlab models list` shows what there is."
+    )
 
 
 def asked_for(model: StrPath) -> str:
@@ -153,13 +165,3 @@ def _builtin() -> dict[str, dict[str, Any]]:
 
 def _same_name(name: str, known: dict[str, dict[str, Any]]) -> str | None:
     return next((other for other in known if other.casefold() == name.casefold()), None)
-
-
-def _not_found(name: str, known: list[str]) -> ModelNotFoundError:
-    hint = f" To use the folder of that name, write './{name}'." if os.path.isdir(name) else ""
-    close = difflib.get_close_matches(name, known, n=1)
-    guess = f" Did you mean {close[0]!r}?" if close else ""
-    return ModelNotFoundError(
-        f"model={name!r} is neither a registered name ({', '.join(known)}) nor a folder with a "
-        f"{MANIFEST_NAME}.{guess}{hint} `stemlab models list` shows what there is."
-    )

@@ -43,6 +43,8 @@ MANIFEST_NAME = "manifest.json"
 SEGMENT_POLICIES = ("free", "padded", "fixed")
 PICKLE_SUFFIXES = (".th", ".pt", ".pth")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+# Sources name files and columns, so they must be safe in both.
+_SOURCE = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 # A manifest is a page of text and weights are a few hundred megabytes: more is an attack or a
 # mistake, and is refused before it is read.
@@ -52,13 +54,8 @@ MAX_WEIGHTS_BYTES = 4 << 30
 _MOST_HZ = 768_000
 ModelKind = Literal["bundled", "released", "user", "folder"]
 # Windows opens devices by these names, whatever their suffix.
-_RESERVED = {
-    "CON",
-    "PRN",
-    "AUX",
-    "NUL",
-    *(f"{device}{n}" for device in ("COM", "LPT") for n in range(10)),
-}
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"COM{n}" for n in range(10))}
+_RESERVED |= {f"LPT{n}" for n in range(10)}
 
 
 @dataclass(frozen=True)
@@ -160,17 +157,40 @@ def read_manifest(
 
 
 def parse_manifest(
-    path: Path,
-    content: bytes,
-    *,
-    kind: ModelKind,
-    folder: StrPath,
+    path: Path, content: bytes, *, kind: ModelKind, folder: StrPath
 ) -> ModelManifest:
     """Check the content of a manifest."""
     with invalid(path, "model manifest", "Compare it with models/stemlab-mini/manifest.json."):
         fields = parse_json(content)
-        return _manifest(
-            Path(folder), fields, kind=kind, sha256=hashlib.sha256(content).hexdigest()
+        _expect(fields["schema"] == SCHEMA, f"schema is {fields['schema']!r}, expected {SCHEMA}")
+        sources = tuple(fields["sources"])
+        check_sources(sources)
+        policies = ", ".join(SEGMENT_POLICIES)
+        policy = fields["segment_policy"]
+        _expect(policy in SEGMENT_POLICIES, f"segment_policy is not one of {policies}")
+        segment_seconds = float(fields["segment_seconds"])
+        _expect(0 < segment_seconds < 3600, "segment_seconds is not in (0, 3600)")
+        sample_rate = _positive(fields, "sample_rate")
+        _expect(sample_rate <= _MOST_HZ, f"sample_rate is above {_MOST_HZ} Hz")
+        _expect(isinstance(fields["disputes"], list), "disputes is not a list")
+        return ModelManifest(
+            name=_text(fields, "name"),
+            title=_text(fields, "title"),
+            kind=kind,
+            folder=Path(folder),
+            sources=sources,
+            sample_rate=sample_rate,
+            channels=_positive(fields, "channels"),
+            segment_seconds=segment_seconds,
+            segment_policy=policy,
+            parameters=_positive(fields, "parameters"),
+            networks=_networks(fields["networks"], len(sources)),
+            code_license=_text(fields, "code_license"),
+            weight_license=_text(fields, "weight_license"),
+            disputes=tuple(check_text("disputes", text) for text in fields["disputes"]),
+            origin=_text(fields, "origin"),
+            training_data=_text(fields, "training_data"),
+            sha256=hashlib.sha256(content).hexdigest(),
         )
 
 
@@ -208,9 +228,9 @@ def exact_seconds(seconds: float) -> Fraction:
     return Fraction(str(seconds)).limit_denominator(1_000_000)
 
 
-def check_sources(sources: Sequence[str]) -> None:
+def check_sources(sources: Sequence[Any]) -> None:
     """Refuse sources that cannot name files."""
-    plain = all(_is_word(source) for source in sources)
+    plain = all(isinstance(source, str) and _SOURCE.fullmatch(source) for source in sources)
     if not sources or not plain or len({source.lower() for source in sources}) < len(sources):
         raise ModelRefusedError(
             f"sources={printable(repr(list(sources)))} cannot name files: expected different words "
@@ -226,12 +246,11 @@ def check_digest(digest: Any) -> None:
     )
 
 
-def check_text(key: str, value: Any) -> None:
-    """Refuse text with control characters, which a terminal would obey."""
-    _expect(
-        isinstance(value, str) and bool(value.strip()) and value.isprintable(),
-        f"{key} is not a text of printable characters",
-    )
+def check_text(key: str, value: Any) -> str:
+    """Return text; refuse control characters, which a terminal would obey."""
+    plain = isinstance(value, str) and bool(value.strip()) and value.isprintable()
+    _expect(plain, f"{key} is not a text of printable characters")
+    return str(value)
 
 
 def printable(text: str, *, at_most: int = 400) -> str:
@@ -249,45 +268,6 @@ def check_file_name(name: Any) -> None:
         and name.partition(".")[0].upper() not in _RESERVED,
         f"{name!r} is not a plain name of letters, digits, '.', '-' and '_' that every system "
         "allows",
-    )
-
-
-def _manifest(
-    folder: Path,
-    fields: dict[str, Any],
-    *,
-    kind: ModelKind,
-    sha256: str,
-) -> ModelManifest:
-    _expect(fields["schema"] == SCHEMA, f"schema is {fields['schema']!r}, expected {SCHEMA}")
-    sources = tuple(fields["sources"])
-    check_sources(sources)
-    _expect(
-        fields["segment_policy"] in SEGMENT_POLICIES,
-        f"segment_policy is not one of {', '.join(SEGMENT_POLICIES)}",
-    )
-    segment_seconds = float(fields["segment_seconds"])
-    _expect(0 < segment_seconds < 3600, "segment_seconds is not in (0, 3600)")
-    sample_rate = _positive(fields, "sample_rate")
-    _expect(sample_rate <= _MOST_HZ, f"sample_rate is above {_MOST_HZ} Hz")
-    return ModelManifest(
-        name=_text(fields, "name"),
-        title=_text(fields, "title"),
-        kind=kind,
-        folder=folder,
-        sources=sources,
-        sample_rate=sample_rate,
-        channels=_positive(fields, "channels"),
-        segment_seconds=segment_seconds,
-        segment_policy=fields["segment_policy"],
-        parameters=_positive(fields, "parameters"),
-        networks=_networks(fields["networks"], len(sources)),
-        code_license=_text(fields, "code_license"),
-        weight_license=_text(fields, "weight_license"),
-        disputes=_texts(fields, "disputes"),
-        origin=_text(fields, "origin"),
-        training_data=_text(fields, "training_data"),
-        sha256=sha256,
     )
 
 
@@ -334,12 +314,9 @@ def _weight_file(fields: dict[str, Any]) -> WeightFile:
         url is None or (isinstance(url, str) and url.startswith("https://")),
         f"the url of {name!r} does not begin with https://",
     )
-    confirmations = None
-    if fields.get("confirmations") is not None:
-        confirmations = _positive(fields, "confirmations")
-    return WeightFile(
-        name=name, size=size, sha256=fields["sha256"], url=url, confirmations=confirmations
-    )
+    stated = fields.get("confirmations") is not None
+    confirmations = _positive(fields, "confirmations") if stated else None
+    return WeightFile(name, size, fields["sha256"], url, confirmations)
 
 
 def _expect(condition: bool, otherwise: str) -> None:
@@ -347,28 +324,11 @@ def _expect(condition: bool, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
-def _is_word(value: Any) -> bool:
-    # Sources name files and columns, so they must be safe in both.
-    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", value) is not None
-
-
 def _text(fields: dict[str, Any], key: str) -> str:
-    value = fields[key]
-    check_text(key, value)
-    text: str = value
-    return text
-
-
-def _texts(fields: dict[str, Any], key: str) -> tuple[str, ...]:
-    values = fields[key]
-    _expect(isinstance(values, list), f"{key} is not a list")
-    for text in values:
-        check_text(key, text)
-    return tuple(values)
+    return check_text(key, fields[key])
 
 
 def _positive(fields: dict[str, Any], key: str) -> int:
     value = fields[key]
     _expect(type(value) is int and value > 0, f"{key} is not a positive whole number")
-    number: int = value
-    return number
+    return int(value)

@@ -83,7 +83,7 @@ def installed_file(manifest: ModelManifest, network: NetworkEntry) -> InstalledF
         path = folder / source.name
         if not (source.is_pickle or source.unconfirmed) and os.path.lexists(path):
             return InstalledFile(path, source.size, source.sha256, source)
-    # Only their manifests may not pin the digest of the loaded file, as it was converted.
+    # A converted file has another digest than the manifest of a released model states.
     records = read_records(folder) if manifest.kind == "released" else []
     for record in records:
         for source in network.files:

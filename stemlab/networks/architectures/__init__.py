@@ -6,19 +6,16 @@ Callers ask the entry and never compare its name. A new architecture is a module
 
 from __future__ import annotations
 
-from torch import nn
-
 from stemlab.errors import ModelRefusedError
 from stemlab.networks.architectures.base import Architecture, MemberSpec
 from stemlab.networks.architectures.demucs import HDemucs, HTDemucs, TorchaudioHDemucs
-from stemlab.registry import printable
+from stemlab.registry.manifests import printable
 
 __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "MemberSpec",
     "architecture_named",
-    "architecture_of_network",
 ]
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -37,8 +34,3 @@ def architecture_named(name: str, label: str) -> Architecture:
             path=label,
         )
     return ARCHITECTURES[name]
-
-
-def architecture_of_network(network: nn.Module) -> Architecture | None:
-    """Find the entry of a ready network."""
-    return next((entry for entry in ARCHITECTURES.values() if entry.recognises(network)), None)

@@ -48,25 +48,23 @@ class MemberSpec:
 class Architecture(ABC):
     """A kind of network: an entry of the table."""
 
-    name: ClassVar[str]
-    """As manifests call it."""
-    class_name: ClassVar[str | None] = None
-    """The class that files of its weights name; None if they name none."""
+    name: ClassVar[str]  # As manifests call it.
+    class_name: ClassVar[str | None] = None  # That files of weights name; None if they name none.
     code_license: ClassVar[str]
+    # The architecture in ``assets/costs.json`` whose measurements hold for it.
     cost_shape: ClassVar[str]
-    """The architecture in ``assets/costs.json`` whose measurements hold for it."""
-    devices: ClassVar[tuple[str, ...]] = ("cuda", "mps", "cpu")
-    """Types of devices on which it runs."""
+    devices: ClassVar[tuple[str, ...]] = ("cuda", "mps", "cpu")  # Types on which it runs.
+    # Whether a recording is brought to mean 0 and deviation 1 before, and back afterwards.
     normalises: ClassVar[bool]
-    """Whether a recording is brought to mean 0 and deviation 1 before, and back afterwards."""
+    # Whether a chunk that is shorter than the requested segment gets neighbouring samples.
     fills_segment: ClassVar[bool] = False
-    """Whether a chunk that is shorter than the requested segment gets neighbouring samples."""
+    # Whether the segments of one call are computed one after the other on a CPU.
     splits_batches: ClassVar[bool] = False
-    """Whether the segments of one call are computed one after the other on a CPU."""
-    takes_ready: ClassVar[bool] = False
-    """Whether a caller may pass a ready network, not only files."""
+    takes_ready: ClassVar[bool] = (
+        False  # Whether a caller may pass a ready network, not only files.
+    )
+    # In these a file may differ from the manifest: they change no loaded network.
     arguments_without_effect: ClassVar[frozenset[str]] = frozenset()
-    """Arguments in which a file may differ from the manifest: they change no loaded network."""
 
     def __repr__(self) -> str:
         return repr(self.name)

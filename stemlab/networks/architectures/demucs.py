@@ -4,46 +4,33 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
-from demucs import hdemucs, htdemucs
 from demucs.transformer import create_sin_embedding
 from torch import nn
 
 from stemlab.errors import MissingDependencyError, ModelRefusedError
 from stemlab.networks.architectures.base import Architecture, FastForward, Forward, MemberSpec
 from stemlab.networks.fast import FastHTDemucs
-from stemlab.registry import ModelManifest, NetworkEntry, exact_seconds, printable
+from stemlab.registry.manifests import ModelManifest, NetworkEntry, exact_seconds, printable
 
 __all__ = ["HDemucs", "HTDemucs", "TorchaudioHDemucs"]
 
 _DEFAULT_STFT_SAMPLES = 4096
 _MOST_STFT_SAMPLES = 1 << 20
-# Building a network takes time by these, even where no weight is made; the last two, running it.
+# Large values of these make building a network slow, even without weights; those of the last two
+# make running it slow.
 _MOST = {"depth": 12, "t_layers": 64, "dconv_depth": 16, "sources": 64, "multi_freqs": 16}
 _MOST |= {"wiener_iters": 16, "end_iters": 16}
-# They act while a network is made or trained; or only together with others, which are compared:
-# `multi_freqs`, `t_sparse_self_attn`, `t_sparse_cross_attn`.
+# They take effect only while a network is made or trained, or together with others, which are
+# compared: `multi_freqs`, `t_sparse_self_attn`, `t_sparse_cross_attn`.
 _WITHOUT_EFFECT = frozenset(
-    {
-        "dconv_init",
-        "end_iters",
-        "multi_freqs_depth",
-        "rescale",
-        "t_auto_sparsity",
-        "t_cape_augment",
-        "t_dropout",
-        "t_global_window",
-        "t_lr",
-        "t_mask_random_seed",
-        "t_mask_type",
-        "t_sparse_attn_window",
-        "t_sparsity",
-        "t_weight_decay",
-    }
+    "dconv_init end_iters multi_freqs_depth rescale t_auto_sparsity t_cape_augment t_dropout "
+    "t_global_window t_lr t_mask_random_seed t_mask_type t_sparse_attn_window t_sparsity "
+    "t_weight_decay".split()
 )
 
 
@@ -54,7 +41,14 @@ class _Demucs(Architecture):
     cost_shape = "HDemucs"
     normalises = True
     takes_ready = True
+    limits_segment: ClassVar[bool] = False  # To the one they were trained with.
     states_rate_and_segment: ClassVar[bool] = True  # Among their arguments.
+
+    def network_class(self) -> type[nn.Module]:
+        """Import the class of its networks."""
+        module, _, name = str(self.class_name).rpartition(".")
+        network_class: type[nn.Module] = getattr(import_module(module), name)
+        return network_class
 
     def checked_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Refuse sizes that keep the machine busy, and read the segment as an exact number."""
@@ -89,25 +83,17 @@ class _Demucs(Architecture):
                 "manifest.",
                 path=manifest.folder,
             )
-        return MemberSpec(
-            architecture=self,
-            segment_seconds=segment,
-            min_segment_samples=stft // 4,
-            max_segment_seconds=None,
-            pads=False,
-            gains=entry.gains or (1.0,) * len(manifest.sources),
-        )
+        pads = self.limits_segment and bool(entry.arguments.get("use_train_segment", True))
+        gains = entry.gains or (1.0,) * len(manifest.sources)
+        longest = segment if self.limits_segment else None
+        return MemberSpec(self, segment, stft // 4, longest, pads, gains)
 
     def describe_network(self, network: Any, gains: tuple[float, ...]) -> MemberSpec:
         """Describe a ready network by its attributes."""
-        return MemberSpec(
-            architecture=self,
-            segment_seconds=network.segment,
-            min_segment_samples=int(network.hop_length),
-            max_segment_seconds=None,
-            pads=False,
-            gains=gains,
-        )
+        pads = self.limits_segment and bool(network.use_train_segment)
+        longest = network.segment if self.limits_segment else None
+        hop_samples = int(network.hop_length)
+        return MemberSpec(self, network.segment, hop_samples, longest, pads, gains)
 
     def _check_stated(self, manifest: ModelManifest, arguments: Mapping[str, Any]) -> None:
         sources = arguments.get("sources", ())
@@ -138,26 +124,10 @@ class HTDemucs(_Demucs):
     name = "HTDemucs"
     class_name = "demucs.htdemucs.HTDemucs"
     cost_shape = "HTDemucs"
+    limits_segment = True
     fills_segment = True
     splits_batches = True
     arguments_without_effect = _WITHOUT_EFFECT
-
-    def network_class(self) -> type[nn.Module]:
-        """Name the class of its networks."""
-        network_class: type[nn.Module] = htdemucs.HTDemucs
-        return network_class
-
-    def describe(self, manifest: ModelManifest, entry: NetworkEntry) -> MemberSpec:
-        """Describe a network from its manifest; refuse one that contradicts itself."""
-        member = super().describe(manifest, entry)
-        pads = bool(entry.arguments.get("use_train_segment", True))
-        return replace(member, max_segment_seconds=member.segment_seconds, pads=pads)
-
-    def describe_network(self, network: Any, gains: tuple[float, ...]) -> MemberSpec:
-        """Describe a ready network by its attributes."""
-        member = super().describe_network(network, gains)
-        pads = bool(network.use_train_segment)
-        return replace(member, max_segment_seconds=member.segment_seconds, pads=pads)
 
     def fast_forward(self, network: nn.Module, device: torch.device) -> FastForward | None:
         """Take the network apart on a CPU; elsewhere, its own forward is the only one."""
@@ -182,11 +152,6 @@ class HDemucs(_Demucs):
     class_name = "demucs.hdemucs.HDemucs"
     # Demucs' bags override the segment of their networks, which depend on it in nothing else.
     arguments_without_effect = _WITHOUT_EFFECT | {"segment"}
-
-    def network_class(self) -> type[nn.Module]:
-        """Name the class of its networks."""
-        network_class: type[nn.Module] = hdemucs.HDemucs
-        return network_class
 
 
 class TorchaudioHDemucs(_Demucs):

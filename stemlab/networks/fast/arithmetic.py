@@ -11,19 +11,19 @@ from torch.nn import functional
 
 __all__ = ["Arena", "Gate", "Product", "blocks", "centre", "gelu", "normalise"]
 
-# Values of one block: two megabytes, so that it and what is made of it stay in a cache. With a half
-# of it operations have too little to do, twice of it only takes more memory.
+# Values of one block: two megabytes, so that it and its results stay in a cache. Half of it gives
+# operations too little to do; twice as much only takes more memory.
 _BLOCK_VALUES = 1 << 19
-# Sums in single precision stay exact to 7 digits up to about so many terms; longer ones are put
-# together in double precision.
+# Sums in single precision are exact to 7 digits up to about this many terms; the sums of longer
+# rows are added in double precision.
 _TERMS = 128
 
 
 class Arena:
-    """Memory for large results that is used again by each call.
+    """Memory for large results that every call uses again.
 
-    Fresh memory costs: the system takes a tenth of a call's time to hand it out piece by piece, and
-    what malloc keeps between pieces in use is as much as they are.
+    Fresh memory is expensive: the system takes a tenth of a call's time to provide it in pieces,
+    and malloc keeps as much unused memory between the pieces as they take themselves.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Arena:
         self._used = 0
 
     def start(self, values: int) -> None:
-        """Begin a call: what the last one made is overwritten."""
+        """Begin a call, which overwrites the results of the last one."""
         self._used = 0
         if values > len(self._memory):
             self._memory = torch.empty(0)  # Before there is more.
@@ -65,7 +65,6 @@ class Product:
             self._multiply = functional.linear
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Multiply."""
         return self._multiply(rows, self._weight, self._bias)
 
 
@@ -81,13 +80,12 @@ class Gate:
         self._values, self._opening = (Product(*half) for half in halves)
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Multiply."""
         return self._values(rows), self._opening(rows).sigmoid_()
 
 
 def _multiply(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    # What torch.compile makes of a linear layer: oneDNN's products, a sixth faster on AMD than
-    # MKL's, which `functional.linear` takes.
+    # torch.compile uses the same operator for linear layers: oneDNN, on AMD a sixth faster than
+    # MKL, which `functional.linear` uses.
     product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return product
 
@@ -106,8 +104,8 @@ def centre(rows: Tensor) -> tuple[Tensor, Tensor]:
     -----
     `torch.var_mean` takes 40 times as long on a CPU.
     """
-    # Twice, so that nothing is left of equal values: in silence, norms divide what is left by next
-    # to nothing.
+    # Twice, so that equal values become exactly zero: in silence, norms divide the rest by almost
+    # zero.
     mean = rows.mean(1)
     rows -= mean[:, None]
     rest = rows.mean(1)

@@ -8,10 +8,9 @@ residual branches are normalised over all its steps: it is cut into blocks of st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from demucs.demucs import DConv
 from demucs.hdemucs import HDecLayer, HEncLayer
 from torch import Tensor
 from torch.nn import functional
@@ -23,26 +22,26 @@ from stemlab.networks.fast.residual import Residual
 
 __all__ = ["FrequencyDecoder", "FrequencyEncoder", "TimeDecoder", "TimeEncoder"]
 
-# From so many on, fewer multiplications save more time than the additions for them take.
+# From this number of channels on, fewer multiplications save more time than the extra additions
+# take.
 _ENOUGH_CHANNELS = 64
 
 
 class _Encoder:
     """What encoders of both branches share: their parts, and the layout they know."""
 
-    def __init__(self, layer: Any, *, along_frequency: bool) -> None:
+    along_frequency: ClassVar[bool]
+
+    def __init__(self, layer: Any) -> None:
         require(type(layer) is HEncLayer, "another kind of encoder")
-        require(layer.freq == along_frequency and not layer.empty, "branches that meet")
-        require(layer.kernel_size == 2 * layer.stride, "another kernel in an encoder")
-        require(layer.stride % 2 == 0 and layer.pad == layer.stride // 2, "another stride")
-        require(not layer.norm, "norms in an encoder")
+        _check_layout(layer, self.along_frequency, "an encoder")
         require(layer.rewrite is not None, "no gate in an encoder")
         require(layer.rewrite.weight[0, 0].numel() == 1, "context in an encoder's gate")
         self.stride: int = layer.stride
         self.channels: int = layer.conv.out_channels
         self._kernel = _kernel(layer.conv.weight)
         self._bias = layer.conv.bias
-        self._residual = _residual(layer.dconv)
+        self._residual = Residual(layer.dconv)
         self._gate = Gate(layer.rewrite.weight.flatten(1), layer.rewrite.bias)
 
     def _gated(self, x: Tensor, out: Tensor) -> None:
@@ -52,12 +51,13 @@ class _Encoder:
 class FrequencyEncoder(_Encoder):
     """Fewer frequencies, more channels."""
 
+    along_frequency = True
+
     def __init__(self, layer: Any, embedding: Tensor | None = None) -> None:
-        super().__init__(layer, along_frequency=True)
+        super().__init__(layer)
         self._embedding = embedding
 
     def __call__(self, x: Tensor, arena: Arena) -> Tensor:
-        """Encode."""
         stride, frames = self.stride, x.shape[1]
         encoded = arena.buffer(len(x) // stride, frames, self.channels)
         for block in blocks(len(encoded), frames * self.channels):
@@ -65,8 +65,7 @@ class FrequencyEncoder(_Encoder):
             rows = _rows(x, stride * block.start - stride // 2, stride * block.stop + stride // 2)
             y = _convolve(rows, self._kernel, self._bias, stride=(stride, 1))
             y = gelu(y)
-            if self._residual is not None:
-                self._residual.add_to(y)
+            self._residual.add_to(y)
             self._gated(y, encoded[block])
             if self._embedding is not None:
                 encoded[block] += self._embedding[block, None]
@@ -76,19 +75,16 @@ class FrequencyEncoder(_Encoder):
 class TimeEncoder(_Encoder):
     """Fewer steps, more channels."""
 
-    def __init__(self, layer: Any) -> None:
-        super().__init__(layer, along_frequency=False)
+    along_frequency = False
 
     def __call__(self, x: Tensor, arena: Arena) -> Tensor:
-        """Encode."""
         stride = self.stride
         encoded = arena.buffer(-(-len(x) // stride), self.channels)
         for block in blocks(*encoded.shape):
             part = _rows(x, stride * block.start - stride // 2, stride * block.stop + stride // 2)
             y = _convolve(part[None], self._kernel, self._bias, stride=(1, stride))[0]
             encoded[block] = gelu(y)
-        if self._residual is not None:
-            self._residual.add_to(encoded[None])
+        self._residual.add_to(encoded[None])
         for block in blocks(*encoded.shape):
             self._gated(encoded[block], encoded[block])
         return encoded
@@ -97,12 +93,11 @@ class TimeEncoder(_Encoder):
 class _Decoder:
     """What decoders of both branches share: their parts, and the layout they know."""
 
-    def __init__(self, layer: Any, *, along_frequency: bool) -> None:
+    along_frequency: ClassVar[bool]
+
+    def __init__(self, layer: Any) -> None:
         require(type(layer) is HDecLayer, "another kind of decoder")
-        require(layer.freq == along_frequency and not layer.empty, "branches that meet")
-        require(layer.kernel_size == 2 * layer.stride, "another kernel in a decoder")
-        require(layer.stride % 2 == 0 and layer.pad == layer.stride // 2, "another stride")
-        require(not layer.norm, "norms in a decoder")
+        _check_layout(layer, self.along_frequency, "a decoder")
         require(layer.rewrite is not None and layer.context_freq, "no full gate in a decoder")
         taps = layer.rewrite.kernel_size[-1]
         known = taps % 2 == 1 and set(layer.rewrite.kernel_size) == {taps}
@@ -110,7 +105,7 @@ class _Decoder:
         self.stride: int = layer.stride
         self._context = taps // 2
         self._gate = _gate(layer.rewrite)
-        self._residual = _residual(layer.dconv)
+        self._residual = Residual(layer.dconv)
         # A row makes two strides of output: the later one is added to the next row's early one.
         kernel = layer.conv_tr.weight.flatten(2)  # (channels in, channels out, taps)
         self.channels: int = kernel.shape[1]
@@ -145,8 +140,7 @@ class _Decoder:
 class FrequencyDecoder(_Decoder):
     """More frequencies, fewer channels."""
 
-    def __init__(self, layer: Any) -> None:
-        super().__init__(layer, along_frequency=True)
+    along_frequency = True
 
     def add_to(self, target: Tensor, x: Tensor) -> None:
         """Decode."""
@@ -155,16 +149,14 @@ class FrequencyDecoder(_Decoder):
     def _gated(self, x: Tensor) -> Iterator[Tensor]:
         for block in blocks(len(x), x[0].numel()):
             y = self._gate(_rows(x, block.start - self._context, block.stop + self._context))
-            if self._residual is not None:
-                self._residual.add_to(y)
+            self._residual.add_to(y)
             yield y
 
 
 class TimeDecoder(_Decoder):
     """More steps, fewer channels."""
 
-    def __init__(self, layer: Any) -> None:
-        super().__init__(layer, along_frequency=False)
+    along_frequency = False
 
     def add_to(self, target: Tensor, x: Tensor) -> None:
         """Decode."""
@@ -175,16 +167,16 @@ class TimeDecoder(_Decoder):
             count = block.stop - block.start
             before = part[count : count + context]  # What the next block needs of this one.
             x[block] = self._gate(part[None])[0]
-        if self._residual is not None:
-            self._residual.add_to(x[None])
+        self._residual.add_to(x[None])
         self._add_upsampled(target, (x[block] for block in blocks(*x.shape)))
 
 
-def _residual(dconv: Any) -> Residual | None:
-    if dconv is None:
-        return None
-    require(type(dconv) is DConv, "another kind of residual branch")
-    return Residual(dconv)
+def _check_layout(layer: Any, along_frequency: bool, what: str) -> None:
+    """Refuse a layer that lacks what encoders and decoders have in common."""
+    require(layer.freq == along_frequency and not layer.empty, "branches that meet")
+    require(layer.kernel_size == 2 * layer.stride, f"another kernel in {what}")
+    require(layer.stride % 2 == 0 and layer.pad == layer.stride // 2, "another stride")
+    require(not layer.norm, f"norms in {what}")
 
 
 def _gate(convolution: Any) -> Callable[[Tensor], Tensor]:

@@ -10,7 +10,7 @@ from stemlab.networks.fast.arithmetic import Product
 
 __all__ = ["WinogradGate"]
 
-# How a kernel of 3 becomes the factors of 4 products that make 2 values.
+# Turns a kernel of 3 into the factors of the 4 products that give 2 values.
 _KERNEL = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 
 
@@ -41,7 +41,6 @@ class WinogradGate:
         ]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Convolve and gate."""
         rows, steps = x.shape[0] - 2, x.shape[1]
         x = functional.pad(x, (0, 0, 1, 1 + steps % 2, 0, rows % 2))
         x0, x1, x2, x3 = x[:-2:2], x[1:-1:2], x[2::2], x[3::2]

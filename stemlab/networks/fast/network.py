@@ -86,7 +86,7 @@ class FastHTDemucs:
         return estimates.reshape(self._sources, -1, samples)
 
     def _largest(self, frequencies: int, frames: int, samples: int) -> int:
-        """Values of all that is kept at a time: skips, and what the last layers make."""
+        """Count the values that are kept at a time: skips, and outputs of the last layers."""
         rows, steps = frequencies, samples
         skips = skips_t = 0
         for encoder, time_encoder in zip(self._encoders, self._time_encoders, strict=True):
@@ -100,7 +100,7 @@ class FastHTDemucs:
 def _encoded(
     x: Tensor, encoders: Sequence[FrequencyEncoder | TimeEncoder], arena: Arena
 ) -> list[Tensor]:
-    """What each layer of a branch makes of what the one before it made."""
+    """Outputs of all layers of a branch, each the input of the next."""
     made = []
     for encoder in encoders:
         x = encoder(x, arena)
@@ -114,7 +114,7 @@ def _decoded(
     decoders: Sequence[FrequencyDecoder | TimeDecoder],
     target: Tensor,
 ) -> Tensor:
-    """A branch from the inside out: each layer adds to what the encoder outside of it made."""
+    """Decode a branch from the inside out: each layer adds to the output of the next encoder."""
     skips[-1] += x
     targets = [target.zero_(), *skips[:-1]]
     for decoder, skip in zip(decoders, reversed(skips), strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from demucs.demucs import DConv
 from demucs.transformer import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,7 +20,8 @@ class Residual:
     """Some branches that each add to their input what they see along the steps of a row."""
 
     def __init__(self, dconv: Any) -> None:
-        self._branches = [_Branch(layer) for layer in dconv.layers]
+        require(dconv is None or type(dconv) is DConv, "another kind of residual branch")
+        self._branches = [] if dconv is None else [_Branch(layer) for layer in dconv.layers]
 
     def add_to(self, x: Tensor) -> None:
         """Apply all branches in place."""
@@ -30,9 +32,9 @@ class Residual:
 class _Branch:
     """Dilated convolution to few channels, norm, GELU; product to twice the channels, norm, gate.
 
-    The second norm needs the mean and the variance of what the product gives, before it can be
-    applied to it. Both follow from how the *few* channels go together, so that the norm is applied
-    to these, and the product with weights that hold the rest of it is made only once.
+    The second norm needs the mean and the variance of the product before it can be applied. Both
+    follow from the correlations of the *few* channels. The norm is therefore applied to these
+    channels, its gain is part of the weights, and the product is computed only once.
     """
 
     def __init__(self, layers: Any) -> None:
@@ -82,10 +84,10 @@ class _Branch:
         return gelu(normalise(sums, norm.weight, norm.bias, norm.eps))
 
     def _normalised(self, hidden: Tensor) -> Tensor:
-        """Inputs of the gate that make of its product a normalised one.
+        """Inputs of the gate with which its product is normalised.
 
-        They are, divided by the deviation: the hidden channels, 1 (which brings the bias of the
-        product), and the mean, to be taken off.
+        Divided by the deviation, these are the hidden channels, 1 (the input for the bias of the
+        product), and the negative mean.
         """
         # So few values that double precision costs nothing, and no difference is too small for it.
         known = functional.pad(hidden, (0, 1), value=1.0).double()

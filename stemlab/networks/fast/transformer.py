@@ -51,7 +51,6 @@ class CrossTransformer:
             )
 
     def __call__(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
-        """Transform."""
         frequencies, frames, _ = x.shape
         # The tokens of a frame follow each other.
         x = x.transpose(0, 1).flatten(0, 1)

@@ -1,0 +1,7 @@
+"""Defaults that the command line tells in its help, where nothing heavy may be imported."""
+
+from __future__ import annotations
+
+__all__ = ["DEFAULT_OVERLAP"]
+
+DEFAULT_OVERLAP = 0.25
