@@ -30,6 +30,7 @@ import soundfile
 import torch
 from demucs.apply import BagOfModels
 
+from stemlab import audio
 from stemlab._assets import demo_song_dir
 from stemlab.errors import AudioError, ModelRefusedError, OutputError, ParameterError
 from stemlab.files import WorkFolder
@@ -40,14 +41,14 @@ from stemlab.sweeps import (
     COLUMNS,
     SETTING_COLUMNS,
     SweepStore,
-    grading,
     plan_sweep,
     read_sweep,
     recommend,
     sweep,
     write_sweep,
 )
-from stemlab.sweeps.excerpt import Excerpt, load_audio
+from stemlab.sweeps import _records as records
+from stemlab.sweeps._excerpt import Excerpt, load_audio
 
 RATE = 44_100
 SOURCES = planted.SOURCES
@@ -219,14 +220,14 @@ def test_interference_is_measured_with_all_true_stems_or_not_at_all(song, monkey
         seen.append((set(references), set(estimates), None if others is None else set(others)))
         return {}
 
-    monkeypatch.setattr(grading, "bss_eval", bss_eval)
+    monkeypatch.setattr(records, "bss_eval", bss_eval)
     audio = Excerpt("song", song, RATE, 0, song.shape[1], dict.fromkeys(SOURCES, song))
     plans = AudioStemSeparator(planted.Planted()).plan(song.shape[1])
     options = {"long_run": {}, "offered": SOURCES, "bsseval": True}
-    grading.grade(audio, {"bass": song}, plans, **options)
+    records.grade(audio, {"bass": song}, plans, **options)
     del audio.references["vocals"]
-    grading.grade(audio, {"bass": song}, plans, **options)
-    grading.grade(audio, {"bass": song, "vocals": song}, plans, **options)
+    records.grade(audio, {"bass": song}, plans, **options)
+    records.grade(audio, {"bass": song, "vocals": song}, plans, **options)
     assert seen == [
         ({"bass"}, {"bass"}, {"drums", "other", "vocals"}),
         ({"bass"}, {"bass"}, None),
@@ -594,6 +595,36 @@ def test_drafts_go_unless_their_process_works(store):
     working.close()
     store.clear()
     assert [*store.folder.iterdir()] == []
+
+
+def test_a_sweep_that_is_stored_already_removes_the_drafts_of_a_killed_one(copied):
+    store, _, _, song, options, expected = copied
+    abandoned = store.folder / ".stemlab-sweep-1.partial"
+    abandoned.mkdir(0o700)
+    (abandoned / "lock").touch()
+    pd.testing.assert_frame_equal(_plan(song, store, options).run(), expected)
+    assert not abandoned.exists()
+
+
+def test_digests_of_kept_stems_are_compared_once(copied, monkeypatch):
+    """Until a file changes; see below."""
+    store, _, folder, song, options, _ = copied
+    read = []
+
+    def read_file(path):
+        read.append(path.parent.name)
+        return audio.read_file(path)
+
+    monkeypatch.setattr("stemlab.sweeps.store.read_file", read_file)
+    planned = _plan(song, store, options)
+    planned.estimate()
+    planned.run()
+    for _ in range(2):
+        assert [planned.kept_stems(setting) for setting in planned.settings] != [{}]
+    assert read == 4 * [folder.name]
+    os.utime(folder / "bass.wav")
+    assert planned.kept_stems(planned.settings[0])
+    assert read == 8 * [folder.name]
 
 
 @pytest.fixture(scope="module")
@@ -1178,7 +1209,7 @@ def test_a_dead_process_is_an_error_of_its_setting(song):
                     parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
                 except OSError:
                     continue
-                if b"stemlab.sweeps.alone" in line and int(parent) == os.getpid():
+                if b"stemlab.sweeps._timing" in line and int(parent) == os.getpid():
                     os.kill(int(process.name), signal.SIGKILL)
                     killed.set()
                     return
@@ -1235,16 +1266,17 @@ def test_dask_gives_the_same_figures_and_survives_a_dead_worker(song):
 
 def test_a_worker_with_another_model_refuses_it(song, tmp_path, monkeypatch):
     """The digest that the sweep expects travels along."""
-    from stemlab.sweeps.measure import Task
-    from stemlab.sweeps.models import model_sources
-    from stemlab.sweeps.worker import Inputs, do_task
+    from stemlab.sweeps._measure import Inputs, do_elsewhere
+    from stemlab.sweeps._models import model_sources
+    from stemlab.sweeps.plan import Computation
 
     (source,) = model_sources("stemlab-mini")
     object.__setattr__(source, "sha256", "0" * 64)
     excerpt = load_audio(song, RATE, excerpt_seconds=None, excerpt_start_seconds=None)
-    task = Task(source, SeparationSettings(), "cpu", 1, None)
+    settings = SeparationSettings()
+    computation = Computation("", "", source, settings, (), "cpu", 1, measures=None)
     with pytest.raises(ModelRefusedError, match="expected SHA-256 0000"):
-        do_task(task, "key", tmp_path / "missing.npz", Inputs("key", excerpt, {}))
+        do_elsewhere(computation, "key", tmp_path / "missing.npz", Inputs("key", excerpt, {}))
 
 
 @pytest.mark.parametrize("container", ["FLAC", "OGG"])

@@ -3,12 +3,11 @@
 A sweep takes five steps, each a module: `grid` (the settings to try), `plan` (the computations
 that they come to), `run` (a loop over these, on any executor), `table` (the results) and
 `recommendation` (the answer). Callers begin with `request`, which makes a `session`: a plan and
-what is measured of it so far.
+what is measured of it so far; `store` keeps that.
 
-Beside them, `models` and `excerpt` load what the settings are tried on; `measure` runs one
-computation (in `alone`, a process of its own, where memory is measured; through `worker` in the
-processes of an executor) and `grading` turns its stems into figures; `store` keeps these, and
-`records` checks what it gives back.
+Behind them, `_models` and `_excerpt` load what the settings are tried on, `_measure` carries out a
+computation, in this process or another, `_timing` takes its time and memory, and `_records` has
+its figures.
 
 Names are loaded when they are first used: the process that measures the memory of a setting must
 hold no more than a separation does, and pandas is no part of that.

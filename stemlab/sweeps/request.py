@@ -15,9 +15,9 @@ from stemlab._typing import StrPath
 from stemlab.errors import ParameterError
 from stemlab.metrics.bsseval import museval_metrics
 from stemlab.separation import SeparationSettings
-from stemlab.sweeps.excerpt import References, load_audio, load_references
+from stemlab.sweeps._excerpt import References, load_audio, load_references
+from stemlab.sweeps._models import SweepModel, model_sources
 from stemlab.sweeps.grid import Measures, SweepGrid
-from stemlab.sweeps.models import SweepModel, model_sources
 from stemlab.sweeps.plan import SweepPlan
 from stemlab.sweeps.run import InPlace, SweepProgress, check_executor, works_here
 from stemlab.sweeps.session import Sweep

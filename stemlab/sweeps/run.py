@@ -20,7 +20,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
@@ -28,13 +28,14 @@ from typing import Any, TypeVar
 
 from stemlab.errors import ParameterError
 from stemlab.files import ScratchFolder
-from stemlab.sweeps.measure import Bench, Outcome, Stems
+from stemlab.sweeps._measure import Bench, Inputs, Outcome, do_elsewhere
+from stemlab.sweeps._timing import Stems
 from stemlab.sweeps.plan import Computation, SweepPlan
-from stemlab.sweeps.worker import Inputs, do_task
 
-__all__ = ["InPlace", "Stopped", "SweepProgress", "check_executor", "run_all", "works_here"]
+__all__ = ["InPlace", "SweepProgress", "check_executor", "run_all", "works_here"]
 
 _Result = TypeVar("_Result")
+_Call = Callable[[], Outcome | None]
 # How many tasks that carry the audio along are under way at once, as each holds a copy of it.
 _MOST_CARRIERS = 8
 
@@ -50,7 +51,7 @@ class SweepProgress:
     remaining_seconds: float | None
 
 
-class Stopped(BaseException):
+class _Stopped(BaseException):
     """Carries an exception of the caller's callback past what turns exceptions into rows."""
 
     def __init__(self, cause: BaseException) -> None:
@@ -123,17 +124,17 @@ class _Reporter:
         try:
             self._callback(event)
         except BaseException as error:
-            raise Stopped(error) from error
+            raise _Stopped(error) from error
 
-    def end(self, weight: int, *, measured: bool) -> None:
-        self._done += measured
-        self._ended += weight
+    def end(self, computation: Computation) -> None:
+        self._done += computation.measures is not None
+        self._ended += computation.weight
         self._running_weight = 0
         self.part(0.0)
 
 
 class _Here:
-    """Carries out tasks in this process: a bench for each model."""
+    """Carries out computations in this process: a bench for each model."""
 
     def __init__(self, plan: SweepPlan, report: Callable[[float], None] | None) -> None:
         self._report = report
@@ -141,29 +142,30 @@ class _Here:
             name: Bench(separator, plan.excerpt, {}) for name, separator in plan.separators.items()
         }
 
-    def call(self, computation: Computation, *, carries: bool) -> Callable[[], Outcome]:
+    def call(self, computation: Computation, *, carries: bool) -> _Call:
         assert not carries
-        return partial(self._benches[computation.model].do, computation.task, self._report)
+        return partial(self._benches[computation.model.name].do, computation, self._report)
 
     def set_long_run(self, model: str, stems: Stems) -> None:
         self._benches[model].long_run = stems
 
 
 class _Elsewhere:
-    """Carries out tasks in other processes, which find the audio in a file if they see our disk."""
+    """Has other processes do it, which find the audio in a file if they see this disk."""
 
     def __init__(self, plan: SweepPlan, executor: Executor, scratch: Path) -> None:
         self._plan, self._scratch = plan, scratch
         self._why = type(executor).__name__
         self._inputs: dict[str, Inputs] = {}
 
-    def call(self, computation: Computation, *, carries: bool) -> Callable[[], Outcome | None]:
-        if computation.model not in self._inputs:
-            self.set_long_run(computation.model, {})
-        inputs = self._inputs[computation.model]
+    def call(self, computation: Computation, *, carries: bool) -> _Call:
+        name = computation.model.name
+        if name not in self._inputs:
+            self.set_long_run(name, {})
+        inputs = self._inputs[name]
         return partial(
-            do_task,
-            computation.task.portable(self._why),
+            do_elsewhere,
+            replace(computation, model=computation.model.portable(self._why)),
             inputs.key,
             self._scratch / f"{inputs.key}.npz",
             inputs if carries else None,
@@ -185,13 +187,13 @@ def run_all(
     """Carry out computations, and before those of a model the long-context run that they need.
 
     `long_runs` holds the stems of those that were made before, by model. What fails is yielded as
-    its exception; a long-context run that fails raises it.
+    its exception; a long-context run that fails raises it, and so does `progress`.
     """
     first, followers = _by_long_run(plan, computations, long_runs)
     waiting = deque((computation, False) for computation in first)  # And whether it carries audio.
     running: dict[Future[Outcome | None], tuple[Computation, bool]] = {}
     in_place = isinstance(executor, InPlace)
-    measured = sum(computation.task.measures is not None for computation in computations)
+    measured = sum(computation.measures is not None for computation in computations)
     total = len(plan.computations)
     weight = sum(computation.weight for computation in chain(first, *followers.values()))
     report = _Reporter(progress, total - measured, total, weight)
@@ -231,12 +233,13 @@ def run_all(
                     if computation.key in followers:
                         if isinstance(outcome, Exception):
                             raise outcome
-                        place.set_long_run(computation.model, outcome.stems)
+                        place.set_long_run(computation.model.name, outcome.stems)
                         group = followers.pop(computation.key)
                         waiting.extendleft((follower, False) for follower in reversed(group))
                     yield computation, outcome
-                    is_measured = computation.task.measures is not None
-                    report.end(computation.weight, measured=is_measured)
+                    report.end(computation)
+        except _Stopped as stopped:
+            raise stopped.cause from None
         finally:
             for future in running:
                 future.cancel()
@@ -248,7 +251,7 @@ def _by_long_run(
     """Return what can begin at once, and what follows each long-context run, by its key."""
     first: list[Computation] = []
     followers = {}
-    for model, its in groupby(computations, key=lambda computation: computation.model):
+    for model, its in groupby(computations, key=lambda computation: computation.model.name):
         group = list(its)
         if model not in long_runs and any(computation.is_compared for computation in group):
             long_run = plan.long_runs[model]
@@ -258,7 +261,7 @@ def _by_long_run(
     return first, followers
 
 
-def _submit(executor: Executor, call: Callable[[], Outcome | None]) -> Future[Outcome | None]:
+def _submit(executor: Executor, call: _Call) -> Future[Outcome | None]:
     with warnings.catch_warnings():
         # Dask advises against arguments of many MB; these are sent where nothing else helps.
         warnings.filterwarnings("ignore", message="Sending large graph")

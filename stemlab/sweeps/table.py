@@ -7,7 +7,9 @@ import io
 import json
 import math
 import re
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +21,7 @@ from stemlab.errors import ParameterError
 from stemlab.files import check_writable, parse_json, read_bounded, write_atomically
 from stemlab.metrics import FIGURES
 from stemlab.separation.settings import MAX_SHIFTS
+from stemlab.sweeps.plan import SweepPlan
 
 __all__ = [
     "COLUMNS",
@@ -80,47 +83,46 @@ def by_setting(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_table(
-    settings: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any] | None, str]],
-    manifest: Mapping[str, Any],
+    plan: SweepPlan, records: Mapping[str, Mapping[str, Any]], errors: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Make the table of a sweep."""
-    rows = [row for parts in settings for row in _rows(*parts)]
+    """Make the table of a sweep from its records and errors, each by the key of a computation."""
+    rows: list[dict[str, Any]] = []
+    for setting, found in plan.settings.items():
+        shared = {**asdict(setting), "timed_alone": False}
+        if isinstance(found, str):
+            rows.append({**shared, "error": found})
+        elif found.key in records:
+            shared |= found.columns
+            rows += [shared | figures for figures in _figures(records[found.key])]
+        elif found.key in errors:
+            rows.append({**shared, **found.columns, "error": errors[found.key]})
     results = pd.DataFrame(rows, columns=list(COLUMNS))
     # The same as when it is read from a file.
-    results.attrs["manifest"] = json.loads(json.dumps(manifest))
+    results.attrs["manifest"] = json.loads(json.dumps(plan.manifest()))
     return _typed(results)
 
 
-def _rows(
-    setting: Mapping[str, Any],
-    plan: Mapping[str, Any],
-    record: Mapping[str, Any] | None,
-    error: str,
-) -> Iterator[dict[str, Any]]:
-    shared = {**setting, **plan, "error": error}
-    if record is None:
-        yield {**shared, "source": None, "timed_alone": False}
-        return
-    walls = sorted(record["wall_seconds"])
-    middle = len(walls) // 2
-    median = walls[middle] if len(walls) % 2 else (walls[middle - 1] + walls[middle]) / 2
-    shared |= {
+def _figures(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Return the columns of a record for each of its sources."""
+    walls = record["wall_seconds"]
+    median = statistics.median(walls)
+    shared = {
         "wall_seconds": median,
-        "wall_seconds_min": walls[0],
-        "wall_seconds_max": walls[-1],
+        "wall_seconds_min": min(walls),
+        "wall_seconds_max": max(walls),
         "repeats": len(walls),
         "rtf": median / record["seconds"],
-        **{name: record[name] for name in ("timed_alone", "peak_memory_bytes")},
-        **{name: record[name] for name in ("seams", "consistency_db", "device")},
+        **{name: record[name] for name in ("timed_alone", "peak_memory_bytes", "device")},
+        **{name: record[name] for name in ("seams", "consistency_db")},
     }
     for source, figures in record["sources"].items():
-        worst = figures["worst_seams"][:1]
+        worst = (figures["worst_seams"] or [[None, None]])[0]
         yield {
             **shared,
+            **{name: figures[name] for name in figures.keys() & FIGURES.keys()},
             "source": source,
-            **{name: figures[name] for name in FIGURES if name in figures},
-            "worst_seam_seconds": worst[0][0] if worst else None,
-            "worst_seam_db": worst[0][1] if worst else None,
+            "worst_seam_seconds": worst[0],
+            "worst_seam_db": worst[1],
         }
 
 

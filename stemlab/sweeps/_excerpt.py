@@ -18,9 +18,8 @@ from stemlab import audio as audio_io
 from stemlab._checks import check_rate, check_seconds
 from stemlab._typing import AudioArray, StrPath
 from stemlab.audio.reading import check_length
+from stemlab.chunking import samples_in
 from stemlab.errors import AudioError, ParameterError
-
-__all__ = ["Excerpt", "References", "load_audio", "load_references", "samples_digest"]
 
 References = StrPath | Mapping[str, StrPath | npt.ArrayLike]
 
@@ -188,8 +187,8 @@ def _excerpt(
 ) -> tuple[int, int]:
     if not total:
         raise AudioError("the recording holds no samples. Choose another one.")
-    length = total if seconds is None else min(max(int(seconds * rate), 1), total)
-    start = (total - length) // 2 if start_seconds is None else int(start_seconds * rate)
+    length = total if seconds is None else min(max(samples_in(seconds, rate), 1), total)
+    start = (total - length) // 2 if start_seconds is None else samples_in(start_seconds, rate)
     if start >= total:
         raise ParameterError(
             f"excerpt_start_seconds={start_seconds:g} lies behind the end of the recording, which "
