@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from stemlab.sweeps.grid import SweepGrid as SweepGrid
     from stemlab.sweeps.grid import SweepSetting as SweepSetting
     from stemlab.sweeps.recommendation import Recommendation as Recommendation
-    from stemlab.sweeps.recommendation import pareto_front as pareto_front
     from stemlab.sweeps.recommendation import recommend as recommend
     from stemlab.sweeps.request import plan_sweep as plan_sweep
     from stemlab.sweeps.request import sweep as sweep
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "grid": ("Measures", "SweepGrid", "SweepSetting"),
-    "recommendation": ("Recommendation", "pareto_front", "recommend"),
+    "recommendation": ("Recommendation", "recommend"),
     "request": ("plan_sweep", "sweep"),
     "run": ("SweepProgress",),
     "session": ("Sweep", "SweepEstimate"),
