@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -60,36 +60,26 @@ def load_audio(
     excerpt_start_seconds: float | None,
 ) -> Excerpt:
     """Load the excerpt of a recording."""
-    if excerpt_seconds is not None:
-        excerpt_seconds = _check_seconds("excerpt_seconds", excerpt_seconds, above=True)
-    if excerpt_start_seconds is not None:
-        excerpt_start_seconds = _check_seconds(
-            "excerpt_start_seconds", excerpt_start_seconds, above=False
+    seconds = _seconds("excerpt_seconds", excerpt_seconds, above=True)
+    start_seconds = _seconds("excerpt_start_seconds", excerpt_start_seconds, above=False)
+    if _is_path(audio) and sample_rate is not None:
+        raise ParameterError(
+            f"sample_rate={sample_rate!r} goes with an array. A file states its own; leave it out."
         )
-    if _is_path(audio):
-        if sample_rate is not None:
-            raise ParameterError(
-                f"sample_rate={sample_rate!r} goes with an array. A file states its own; leave it "
-                "out."
-            )
-        info = audio_io.read_info(audio)
-        if info.channels > 2:
-            raise AudioError(
-                f"{str(audio)!r} has {info.channels} channels. Mix it down to stereo first.",
-                info.path,
-            )
-        total = _count(info)
-        rate, name = info.sample_rate, Path(audio).name
-        start, stop = _excerpt(total, rate, excerpt_seconds, excerpt_start_seconds)
-        return Excerpt(name, _read(info, start, stop), rate, start, total)
-    if sample_rate is None:
+    if not _is_path(audio) and sample_rate is None:
         raise ParameterError("sample_rate is missing. Pass the rate of the array in Hz.")
-    array: Any = audio
-    mixture, rate = audio_io.as_audio(array), check_rate("sample_rate", sample_rate)
-    total = mixture.shape[1]
-    start, stop = _excerpt(total, rate, excerpt_seconds, excerpt_start_seconds)
-    # A copy, as the caller may change the array while settings run.
-    return Excerpt("array", mixture[:, start:stop].copy(), rate, start, total)
+    rate, total, read = _open(audio, sample_rate, "audio")
+    if not total:
+        raise AudioError("the recording holds no samples. Choose another one.")
+    length = total if seconds is None else min(max(samples_in(seconds, rate), 1), total)
+    start = (total - length) // 2 if start_seconds is None else samples_in(start_seconds, rate)
+    if start >= total:
+        raise ParameterError(
+            f"excerpt_start_seconds={start_seconds:g} lies behind the end of the recording, which "
+            f"has {total / rate:.1f} s. Pass less."
+        )
+    name = Path(audio).name if _is_path(audio) else "array"
+    return Excerpt(name, read(start, min(start + length, total)), rate, start, total)
 
 
 def load_references(
@@ -99,9 +89,15 @@ def load_references(
     if isinstance(references, Mapping):
         given: dict[str, Any] = {name: references[name] for name in sources if name in references}
         where = f"references has {', '.join(map(str, references)) or 'nothing'}"
+    elif not os.path.isdir(references):
+        raise ParameterError(
+            f"references={str(references)!r} is not a folder. Pass the folder of the true stems, "
+            "or a mapping of source to file."
+        )
     else:
         # The first file of a name wins: a folder may hold the same stem in two formats.
-        files = {path.stem.casefold(): path for path in reversed(_list(Path(references)))}
+        found = audio_io.find_recordings(Path(references))
+        files = {path.stem.casefold(): path for path in reversed(found)}
         given = {name: files[name.casefold()] for name in sources if name.casefold() in files}
         where = f"{str(references)!r} holds {', '.join(sorted(files)) or 'no audio file'}"
     if not given:
@@ -112,89 +108,75 @@ def load_references(
     return {name: _reference(name, stem, audio) for name, stem in given.items()}
 
 
-def _list(folder: Path) -> list[Path]:
-    if not os.path.isdir(folder):
-        raise ParameterError(
-            f"references={str(folder)!r} is not a folder. Pass the folder of the true stems, or a "
-            "mapping of source to file."
-        )
-    return audio_io.find_recordings(folder)
-
-
 def _reference(name: str, reference: Any, audio: Excerpt) -> AudioArray:
-    start, stop = audio.start, audio.start + audio.mixture.shape[1]
-    shown = f"the true stem of {name!r}"
-    if _is_path(reference):
-        info = audio_io.read_info(reference)
-        rate, total = info.sample_rate, _count(info)
-        excerpt = _read(info, start, min(stop, total)) if start < total else None
-        shown += f", {str(reference)!r},"
-    else:
-        whole = audio_io.as_audio(reference, name=f"references[{name!r}]")
-        rate, total, excerpt = audio.sample_rate, whole.shape[1], whole[:, start:stop].copy()
-    found = (rate, total, 0 if excerpt is None else excerpt.shape[0])
-    expected = (audio.sample_rate, audio.total, audio.mixture.shape[0])
-    if found != expected or excerpt is None:
+    channels, length = audio.mixture.shape
+    rate, total, read = _open(reference, audio.sample_rate, f"references[{name!r}]")
+    excerpt = np.zeros((0, 0), np.float32)
+    if audio.start < total:
+        excerpt = read(audio.start, min(audio.start + length, total))
+    found = (rate, total, len(excerpt))
+    expected = (audio.sample_rate, audio.total, channels)
+    if found != expected:
+        shown, wanted = (
+            f"{samples} samples at {hz} Hz in {count} channel(s)"
+            for hz, samples, count in (found, expected)
+        )
+        file = f", {str(reference)!r}," if _is_path(reference) else ""
         raise AudioError(
-            f"{shown} does not fit the recording: it has {_shape(*found)}, the recording "
-            f"{_shape(*expected)}. Export both alike; a lossy format may change the length."
+            f"the true stem of {name!r}{file} does not fit the recording: it has {shown}, the "
+            f"recording {wanted}. Export both alike; a lossy format may change the length."
         )
     return excerpt
 
 
-def _shape(rate: int, samples: int, channels: int) -> str:
-    return f"{samples} samples at {rate} Hz in {channels} channel(s)"
+def _open(
+    recording: Any, sample_rate: int | None, name: str
+) -> tuple[int, int, Callable[[int, int], AudioArray]]:
+    """Return the rate and the length of a recording, and a function that reads a range of it."""
+    if not _is_path(recording):
+        whole = audio_io.as_audio(recording, name=name)
+        # A copy, as the caller may change the array while settings run.
+        return (
+            check_rate("sample_rate", sample_rate),
+            whole.shape[1],
+            lambda start, stop: whole[:, start:stop].copy(),
+        )
+    info = audio_io.read_info(recording)
+    if info.channels > 2:
+        raise AudioError(
+            f"{str(recording)!r} has {info.channels} channels. Mix it down to stereo first.",
+            info.path,
+        )
+    samples = info.samples if info.is_exact else None
+    if samples is None:  # A compressed file must be decoded for it.
+        samples = sum(block.shape[1] for block in audio_io.stream_file(info.path))
+    return info.sample_rate, samples, partial(_read, info)
+
+
+def _read(info: audio_io.AudioInfo, start: int, stop: int) -> AudioArray:
+    """Read a range. If the file cannot be sought exactly, decode and drop what lies before it."""
+    check_length(info.path, stop - start, info.sample_rate, info.channels)
+    if info.is_exact:
+        with closing(audio_io.SeekableRecording(info.path)) as recording:
+            return recording.read(start, stop)
+    parts, position = [], 0
+    for block in audio_io.stream_file(info.path):
+        # A copy, as a view would hold the whole block.
+        parts.append(block[:, max(start - position, 0) : max(stop - position, 0)].copy())
+        position += block.shape[1]
+        if position >= stop:
+            break
+    return np.concatenate(parts, axis=1)
 
 
 def _is_path(thing: object) -> TypeGuard[StrPath]:
     return isinstance(thing, (str, os.PathLike))
 
 
-def _count(info: audio_io.AudioInfo) -> int:
-    """Count the samples of a file; a compressed file must be decoded for it."""
-    if info.samples is not None and info.is_exact:
-        return info.samples
-    return sum(block.shape[1] for block in audio_io.stream_file(info.path))
-
-
-def _read(info: audio_io.AudioInfo, start: int, stop: int) -> AudioArray:
-    """Read a range. If the file cannot be sought exactly, decode and drop what lies before it."""
-    check_length(info.path, stop - start, info.sample_rate, info.channels)
-    if info.is_exact and info.channels <= 2:
-        with closing(audio_io.SeekableRecording(info.path)) as recording:
-            return recording.read(start, stop)
-    parts = list(_range(audio_io.stream_file(info.path), start, stop))
-    return np.concatenate(parts, axis=1)
-
-
-def _range(blocks: Iterable[AudioArray], start: int, stop: int) -> Iterator[AudioArray]:
-    position = 0
-    for block in blocks:
-        first, last = max(start - position, 0), min(stop - position, block.shape[1])
-        if first < last:
-            yield block[:, first:last]
-        position += block.shape[1]
-        if position >= stop:
-            break
-
-
-def _check_seconds(name: str, value: float, *, above: bool) -> float:
+def _seconds(name: str, value: float | None, *, above: bool) -> float | None:
+    if value is None:
+        return None
     return float(check_seconds(name, value, above=above, advice="Leave it out for the default."))
-
-
-def _excerpt(
-    total: int, rate: int, seconds: float | None, start_seconds: float | None
-) -> tuple[int, int]:
-    if not total:
-        raise AudioError("the recording holds no samples. Choose another one.")
-    length = total if seconds is None else min(max(samples_in(seconds, rate), 1), total)
-    start = (total - length) // 2 if start_seconds is None else samples_in(start_seconds, rate)
-    if start >= total:
-        raise ParameterError(
-            f"excerpt_start_seconds={start_seconds:g} lies behind the end of the recording, which "
-            f"has {total / rate:.1f} s. Pass less."
-        )
-    return start, min(start + length, total)
 
 
 def samples_digest(audio: AudioArray) -> str:

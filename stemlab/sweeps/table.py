@@ -189,8 +189,14 @@ def check_table_path(path: StrPath) -> None:
 
 def plain_rows(results: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as standard JSON can hold them."""
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, float) or math.isfinite(value):
+            return value
+        return None if math.isnan(value) else str(value)
+
     return [
-        {str(name): _plain(value) for name, value in row.items()}
+        {str(name): plain(value) for name, value in row.items()}
         for row in results.to_dict(orient="records")
     ]
 
@@ -217,15 +223,16 @@ def read_sweep(path: StrPath) -> pd.DataFrame:
         text = read_bounded(path, _MOST_BYTES).decode()
         if path.suffix.lower() == ".json":
             fields = parse_json(text)
-            results, manifest = _of_json(fields), fields["manifest"]
+            manifest, columns, rows = fields["manifest"], list(fields["columns"]), fields["rows"]
         else:
             first, _, table = text.partition("\n")
             manifest = parse_json(first.removeprefix(_COMMENT))
-            results = _of_csv(table)
-        _check_rows(results)
+            lines = csv.reader(io.StringIO(table, newline=""))
+            columns = next(lines, [])
+            rows = (_row_of_texts(columns, texts) for texts in lines if texts)
         if not isinstance(manifest, dict):
             raise ValueError("its manifest is not a JSON object")
-        results = _typed(results)
+        results = _table_of(columns, rows)
     except OSError as error:
         raise ParameterError(
             f"{str(path)!r} cannot be read: {error.strerror}. Pass what `stemlab sweep "
@@ -240,38 +247,46 @@ def read_sweep(path: StrPath) -> pd.DataFrame:
     return results
 
 
-def _of_csv(table: str) -> pd.DataFrame:
-    header = next(csv.reader([table.partition("\n")[0]]), [])
-    _check_columns(header)
-    types = {name: "float64" for name in COLUMNS if name not in (*_TEXTS, *_FLAGS)}
-    types |= dict.fromkeys(_TEXTS, "str") | dict.fromkeys(_FLAGS, "bool")
-    results = pd.read_csv(
-        io.StringIO(table),
-        dtype=types,
-        keep_default_na=False,
-        na_values=[""],
-        low_memory=False,
-    )
-    if not isinstance(results.index, pd.RangeIndex):
-        raise ValueError("its rows are longer than its header")
-    return results.map(_unguarded)
+def _row_of_texts(columns: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+    """Give the cells of a line of CSV the types of their columns."""
+    row: dict[str, Any] = {}
+    for name, text in zip(columns, texts, strict=True):
+        if name in _TEXTS:
+            is_guarded = text.startswith("'") and _FORMULA.match(text)
+            row[name] = text[1:] if is_guarded else text or None
+        elif name in _FLAGS:
+            row[name] = {"true": True, "false": False}[text.lower()]
+        else:
+            row[name] = float(text) if text else None
+    return row
 
 
-def _of_json(fields: Mapping[str, Any]) -> pd.DataFrame:
-    _check_columns(list(fields["columns"]))
-    rows = fields["rows"]
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+def _table_of(columns: Sequence[str], rows: Any) -> pd.DataFrame:
+    """Make the table of rows from a file; raise ValueError for what no sweep has."""
+    if list(columns) != list(COLUMNS):
+        raise ValueError("its columns are others")
+    rows = list(rows)
+    if len(rows) > _MOST_ROWS:
+        raise ValueError(f"it has {len(rows)} rows, more than {_MOST_ROWS}")
+    if not all(isinstance(row, dict) for row in rows):
         raise ValueError("its rows are not a list of JSON objects")
     results = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
     for name in results.columns:
         for value in results[name]:
             _check_value(name, value)
-    return results.replace({"inf": math.inf, "-inf": -math.inf})
-
-
-def _check_columns(names: Sequence[str]) -> None:
-    if list(names) != list(COLUMNS):
-        raise ValueError("its columns are others")
+    results = _typed(results.replace({"inf": math.inf, "-inf": -math.inf}))
+    ranges = {
+        "segment_seconds": results["segment_seconds"].between(0, math.inf, inclusive="neither"),
+        "overlap": results["overlap"].between(0, 1, inclusive="left"),
+        "shifts": results["shifts"].between(0, MAX_SHIFTS),
+        "rtf": results["rtf"].between(0, math.inf, inclusive="neither") | (results["error"] != ""),
+        "model": results["model"] != "",
+    }
+    for name, fits in ranges.items():
+        if not fits.all():
+            wrong = str(results.loc[~fits, name].iloc[0])[:40]
+            raise ValueError(f"its column {name!r} holds {wrong!r}")
+    return results
 
 
 def _check_value(name: str, value: Any) -> None:
@@ -280,6 +295,8 @@ def _check_value(name: str, value: Any) -> None:
         fits = isinstance(value, str) or pd.isna(value) is True
     elif name in _FLAGS:
         fits = isinstance(value, bool)
+    elif name == "shifts":
+        fits = type(value) is int or (type(value) is float and value.is_integer())
     else:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         fits = number or value is None or value in ("inf", "-inf")
@@ -287,41 +304,9 @@ def _check_value(name: str, value: Any) -> None:
         raise ValueError(f"its column {name!r} holds {str(value)[:40]!r}")
 
 
-def _check_rows(results: pd.DataFrame) -> None:
-    """Raise ValueError for settings and costs that no sweep has."""
-    if len(results) > _MOST_ROWS:
-        raise ValueError(f"it has {len(results)} rows, more than {_MOST_ROWS}")
-    done = results["error"].isin(["", None]) | results["error"].isna()
-    figures = results[["segment_seconds", "overlap", "shifts", "rtf"]].astype("float64")
-    ranges = {
-        "segment_seconds": figures["segment_seconds"].between(0, math.inf, inclusive="neither"),
-        "overlap": figures["overlap"].between(0, 1, inclusive="left"),
-        "shifts": figures["shifts"].isin(range(MAX_SHIFTS + 1)),
-        "rtf": figures["rtf"].between(0, math.inf, inclusive="neither") | ~done,
-        "model": results["model"].notna(),
-    }
-    for name, fits in ranges.items():
-        if not fits.all():
-            wrong = str(results.loc[~fits, name].iloc[0])[:40]
-            raise ValueError(f"its column {name!r} holds {wrong!r}")
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as standard JSON can hold it."""
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return None if math.isnan(value) else str(value)
-
-
 def _guarded(value: Any) -> Any:
     """Quote a text that a spreadsheet would take for a formula."""
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
-
-
-def _unguarded(value: Any) -> Any:
-    """Undo `_guarded`."""
-    guarded = isinstance(value, str) and value.startswith("'") and _FORMULA.match(value)
-    return value[1:] if guarded else value
 
 
 def _guarded_json(text: str) -> str:
