@@ -17,16 +17,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from stemlab.errors import ParameterError
 from stemlab.metrics import FIGURES, QUALITIES, pareto_front
-from stemlab.plots._panels import COLORS, show_plainly
-from stemlab.plots._sweep_rows import (
-    SETTING,
-    check_table,
-    default_quality,
-    done,
-    known,
-    no_values,
-    one_axes,
-)
+from stemlab.plots._panels import COLORS, panels, show_plainly
+from stemlab.plots._sweep_rows import SETTING, check_table, default_quality, done, known, no_values
 
 __all__ = ["plot_sdr_against_rtf", "plot_sweep_pareto"]
 
@@ -122,8 +114,7 @@ def plot_sweep_pareto(
             color="black",
             label="recommended: " + ", ".join(names[number] for number in np.flatnonzero(marked)),
         )
-    legend = axes.legend(loc="lower center", ncols=3, fontsize="small")
-    show_plainly(legend.get_texts())
+    show_plainly(*axes.legend(loc="lower center", ncols=3, fontsize="small").get_texts())
     return axes
 
 
@@ -187,7 +178,7 @@ def plot_sdr_against_rtf(
     # Room for the legend, which hides points otherwise.
     axes.margins(y=0.12)
     legend = axes.legend(loc="lower center", ncols=6, handlelength=3.5, fontsize="small")
-    show_plainly(legend.get_texts())
+    show_plainly(*legend.get_texts())
     return axes
 
 
@@ -266,8 +257,8 @@ def _matching(settings: pd.DataFrame, highlight: Mapping[str, Any] | None) -> np
     return matching
 
 
-def _quality_axes(axes: Axes | None, label: str) -> Axes:
-    axes = one_axes(axes, (7.5, 5))
+def _quality_axes(given: Axes | None, label: str) -> Axes:
+    axes: Axes = panels(given, 1, inches=(7.5, 5))[0, 0]
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
