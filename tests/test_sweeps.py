@@ -1209,7 +1209,7 @@ def test_a_dead_process_is_an_error_of_its_setting(song):
                     parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
                 except OSError:
                     continue
-                if b"stemlab.sweeps._timing" in line and int(parent) == os.getpid():
+                if b"stemlab.sweeps._measure" in line and int(parent) == os.getpid():
                     os.kill(int(process.name), signal.SIGKILL)
                     killed.set()
                     return

@@ -115,13 +115,13 @@ class SweepPlan:
         self._executor = executor  # "" for none.
         # If nobody vouches for the code of a network, its results must not be found again.
         self._identities = {
-            name: {
-                **separator.identity,
-                "model": self.sources[name].identity or str(uuid.uuid4()),
-            }
+            name: {**separator.identity, "model": self.sources[name].identity or str(uuid.uuid4())}
             for name, separator in self.separators.items()
         }
-        self.long_runs = {name: self._long_run(name, common) for name in self.sources}
+        self.long_runs = {
+            name: self._plan(name, long_context_settings(grid, separator.spec, common))
+            for name, separator in self.separators.items()
+        }
         # A text says why a setting is not possible.
         self.settings: dict[SweepSetting, Computation | str] = {}
         for name, source in self.sources.items():
@@ -129,7 +129,7 @@ class SweepPlan:
             combined = settings_of(grid, name, spec, common, pads=source.pads_by_default)
             for setting, settings in combined.items():
                 try:
-                    self.settings[setting] = self._computation(name, setting, settings)
+                    self.settings[setting] = self._plan(name, settings, setting)
                 except ParameterError as error:
                     self.settings[setting] = str(error)
         by_key = {
@@ -203,48 +203,37 @@ class SweepPlan:
             "versions": identity["versions"],
         }
 
-    def _computation(
-        self, model: str, setting: SweepSetting, settings: SeparationSettings
+    def _plan(
+        self, model: str, settings: SeparationSettings, setting: SweepSetting | None = None
     ) -> Computation:
-        facts = {
-            "record": _RECORD,
-            "long_run": self.long_runs[model].key if self.measures.agreement else None,
-            "measures": self.stated["measures"],
-            "machine": [platform.node(), platform.machine(), os.cpu_count()],
-            # Its times are those of other machines, or of a busy one.
-            "executor": self._executor,
-        }
-        return self._make(model, str(setting), settings, self.measures, facts)
+        """Plan a setting or, without one, a long-context run.
 
-    def _long_run(self, model: str, common: SeparationSettings) -> Computation:
-        settings = long_context_settings(self.grid, self.separators[model].spec, common)
-        name = f"{model}: the long-context run to compare with"
-        return self._make(model, name, settings, None, {"long_run": True})
-
-    def _make(
-        self,
-        model: str,
-        name: str,
-        settings: SeparationSettings,
-        measures: Measures | None,
-        facts: dict[str, Any],
-    ) -> Computation:
-        """Plan a computation; its key is a digest of all that its result depends on."""
+        The key is a digest of all that the result depends on.
+        """
         separator, excerpt = self.separators[model], self.excerpt
         samples, rate = excerpt.mixture.shape[1], excerpt.sample_rate
         plans = separator.plan(resampled_length(samples, rate, separator.sample_rate), settings)
+        facts: dict[str, Any] = {"long_run": True}
+        if setting is not None:
+            facts = {
+                "record": _RECORD,
+                "long_run": self.long_runs[model].key if self.measures.agreement else None,
+                "measures": self.stated["measures"],
+                "machine": [platform.node(), platform.machine(), os.cpu_count()],
+                # Its times are those of other machines, or of a busy one.
+                "executor": self._executor,
+            }
         facts |= self._identities[model]
         facts |= {"computation": _digest_of_plans(plans), "sources": settings.sources}
-        key = digest_of({**facts, "audio": excerpt.facts})
         return Computation(
-            key,
-            name,
+            digest_of({**facts, "audio": excerpt.facts}),
+            f"{model}: the long-context run to compare with" if setting is None else str(setting),
             self.sources[model],
             settings,
             plans,
             separator.device,
             separator.batch_size,
-            measures,
+            None if setting is None else self.measures,
         )
 
 
@@ -254,7 +243,6 @@ def _digest_of_plans(plans: Sequence[ChunkPlan]) -> str:
 
 
 def _facts(plan: ChunkPlan) -> dict[str, Any]:
-    computed = plan.network_samples or plan.input_samples
     facts: dict[str, Any] = {"network": plan.name, "starts": plan.starts, "samples": plan.samples}
     if plan.skip_covered_tail:
         facts["skip_covered_tail"] = True
@@ -270,7 +258,7 @@ def _facts(plan: ChunkPlan) -> dict[str, Any]:
         "hop": plan.hop_samples,
         "input": plan.input_samples,
         # Zeros are only added to what is shorter.
-        "computed": computed,
+        "computed": plan.network_samples or plan.input_samples,
     }
 
 

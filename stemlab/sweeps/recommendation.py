@@ -6,10 +6,9 @@ import math
 import shlex
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from stemlab.errors import ModelError, ParameterError
 from stemlab.memory import parse_memory
@@ -17,6 +16,9 @@ from stemlab.metrics import FIGURES, pareto_front
 from stemlab.registry import find_model, is_folder
 from stemlab.sweeps.grid import SweepSetting
 from stemlab.sweeps.table import SETTING_COLUMNS, by_setting
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Recommendation", "check_limits", "recommend"]
 
@@ -94,6 +96,7 @@ def recommend(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> table = pd.DataFrame({
     ...     "model": "m", "segment_seconds": 8.0, "overlap": [0.1, 0.5], "shifts": 0,
     ...     "padded": False, "source": "bass", "rtf": [0.1, 0.2], "peak_memory_bytes": np.nan,

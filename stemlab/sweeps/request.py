@@ -6,10 +6,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
-import pandas as pd
 
 from stemlab._typing import StrPath
 from stemlab.errors import ParameterError
@@ -22,6 +21,9 @@ from stemlab.sweeps.plan import SweepPlan
 from stemlab.sweeps.run import InPlace, SweepProgress, check_executor, works_here
 from stemlab.sweeps.session import Sweep
 from stemlab.sweeps.store import SweepStore
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["plan_sweep", "sweep"]
 
@@ -192,10 +194,7 @@ def sweep(
         Called with a `SweepProgress`; raising an exception there ends the sweep, and what is done
         is kept.
     **options : optional
-        ``sample_rate``, ``models``, ``segments``, ``overlaps``, ``shifts``, ``padded``, ``seed``,
-        ``sources``, ``settings``, ``references``, ``excerpt_seconds``, ``excerpt_start_seconds``,
-        ``memory``, ``repeats``, ``agreement``, ``bsseval``, ``keep_audio``, ``device``,
-        ``batch_size``, ``network_version``, ``executor`` and ``store``, as in `plan_sweep`.
+        All other parameters of `plan_sweep`, such as ``segments``.
 
     Returns
     -------

@@ -28,8 +28,7 @@ from typing import Any, TypeVar
 
 from stemlab.errors import ParameterError
 from stemlab.files import ScratchFolder
-from stemlab.sweeps._measure import Bench, Inputs, Outcome, do_elsewhere
-from stemlab.sweeps._timing import Stems
+from stemlab.sweeps._measure import Bench, Inputs, Outcome, Stems, do_elsewhere
 from stemlab.sweeps.plan import Computation, SweepPlan
 
 __all__ = ["InPlace", "SweepProgress", "check_executor", "run_all", "works_here"]

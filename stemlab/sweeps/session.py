@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from stemlab._typing import AudioArray
 from stemlab.chunking import ChunkPlan
@@ -22,6 +20,9 @@ from stemlab.sweeps.plan import Computation, SweepPlan, now
 from stemlab.sweeps.run import InPlace, SweepProgress, run_all
 from stemlab.sweeps.store import MOST_HEADER_BYTES, SweepStore
 from stemlab.sweeps.table import make_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Sweep", "SweepEstimate"]
 

@@ -12,9 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from stemlab._typing import StrPath
 from stemlab.errors import ParameterError
@@ -22,6 +20,9 @@ from stemlab.files import check_writable, parse_json, read_bounded, write_atomic
 from stemlab.metrics import FIGURES
 from stemlab.separation.settings import MAX_SHIFTS
 from stemlab.sweeps.plan import SweepPlan
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "COLUMNS",
@@ -86,6 +87,8 @@ def make_table(
     plan: SweepPlan, records: Mapping[str, Mapping[str, Any]], errors: Mapping[str, str]
 ) -> pd.DataFrame:
     """Make the table of a sweep from its records and errors, each by the key of a computation."""
+    import pandas as pd  # Takes a while to load.
+
     rows: list[dict[str, Any]] = []
     for setting, found in plan.settings.items():
         shared = {**asdict(setting), "timed_alone": False}
@@ -263,6 +266,8 @@ def _row_of_texts(columns: Sequence[str], texts: Sequence[str]) -> dict[str, Any
 
 def _table_of(columns: Sequence[str], rows: Any) -> pd.DataFrame:
     """Make the table of rows from a file; raise ValueError for what no sweep has."""
+    import pandas as pd  # Takes a while to load.
+
     if list(columns) != list(COLUMNS):
         raise ValueError("its columns are others")
     rows = list(rows)
@@ -292,7 +297,7 @@ def _table_of(columns: Sequence[str], rows: Any) -> pd.DataFrame:
 def _check_value(name: str, value: Any) -> None:
     """Raise ValueError for a value that does not have the type of its column."""
     if name in _TEXTS:
-        fits = isinstance(value, str) or pd.isna(value) is True
+        fits = isinstance(value, str) or value is None
     elif name in _FLAGS:
         fits = isinstance(value, bool)
     elif name == "shifts":
