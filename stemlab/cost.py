@@ -31,14 +31,7 @@ from stemlab.networks.identity import digest_of
 from stemlab.networks.spec import ModelSpec
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
-__all__ = [
-    "CostEstimate",
-    "CostModel",
-    "calibrate",
-    "call_seconds",
-    "duration",
-    "peak_bytes",
-]
+__all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration", "peak_bytes"]
 
 # A machine is calibrated with calls of two lengths: the network's own segment, at most this long,
 # and a quarter of it.
@@ -48,6 +41,7 @@ _MOST_CALLS, _ENOUGH_SECONDS = 6, 2.0
 # Bytes of a sample, and copies of a block that a sum of two holds for a moment.
 _BYTES, _COPIES = 4, 2
 _MOST_BYTES = 1_000_000  # Of the file of calibrations that is read.
+_CALIBRATIONS = "calibrations.json"
 _LONG_SECONDS = 600  # Longer than any segment: from there on, memory does not depend on it.
 
 
@@ -140,7 +134,9 @@ class CostModel:
             calls=sum(plan.calls for plan in plans),
             seconds=seconds,
             rtf=seconds * plans[0].sample_rate / plans[0].samples,
-            peak_memory_bytes=self._peak(plans),
+            peak_memory_bytes=None
+            if self.memory is None
+            else _peak_bytes(self.memory, self.sources, self.batch_size, self.together, plans),
         )
 
     def _seconds(self, plan: ChunkPlan) -> float:
@@ -148,11 +144,6 @@ class CostModel:
         fixed, linear, square = self.call
         factor = float(np.interp(length, self.lengths, self.factors))
         return factor * (fixed * plan.calls + (linear + square * length) * computed)
-
-    def _peak(self, plans: Sequence[ChunkPlan]) -> int | None:
-        if self.memory is None:
-            return None
-        return _peak_bytes(self.memory, self.sources, self.batch_size, self.together, plans)
 
 
 def call_seconds(plan: ChunkPlan) -> float:
@@ -196,7 +187,8 @@ def calibrate(separator: AudioStemSeparator, *, fresh: bool = False) -> CostMode
     """
     spec = separator.spec
     shape, entry = _shape_of(spec)
-    lengths = _lengths(spec)
+    longest = min(spec.segment_seconds, _LONGEST_CALIBRATION_SECONDS)
+    lengths = (max(longest / 4, 2 * spec.min_segment_seconds), longest)
     call = _three(entry["call"])
     factors = _calibration(separator, lengths, call, fresh=fresh)
     return CostModel(
@@ -253,21 +245,20 @@ def _together(separator: AudioStemSeparator) -> bool:
 @cache
 def _measured() -> dict[str, Any]:
     path = Path(__file__).resolve().parent / "assets" / "costs.json"
-    fields: dict[str, Any] = json.loads(path.read_bytes())
-    return fields
+    return parse_json(path.read_bytes())
 
 
 def _shape_of(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
     """Return the measurements of the network of the same shape that is nearest in size."""
-    architecture = spec.members[0].architecture.cost_shape
     size = math.log(spec.parameters / len(spec.members))
-    candidates = {
-        name: each
-        for name, each in _measured()["shapes"].items()
-        if each["architecture"] == architecture
-    }
-    name = min(candidates, key=lambda each: abs(math.log(candidates[each]["parameters"]) - size))
-    return name, candidates[name]
+    return min(
+        (
+            (name, entry)
+            for name, entry in _measured()["shapes"].items()
+            if entry["architecture"] == spec.members[0].architecture.cost_shape
+        ),
+        key=lambda shape: abs(math.log(shape[1]["parameters"]) - size),
+    )
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
@@ -282,11 +273,6 @@ def _memory(spec: ModelSpec, entry: dict[str, Any]) -> tuple[float, float, float
     return fixed + more_weights, linear * width, square * width
 
 
-def _lengths(spec: ModelSpec) -> tuple[float, ...]:
-    longest = min(spec.segment_seconds, _LONGEST_CALIBRATION_SECONDS)
-    return (max(longest / 4, 2 * spec.min_segment_seconds), longest)
-
-
 def _calibration(
     separator: AudioStemSeparator,
     lengths: tuple[float, ...],
@@ -298,7 +284,11 @@ def _calibration(
     machine = [platform.node(), platform.machine(), os.cpu_count()]
     key = digest_of({**identity, "machine": machine, "lengths": lengths})
     taken = None if fresh else _read_calibrations().get(key)
-    if not (isinstance(taken, list) and len(taken) == len(lengths) and all(map(_is_time, taken))):
+    if not (
+        isinstance(taken, list)
+        and len(taken) == len(lengths)
+        and all(isinstance(seconds, float) and 0 < seconds < math.inf for seconds in taken)
+    ):
         taken = _measure(separator, lengths)
         if identity["model"] is not None:
             _write_calibration(key, taken)
@@ -307,10 +297,6 @@ def _calibration(
         seconds / (fixed + linear * length + square * length**2)
         for seconds, length in zip(taken, lengths, strict=True)
     )
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, float) and 0 < value < math.inf
 
 
 def _measure(separator: AudioStemSeparator, lengths: Sequence[float]) -> list[float]:
@@ -334,18 +320,10 @@ def _time_calls(
     separator: AudioStemSeparator, noise: npt.NDArray[np.float32], length: float, calls: int
 ) -> float:
     audio = noise[:, : samples_in(length, separator.sample_rate) * calls]
+    settings = SeparationSettings(length, overlap=0.0, pad_to_training_segment=False)
     started = time.perf_counter()
-    separator.separate_audio(
-        audio,
-        separator.sample_rate,
-        segment_seconds=length,
-        overlap=0.0,
-        pad_to_training_segment=False,
-    )
+    separator.separate_audio(audio, separator.sample_rate, settings=settings)
     return time.perf_counter() - started
-
-
-_CALIBRATIONS = "calibrations.json"
 
 
 def _read_calibrations() -> dict[str, Any]:

@@ -93,8 +93,7 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
         "si_sdr_db": _quality("SI-SDR", "scale-invariant SDR against the true stem, in dB"),
         "si_sdr_gain_db": _quality("SI-SDR gain", "its gain over the mixture, in dB"),
         "bss_sdr_db": _quality(
-            "SDR of BSSEval",
-            "SDR of BSSEval v4, median over frames of 1 s, in dB; if asked for",
+            "SDR of BSSEval", "SDR of BSSEval v4, median over frames of 1 s, in dB; if asked for"
         ),
         "bss_isr_db": _quality("ISR of BSSEval", "ISR of BSSEval v4, in dB"),
         "bss_sir_db": _quality(

@@ -316,12 +316,7 @@ def _draw_bands(panel: Axes, comparison: SpectralComparison, others: Sequence[st
     for name, (color, marker) in zip(others, styles, strict=False):
         differences = comparison.band_differences_db[name]
         drawn += panel.plot(
-            comparison.band_hz,
-            differences,
-            color=color,
-            marker=marker,
-            markersize=4,
-            linewidth=1.2,
+            comparison.band_hz, differences, color=color, marker=marker, markersize=4, linewidth=1.2
         )
         low = min(low, 1.1 * float(np.nanmin(differences, initial=0)))
         high = max(high, 1.1 * float(np.nanmax(differences, initial=0)))

@@ -93,11 +93,7 @@ class _Reporter:
     """Tells the caller how far a run is."""
 
     def __init__(
-        self,
-        callback: Callable[[SweepProgress], None] | None,
-        done: int,
-        total: int,
-        weight: int,
+        self, callback: Callable[[SweepProgress], None] | None, done: int, total: int, weight: int
     ) -> None:
         self._callback = callback
         self._done, self._total = done, total

@@ -311,9 +311,7 @@ class Sweep:
     # ------------------------------------------------------------ doing it
 
     def _run(
-        self,
-        work: Sequence[Computation],
-        progress: Callable[[SweepProgress], None] | None,
+        self, work: Sequence[Computation], progress: Callable[[SweepProgress], None] | None
     ) -> None:
         if self._store is not None and work:
             self._store.check_writable()

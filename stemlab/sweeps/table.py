@@ -319,9 +319,7 @@ def _guarded_json(text: str) -> str:
 
     def guard(match: re.Match[str]) -> str:
         return re.sub(
-            r"(?<=[,;])(\s*)([=+\-@])",
-            lambda found: f"{found[1]}\\u{ord(found[2]):04x}",
-            match[0],
+            r"(?<=[,;])(\s*)([=+\-@])", lambda found: f"{found[1]}\\u{ord(found[2]):04x}", match[0]
         )
 
     return _JSON_TEXT.sub(guard, text)
