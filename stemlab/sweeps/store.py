@@ -103,7 +103,7 @@ class SweepStore:
         ):
             _put(drafts, folder, f"{key}.json", content)
 
-    def keep(self, key: str, stems: Mapping[str, AudioArray], sample_rate: int) -> bool:
+    def keep(self, key: str, stems: Mapping[str, AudioArray], sample_rate: int) -> None:
         """Keep stems for listening; where room is short, remove those used longest ago."""
         size = sum(stem.nbytes for stem in stems.values())
         if size > self.audio_limit_bytes:
@@ -112,11 +112,11 @@ class SweepStore:
                 size / 1e6,
                 self.audio_limit_bytes / 1e6,
             )
-            return False
+            return
         digests = {name: samples_digest(stem) for name, stem in stems.items()}
         with (
             self._writing() as (root, drafts),
-            _skipping_taken("stems") as skipped,
+            _skipping_taken("stems"),
             _own_subfolder(root, "audio") as audio,
         ):
             self._make_room(audio, size, key)
@@ -128,7 +128,6 @@ class SweepStore:
                     _replace(drafts, folder, draft)
                 # Written last: without it, or with an earlier one, the stems are not used.
                 _put(drafts, folder, _DIGESTS_NAME, json.dumps(digests).encode())
-        return not skipped
 
     def kept(self, key: str, names: Sequence[str], excerpt: Excerpt) -> dict[str, Path]:
         """Find kept stems of an excerpt, and note that they were used.
@@ -298,13 +297,11 @@ class _TakenError(OSError):
 
 
 @contextmanager
-def _skipping_taken(what: str) -> Iterator[list[OSError]]:
+def _skipping_taken(what: str) -> Iterator[None]:
     """If a name is taken, warn and go on without storing, so that no result is lost."""
-    skipped: list[OSError] = []
     try:
-        yield skipped
+        yield
     except _TakenError as error:
-        skipped.append(error)
         _log.warning("%s are not stored: %s (%r)", what, error.strerror, str(error.filename))
 
 
