@@ -52,6 +52,7 @@ from stemlab.sweeps._excerpt import Excerpt, load_audio
 
 RATE = 44_100
 SOURCES = planted.SOURCES
+ONE = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.0]}  # A single setting.
 
 
 @pytest.fixture
@@ -108,21 +109,10 @@ def test_a_gain_model_has_the_figures_of_its_gain(song):
 
 def test_consistency_and_gain_of_a_model_that_loses_a_tenth(song):
     network = planted.Planted(shares=(0.1, 0.2, 0.3, 0.3))
-    results = sweep(
-        song, network, sample_rate=RATE, segments=[1.0], overlaps=[0], agreement=False, store=False
-    )
+    results = sweep(song, network, **ONE, agreement=False, store=False)
     assert results["consistency_db"].to_numpy() == pytest.approx(-20, abs=1e-3)
     assert results["agreement_db"].isna().all()
-    some = sweep(
-        song,
-        network,
-        sample_rate=RATE,
-        segments=[1.0],
-        overlaps=[0],
-        sources=["bass", "drums"],
-        agreement=False,
-        store=False,
-    )
+    some = sweep(song, network, **ONE, sources=["bass", "drums"], agreement=False, store=False)
     assert some["source"].tolist() == ["drums", "bass"]
     assert some["consistency_db"].isna().all()
 
@@ -198,14 +188,7 @@ def test_a_setting_is_the_separation_that_its_command_makes(tiny_htdemucs, song)
 def test_a_silent_reference_is_no_number_and_no_crash(song):
     truth = {"bass": np.zeros_like(song), "drums": song}
     results = sweep(
-        song,
-        planted.Planted(),
-        sample_rate=RATE,
-        segments=[1.0],
-        overlaps=[0],
-        references=truth,
-        bsseval=True,
-        store=False,
+        song, planted.Planted(), **ONE, references=truth, bsseval=True, store=False
     ).set_index("source")
     assert results.loc["bass", ["sdr_db", "si_sdr_db", "sdr_gain_db", "bss_sdr_db"]].isna().all()
     assert results.loc["drums", ["sdr_db", "si_sdr_db", "bss_sdr_db"]].notna().all()
@@ -496,9 +479,7 @@ def test_excerpt_and_references_are_cut_alike(tmp_path, song):
 
 def test_the_callers_array_is_neither_changed_nor_needed_later(song):
     untouched = song.copy()
-    planned = plan_sweep(
-        song, planted.Planted(), sample_rate=RATE, segments=[1.0], overlaps=[0], store=False
-    )
+    planned = plan_sweep(song, planted.Planted(), **ONE, store=False)
     song[:] = 0
     results = planned.run()
     assert (results["consistency_db"] < -100).all()
@@ -529,7 +510,7 @@ def test_a_larger_grid_measures_only_what_is_new(tiny_htdemucs, song, store):
 
 @pytest.mark.parametrize("change", ["audio", "weights", "references", "measures", "sources"])
 def test_what_figures_depend_on_is_part_of_their_key(song, store, change):
-    options = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.0], "store": store}
+    options = {**ONE, "store": store}
     network = planted.tiny()
     sweep(song, network, **options)
     if change == "audio":
@@ -572,7 +553,7 @@ def test_what_a_network_computes_has_one_digest(tiny_hdemucs):
 
 
 def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, store, caplog):
-    options = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.0], "store": store}
+    options = {**ONE, "store": store}
     sweep(song, planted.Planted(), **options)
     assert "results of Planted are not stored" in caplog.text
     assert store.usage().results == 0
@@ -908,12 +889,7 @@ def test_cancelling_keeps_what_is_done(tiny_htdemucs, song, store):
             raise Enough
 
     planned = plan_sweep(
-        song,
-        tiny_htdemucs,
-        sample_rate=RATE,
-        segments=[0.5, 1.0],
-        overlaps=[0, 0.5],
-        store=store,
+        song, tiny_htdemucs, sample_rate=RATE, segments=[0.5, 1.0], overlaps=[0, 0.5], store=store
     )
     with pytest.raises(Enough):
         planned.run(progress=stop)
