@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from stemlab.errors import ParameterError
 from stemlab.files import ScratchFolder
-from stemlab.sweeps._measure import Bench, Inputs, Outcome, Stems, do_elsewhere
+from stemlab.sweeps._measure import Bench, Inputs, Outcome, Share, Stems, do_elsewhere
 from stemlab.sweeps.plan import Computation, SweepPlan
 
 __all__ = ["InPlace", "SweepProgress", "check_executor", "run_all", "works_here"]
@@ -128,48 +128,38 @@ class _Reporter:
         self.part(0.0)
 
 
-class _Here:
-    """Carries out computations in this process: a bench for each model."""
+class _Place:
+    """Where computations are carried out: on benches of this process, or in other ones.
 
-    def __init__(self, plan: SweepPlan, report: Callable[[float], None] | None) -> None:
-        self._report = report
-        self._benches = {
-            name: Bench(separator, plan.excerpt, {}) for name, separator in plan.separators.items()
-        }
+    Those find the audio in a file of the scratch folder if they see this disk.
+    """
 
-    def call(self, computation: Computation, *, carries: bool) -> _Call:
-        assert not carries
-        return partial(self._benches[computation.model.name].do, computation, self._report)
-
-    def set_long_run(self, model: str, stems: Stems) -> None:
-        self._benches[model].long_run = stems
-
-
-class _Elsewhere:
-    """Has other processes do it, which find the audio in a file if they see this disk."""
-
-    def __init__(self, plan: SweepPlan, executor: Executor, scratch: Path) -> None:
-        self._plan, self._scratch = plan, scratch
+    def __init__(
+        self, plan: SweepPlan, executor: Executor, scratch: str | None, report: Share | None
+    ) -> None:
+        self._plan, self._scratch, self._report = plan, scratch, report
         self._why = type(executor).__name__
-        self._inputs: dict[str, Inputs] = {}
-
-    def call(self, computation: Computation, *, carries: bool) -> _Call:
-        name = computation.model.name
-        if name not in self._inputs:
-            self.set_long_run(name, {})
-        inputs = self._inputs[name]
-        return partial(
-            do_elsewhere,
-            replace(computation, model=computation.model.portable(self._why)),
-            inputs.key,
-            self._scratch / f"{inputs.key}.npz",
-            inputs if carries else None,
-        )
+        self._ready: dict[str, Bench | tuple[Inputs, Path]] = {}
 
     def set_long_run(self, model: str, stems: Stems) -> None:
+        if self._scratch is None:
+            self._ready[model] = Bench(self._plan.separators[model], self._plan.excerpt, stems)
+            return
         inputs = Inputs(uuid.uuid4().hex, self._plan.excerpt, stems)
-        inputs.save(self._scratch / f"{inputs.key}.npz")
-        self._inputs[model] = inputs
+        path = Path(self._scratch, f"{inputs.key}.npz")
+        inputs.save(path)
+        self._ready[model] = inputs, path
+
+    def call(self, computation: Computation, *, carries: bool) -> _Call:
+        model = computation.model
+        if model.name not in self._ready:
+            self.set_long_run(model.name, {})
+        ready = self._ready[model.name]
+        if isinstance(ready, Bench):
+            return partial(ready.do, computation, self._report)
+        inputs, path = ready
+        portable = replace(computation, model=model.portable(self._why))
+        return partial(do_elsewhere, portable, inputs.key, path, inputs if carries else None)
 
 
 def run_all(
@@ -200,12 +190,8 @@ def run_all(
         return not waiting[0][1] or carriers < _MOST_CARRIERS
 
     with ExitStack() as stack:
-        place: _Here | _Elsewhere
-        if works_here(executor):
-            place = _Here(plan, report.part if in_place else None)
-        else:
-            scratch = stack.enter_context(ScratchFolder())
-            place = _Elsewhere(plan, executor, Path(scratch))
+        scratch = None if works_here(executor) else stack.enter_context(ScratchFolder())
+        place = _Place(plan, executor, scratch, report.part if in_place else None)
         for model, stems in long_runs.items():
             place.set_long_run(model, stems)
         try:
