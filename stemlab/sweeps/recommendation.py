@@ -132,15 +132,10 @@ def recommend(
         )
     if not all(row["timed_alone"] for row in settings):
         reason += " Times were taken beside other settings: they compare only roughly."
-    front = pareto_front(
-        *([row[name] for row in settings] for name in ("rtf", quality, "peak_memory_bytes"))
-    )
-    return Recommendation(
-        SweepSetting.of_row(chosen),
-        reason,
-        _command(SweepSetting.of_row(chosen), results),
-        tuple(SweepSetting.of_row(settings[number]) for number in front),
-    )
+    costs = [[row[name] for row in settings] for name in ("rtf", quality, "peak_memory_bytes")]
+    front = [SweepSetting.of_row(settings[number]) for number in pareto_front(*costs)]
+    setting = SweepSetting.of_row(chosen)
+    return Recommendation(setting, reason, _command(setting, results), tuple(front))
 
 
 def check_limits(
