@@ -182,8 +182,8 @@ def draw_comparison(
     levels = _levels(comparison, max_db_range)
     for lane, name in zip(places[:, 0], names, strict=True):
         # Lightness alone orders the levels: it reads the same in grey.
-        mesh = _draw_lane(lane, comparison, levels[name], (-max_db_range, 0), "magma")
-        _mark(lane, seams)
+        limits = -max_db_range, 0.0
+        mesh = _draw_lane(lane, comparison, levels[name], limits, "magma", seams)
         lane.set_ylabel("Frequency (Hz)")
         show_plainly(lane.set_title(short(name, _LONGEST_NAME), loc="left"))
     share_time(places[:, 0], start, stop)
@@ -199,8 +199,7 @@ def draw_comparison(
     for lane, name in zip(lanes, others, strict=True):
         minus = levels[name] - levels[comparison.reference]
         limits = (-max_difference_db, max_difference_db)
-        mesh = _draw_lane(lane, comparison, minus, limits, "RdBu_r")
-        _mark(lane, seams)
+        mesh = _draw_lane(lane, comparison, minus, limits, "RdBu_r", seams)
         distance = comparison.log_spectral_distance_db[name]
         title = lane.set_title(
             f"minus {short(comparison.reference, _LONGEST_NAME)}: log-spectral distance "
@@ -261,6 +260,7 @@ def _draw_lane(
     cells: npt.NDArray[np.floating[Any]],
     limits: tuple[float, float],
     colours: str,
+    seams: npt.NDArray[np.float64],
 ) -> QuadMesh:
     mesh = lane.pcolormesh(
         comparison.seconds,
@@ -285,6 +285,10 @@ def _draw_lane(
         lane.yaxis.set_major_locator(FixedLocator(ticks) if ticks else AutoLocator())
         lane.yaxis.set_minor_formatter(NullFormatter())
     lane.set_ylim(low, high)
+    if seams.size:
+        # In a colour that neither colour scale has, and above the edge, where nothing hides them.
+        place = lane.get_xaxis_transform()
+        lane.vlines(seams, 0, 1.03, "limegreen", transform=place, linewidth=0.8, clip_on=False)
     return mesh
 
 
@@ -297,13 +301,6 @@ def _ticks(scale: str, low: float, high: float) -> list[float]:
         if len(found) >= 3:
             return found
     return []
-
-
-def _mark(lane: Axes, seams: npt.NDArray[np.float64]) -> None:
-    if seams.size:
-        # In a colour that neither colour scale has, and above the edge, where nothing hides them.
-        place = lane.get_xaxis_transform()
-        lane.vlines(seams, 0, 1.03, "limegreen", transform=place, linewidth=0.8, clip_on=False)
 
 
 def _draw_bands(panel: Axes, comparison: SpectralComparison, others: Sequence[str]) -> None:
@@ -322,10 +319,8 @@ def _draw_bands(panel: Axes, comparison: SpectralComparison, others: Sequence[st
         high = max(high, 1.1 * float(np.nanmax(differences, initial=0)))
     panel.set_xscale("log")
     name_bands(panel.xaxis, comparison.band_hz, first=1)
-    panel.set_ylim(low, high)
+    panel.set(ylim=(low, high), xlabel="Octave band (Hz)", ylabel="Difference (dB)")
     panel.grid(axis="y", alpha=0.3)
-    panel.set_xlabel("Octave band (Hz)")
-    panel.set_ylabel("Difference (dB)")
     title = panel.set_title(
         f"octave bands, minus {short(comparison.reference, _LONGEST_NAME)}", loc="left"
     )

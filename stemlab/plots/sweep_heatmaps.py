@@ -104,8 +104,7 @@ def plot_sweep_heatmap(
             axes.text(x, y, text, ha="center", va="center", color=color, fontsize="small")
     axes.set_xticks(range(cells.shape[1]), labels=[f"{overlap:g}" for overlap in cells.columns])
     axes.set_yticks(range(cells.shape[0]), labels=[f"{segment:g}" for segment in cells.index])
-    axes.set_xlabel("Overlap")
-    axes.set_ylabel("Segment (s)")
+    axes.set(xlabel="Overlap", ylabel="Segment (s)")
     whose = f"{source or 'mean of the sources'}\n" if figure.by_source else ""
     first = rows.iloc[0]
     padding = "padded" if first["padded"] else "not padded"

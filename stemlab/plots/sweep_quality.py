@@ -259,14 +259,11 @@ def _matching(settings: pd.DataFrame, highlight: Mapping[str, Any] | None) -> np
 
 def _quality_axes(given: Axes | None, label: str) -> Axes:
     axes: Axes = panels(given, 1, inches=(7.5, 5))[0, 0]
-    axes.set_xscale("log")
+    axes.set(xscale="log", xlabel=FIGURES["rtf"].title, ylabel=label, axisbelow=True)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(FIGURES["rtf"].title)
-    axes.set_ylabel(label)
     axes.grid(color="0.9")
-    axes.set_axisbelow(True)
     return axes
 
 
@@ -277,12 +274,8 @@ def _finite_heights(axes: Axes, levels: npt.NDArray[np.float64]) -> npt.NDArray[
     for infinity, height in ((-np.inf, low - _BEYOND_DB), (np.inf, high + _BEYOND_DB)):
         if (levels == infinity).any():
             axes.axhline(height, color="0.5", linestyle=":", linewidth=1, zorder=1)
-            axes.text(
-                *(1, height, f"{infinity} "),
-                transform=axes.get_yaxis_transform(),
-                ha="right",
-                va="bottom",
-                fontsize="small",
-            )
+            place = axes.get_yaxis_transform()
+            style = {"ha": "right", "va": "bottom", "fontsize": "small"}
+            axes.text(1, height, f"{infinity} ", style, transform=place)
     heights: npt.NDArray[np.float64] = np.clip(levels, low - _BEYOND_DB, high + _BEYOND_DB)
     return heights
