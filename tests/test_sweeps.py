@@ -340,6 +340,7 @@ def test_a_failed_setting_is_a_row_and_the_others_go_on(song, store):
         ({"segments": [0]}, "segment_seconds=0 is not a number of seconds above 0"),
         ({"segments": [1e305]}, r"segment_seconds=1e\+305 .* at most 3,600. Leave it out"),
         ({"segments": ["long"]}, "segment_seconds='long'"),
+        ({"segments": [None]}, "segment_seconds=None is not a number of seconds"),
         ({"shifts": [-1]}, "shifts=-1"),
         ({"padded": ["no"]}, "padded='no' is neither"),
         ({"repeats": 0}, "repeats=0"),

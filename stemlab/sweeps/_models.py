@@ -14,8 +14,7 @@ from stemlab.errors import ModelRefusedError, ParameterError
 from stemlab.registry import find_model
 from stemlab.separation import AudioStemSeparator
 
-Factory = Callable[[], nn.Module]
-SweepModel = StrPath | nn.Module | Factory
+SweepModel = StrPath | nn.Module | Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)

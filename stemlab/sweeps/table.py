@@ -131,18 +131,11 @@ def _figures(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _typed(results: pd.DataFrame) -> pd.DataFrame:
     """Give each column its type, whatever is missing in it."""
-    for name in results.columns:
-        if name in _TEXTS:
-            texts = results[name].astype(object)
-            fill = None if name == "source" else ""
-            results[name] = texts.where(texts.notna(), fill)
-        elif name in _FLAGS:
-            results[name] = results[name].astype(bool)
-        elif name == "shifts":
-            results[name] = results[name].astype("int64")
-        else:
-            results[name] = results[name].astype("float64")
-    return results
+    for name in _TEXTS:
+        texts = results[name].astype(object)
+        results[name] = texts.where(texts.notna(), None if name == "source" else "")
+    kinds = {name: "float64" for name in COLUMNS if name not in _TEXTS}
+    return results.astype(kinds | dict.fromkeys(_FLAGS, "bool") | {"shifts": "int64"})
 
 
 def write_sweep(results: pd.DataFrame, path: StrPath) -> None:
