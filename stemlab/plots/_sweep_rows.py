@@ -7,8 +7,7 @@ from collections.abc import Collection, Sequence
 import pandas as pd
 
 from stemlab.errors import ParameterError
-
-SETTING = ["model", "segment_seconds", "overlap", "shifts", "padded"]
+from stemlab.metrics.figures import SETTING_COLUMNS
 
 
 def known(name: str, value: str, allowed: Collection[str]) -> str:
@@ -24,7 +23,7 @@ def check_table(results: pd.DataFrame, columns: Sequence[str]) -> None:
         raise ParameterError(
             f"results is of type {type(results).__name__}. Pass the DataFrame that a sweep returns."
         )
-    for name in (*SETTING, "source", "error", "rtf", *columns):
+    for name in (*SETTING_COLUMNS, "source", "error", "rtf", *columns):
         if name not in results.columns:
             raise ParameterError(
                 f"results has no column {name!r}; it has {', '.join(map(str, results.columns))}. "

@@ -17,8 +17,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from stemlab.errors import ParameterError
 from stemlab.metrics import FIGURES, QUALITIES, pareto_front
+from stemlab.metrics.figures import SETTING_COLUMNS, by_setting
 from stemlab.plots._panels import COLORS, panels, show_plainly
-from stemlab.plots._sweep_rows import SETTING, check_table, default_quality, done, known, no_values
+from stemlab.plots._sweep_rows import check_table, default_quality, done, known, no_values
 
 __all__ = ["plot_sdr_against_rtf", "plot_sweep_pareto"]
 
@@ -29,7 +30,6 @@ _LINES: tuple[Any, ...] = (
 )
 # Infinite levels are drawn this far outside the finite ones.
 _BEYOND_DB = 3.0
-_MEMORY = "peak_memory_bytes"
 # Between the slanted names of two points, across and up together, in points.
 _NAMES_APART = 16.0
 
@@ -87,9 +87,7 @@ def plot_sweep_pareto(
     ['4 s / 0', '4 s / 0.25']
     """
     rows, quality = _graded(results, quality)
-    costs = {"rtf": "first"} | dict.fromkeys(rows.columns.intersection([_MEMORY]), "first")
-    settings = rows.groupby(SETTING, sort=False).agg({**costs, quality: "mean"})
-    settings = settings.dropna(subset=["rtf", quality]).reset_index()
+    settings = by_setting(rows)
     seconds, levels = settings["rtf"].to_numpy(), settings[quality].to_numpy()
     marked = _matching(settings, highlight)
     names = _setting_names(settings)
@@ -100,7 +98,7 @@ def plot_sweep_pareto(
     ):
         its = (settings["model"] == model).to_numpy()
         axes.plot(seconds[its], heights[its], marker, color=color, alpha=0.8, label=model)
-    front = pareto_front(seconds, levels, settings.get(_MEMORY))
+    front = pareto_front(seconds, levels, settings.get("peak_memory_bytes"))
     joined = pareto_front(seconds, levels)
     axes.plot(seconds[joined], heights[joined], color="0.5", zorder=1, label="Pareto front")
     _name_points(axes, seconds[front], heights[front], [names[number] for number in front])
@@ -241,10 +239,10 @@ def _matching(settings: pd.DataFrame, highlight: Mapping[str, Any] | None) -> np
     """Which settings `highlight` describes."""
     if highlight is None:
         return np.zeros(len(settings), np.bool_)
-    unknown = [name for name in highlight if name not in SETTING]
+    unknown = [name for name in highlight if name not in SETTING_COLUMNS]
     if unknown:
         raise ParameterError(
-            f"highlight has the key {unknown[0]!r}. Use only {', '.join(SETTING)}."
+            f"highlight has the key {unknown[0]!r}. Use only {', '.join(SETTING_COLUMNS)}."
         )
     matching = np.ones(len(settings), np.bool_)
     for name, value in highlight.items():

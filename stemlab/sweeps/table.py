@@ -18,6 +18,7 @@ from stemlab._typing import StrPath
 from stemlab.errors import ParameterError
 from stemlab.files import check_writable, parse_json, read_bounded, write_atomically
 from stemlab.metrics import FIGURES
+from stemlab.metrics.figures import SETTING_COLUMNS, by_setting
 from stemlab.separation.settings import MAX_SHIFTS
 from stemlab.sweeps.plan import SweepPlan
 
@@ -34,8 +35,6 @@ __all__ = [
     "read_sweep",
     "write_sweep",
 ]
-
-SETTING_COLUMNS = ("model", "segment_seconds", "overlap", "shifts", "padded")
 
 
 def _columns() -> dict[str, str]:
@@ -71,16 +70,6 @@ _MOST_ROWS = 5_000
 # A spreadsheet takes a cell that begins like this for a formula.
 _FORMULA = re.compile(r"[\s']*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
 _JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
-
-
-def by_setting(results: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each setting, with the mean of the figures of its sources."""
-    means = {
-        name: "mean" if name in FIGURES and FIGURES[name].by_source else "first"
-        for name in results.columns
-        if name not in SETTING_COLUMNS
-    }
-    return results.groupby([*SETTING_COLUMNS], sort=False).agg(means).reset_index()
 
 
 def make_table(
