@@ -189,31 +189,27 @@ def _select(
     check_table(results, columns)
     rows = results
     for name, value in {"model": model, "shifts": shifts, "padded": padded}.items():
-        there = rows[name].unique().tolist()
-        if value is not None and value not in there:
-            raise ParameterError(
-                f"{name}={value!r} is not in results. Choose one of "
-                f"{', '.join(map(repr, there))}, or leave it out."
-            )
-        if value is not None:
-            rows = rows[rows[name] == value]
+        rows = _pick(rows, name, value)
     first = done(rows).iloc[0]
     for name in ("model", "shifts", "padded"):
         rows = rows[rows[name] == first[name]]
     return rows
 
 
+def _pick(rows: pd.DataFrame, name: str, value: str | int | None) -> pd.DataFrame:
+    """Rows with a value, which must be there; all of them for None."""
+    there = rows[name].unique().tolist()
+    if value is not None and value not in there:
+        raise ParameterError(
+            f"{name}={value!r} is not in results. Choose one of {', '.join(map(repr, there))}, or "
+            "leave it out."
+        )
+    return rows if value is None else rows[rows[name] == value]
+
+
 def _cells(rows: pd.DataFrame, column: str, source: str | None) -> pd.DataFrame:
     """Value of each segment (index) and overlap (columns), those that failed included."""
-    shown = done(rows)
-    sources = shown["source"].unique().tolist()
-    if source is not None and source not in sources:
-        raise ParameterError(
-            f"source={source!r} is not in results. Choose one of {', '.join(map(repr, sources))}, "
-            "or leave it out for their mean."
-        )
-    if source is not None:
-        shown = shown[shown["source"] == source]
+    shown = _pick(done(rows), "source", source)
     if shown[column].isna().all():
         raise no_values(column)
     cells = shown.groupby(["segment_seconds", "overlap"])[column].mean().unstack()
