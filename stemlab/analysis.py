@@ -24,14 +24,7 @@ from stemlab.spectra import SpectralComparison, compare_spectra
 if TYPE_CHECKING:
     from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
 
-__all__ = [
-    "ACTIVE_RANGE_DB",
-    "STEP_SECONDS",
-    "SignalLevels",
-    "SongReport",
-    "StemReport",
-    "analyze",
-]
+__all__ = ["ACTIVE_RANGE_DB", "STEP_SECONDS", "SignalLevels", "SongReport", "StemReport", "analyze"]
 
 _MIXTURE = "mixture"
 
@@ -214,11 +207,17 @@ def analyze(
         raise ParameterError("settings=... needs a separator. Pass one, or leave settings out.")
     check_rate("sample_rate", sample_rate)
     mixture = as_audio(audio)
-    signals = {_MIXTURE: mixture}
+    signals, separation = {_MIXTURE: mixture}, None
     if separator is not None and settings is not None:
         stems = separator.separate_audio(mixture, sample_rate, settings=settings, progress=progress)
         # A model may have a source that is called "mixture".
         signals |= {f"stem {name}" if name in signals else name: x for name, x in stems.items()}
+        separation = {
+            "model": separator.name,
+            "model_sha256": separator.model_sha256,
+            "device": separator.device,
+            "settings": asdict(settings),
+        }
     spectra = compare_spectra(signals, sample_rate)
     notes: list[str] = []
     measured = {
@@ -227,11 +226,9 @@ def analyze(
     }
     tempo = _tempo(mixture, sample_rate)
     if tempo is None:
-        short = mixture.shape[1] < _TEMPO_SECONDS * sample_rate
-        notes.append(
-            "tempo: "
-            + (f"needs {_TEMPO_SECONDS:g} s of audio" if short else "no steady pulse was found")
-        )
+        is_short = mixture.shape[1] < _TEMPO_SECONDS * sample_rate
+        why = f"needs {_TEMPO_SECONDS:g} s of audio" if is_short else "no steady pulse was found"
+        notes.append(f"tempo: {why}")
     energies = {name: energy for name, (_, energy) in measured.items() if name != _MIXTURE}
     total = sum(energies.values())
     over_time = measured[_MIXTURE][0].over_time_dbfs
@@ -254,27 +251,14 @@ def analyze(
             )
             for name, energy in energies.items()
         },
-        separation=_describe(separator, settings) if separator and settings else None,
+        separation=separation,
         notes=tuple(notes),
         spectra=spectra,
     )
 
 
-def _describe(separator: AudioStemSeparator, settings: SeparationSettings) -> dict[str, Any]:
-    return {
-        "model": separator.name,
-        "model_sha256": separator.model_sha256,
-        "device": separator.device,
-        "settings": asdict(settings),
-    }
-
-
 def _measure(
-    name: str,
-    audio: AudioArray,
-    sample_rate: int,
-    spectra: SpectralComparison,
-    notes: list[str],
+    name: str, audio: AudioArray, sample_rate: int, spectra: SpectralComparison, notes: list[str]
 ) -> tuple[SignalLevels, float]:
     """Return the levels of a signal and its energy, the sum of squares."""
     loudness, why = _loudness(audio, sample_rate)

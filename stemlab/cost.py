@@ -16,7 +16,7 @@ import platform
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,9 @@ from stemlab.chunking import ChunkPlan, samples_in
 from stemlab.errors import OutputError, ParameterError
 from stemlab.files import Folder, cache_dir, parse_json, write_atomically
 from stemlab.networks.identity import digest_of
-from stemlab.networks.spec import ModelSpec
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
-__all__ = [
-    "CostEstimate",
-    "CostModel",
-    "calibrate",
-    "call_seconds",
-    "duration",
-    "peak_bytes",
-]
+__all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration", "peak_bytes"]
 
 # A machine is calibrated with calls of two lengths: the network's own segment, at most this long,
 # and a quarter of it.
@@ -48,6 +40,7 @@ _MOST_CALLS, _ENOUGH_SECONDS = 6, 2.0
 # Bytes of a sample, and copies of a block that a sum of two holds for a moment.
 _BYTES, _COPIES = 4, 2
 _MOST_BYTES = 1_000_000  # Of the file of calibrations that is read.
+_CALIBRATIONS = "calibrations.json"
 _LONG_SECONDS = 600  # Longer than any segment: from there on, memory does not depend on it.
 
 
@@ -108,10 +101,10 @@ class CostModel:
     batch_size: int
     sources: int
     shape: str
-    call: tuple[float, float, float]
+    call: tuple[float, ...]
     lengths: tuple[float, ...]
     factors: tuple[float, ...]
-    memory: tuple[float, float, float] | None
+    memory: tuple[float, ...] | None
     together: bool
     time_error: float
     memory_error: float
@@ -152,7 +145,16 @@ class CostModel:
     def _peak(self, plans: Sequence[ChunkPlan]) -> int | None:
         if self.memory is None:
             return None
-        return _peak_bytes(self.memory, self.sources, self.batch_size, self.together, plans)
+        fixed, linear, square = self.memory
+        longest = max(map(call_seconds, plans))
+        work = (self.batch_size if self.together else 1) * (linear + square * longest) * longest
+        # Every pass holds about one segment of all stems; the first pass is part of the measured
+        # memory. Where segments are computed one after another, each further one adds as much.
+        segments = [plan.segment_samples for plan in plans for _ in plan.starts]
+        others = sum(segments) - max(segments)
+        if not self.together:
+            others += (self.batch_size - 1) * max(segments)
+        return round(fixed + work + others * self.sources * 2 * _BYTES * _COPIES)
 
 
 def call_seconds(plan: ChunkPlan) -> float:
@@ -194,123 +196,79 @@ def calibrate(separator: AudioStemSeparator, *, fresh: bool = False) -> CostMode
     that nobody measured gets the shape of the one of its architecture that is nearest in size; its
     memory is scaled with the square root of the number of weights, as the width of the network is.
     """
-    spec = separator.spec
-    shape, entry = _shape_of(spec)
-    lengths = _lengths(spec)
-    call = _three(entry["call"])
-    factors = _calibration(separator, lengths, call, fresh=fresh)
+    model = _uncalibrated(separator)
+    return replace(model, factors=_calibration(separator, model, fresh=fresh))
+
+
+def peak_bytes(separator: AudioStemSeparator, settings: SeparationSettings, batch_size: int) -> int:
+    """Estimate the peak memory of a long separation on the CPU; nothing is loaded or run."""
+    plans = separator.plan(_LONG_SECONDS * separator.sample_rate, settings)
+    peak = replace(_uncalibrated(separator), batch_size=batch_size)._peak(plans)
+    assert peak is not None
+    return peak
+
+
+def _uncalibrated(separator: AudioStemSeparator) -> CostModel:
+    """Return the costs of a model on the machine of the measurements."""
+    spec, on_cpu, error = separator.spec, separator.device == "cpu", _measured()["error"]
+    size = spec.parameters / len(spec.members)
+    # The network of the same shape that is nearest in size.
+    shape, entry = min(
+        (
+            (name, entry)
+            for name, entry in _measured()["shapes"].items()
+            if entry["architecture"] == spec.members[0].architecture.cost_shape
+        ),
+        key=lambda shape: abs(math.log(shape[1]["parameters"]) - math.log(size)),
+    )
+    fixed, linear, square = map(float, entry["memory"])
+    more_weights = _BYTES * (spec.parameters - entry["parameters"])
+    width = math.sqrt(size / entry["parameters"])
+    longest = min(spec.segment_seconds, _LONGEST_CALIBRATION_SECONDS)
     return CostModel(
         model=spec.name,
         device=separator.device,
         batch_size=separator.batch_size,
         sources=len(spec.sources),
         shape=shape,
-        call=call,
-        lengths=lengths,
-        factors=factors,
-        memory=_memory(spec, entry) if separator.device == "cpu" else None,
-        together=_together(separator),
-        time_error=float(_measured()["error"]["time"]["largest"]),
-        memory_error=float(_measured()["error"]["memory"]["largest"]),
-    )
-
-
-def peak_bytes(separator: AudioStemSeparator, settings: SeparationSettings, batch_size: int) -> int:
-    """Estimate the peak memory of a long separation on the CPU; nothing is loaded or run."""
-    plans = separator.plan(_LONG_SECONDS * separator.sample_rate, settings)
-    memory = _memory(separator.spec, _shape_of(separator.spec)[1])
-    sources = len(separator.sources)
-    return _peak_bytes(memory, sources, batch_size, _together(separator), plans)
-
-
-def _peak_bytes(
-    memory: tuple[float, float, float],
-    sources: int,
-    batch_size: int,
-    together: bool,
-    plans: Sequence[ChunkPlan],
-) -> int:
-    fixed, linear, square = memory
-    longest = max(map(call_seconds, plans))
-    work = (batch_size if together else 1) * (linear + square * longest) * longest
-    # Every pass holds about one segment of all stems; the first pass is part of the measured
-    # memory. Where segments are computed one after another, each further one adds as much.
-    segments = [plan.segment_samples for plan in plans for _ in plan.starts]
-    others = sum(segments) - max(segments)
-    if not together:
-        others += (batch_size - 1) * max(segments)
-    held = others * sources * 2 * _BYTES * _COPIES
-    return round(fixed + work + held)
-
-
-def _together(separator: AudioStemSeparator) -> bool:
-    """Tell whether the segments of a call are computed side by side."""
-    return separator.device != "cpu" or not all(
-        member.architecture.splits_batches for member in separator.spec.members
+        call=tuple(map(float, entry["call"])),
+        lengths=(max(longest / 4, 2 * spec.min_segment_seconds), longest),
+        factors=(1.0, 1.0),
+        memory=(fixed + more_weights, linear * width, square * width) if on_cpu else None,
+        together=not on_cpu
+        or not all(member.architecture.splits_batches for member in spec.members),
+        time_error=float(error["time"]["largest"]),
+        memory_error=float(error["memory"]["largest"]),
     )
 
 
 @cache
 def _measured() -> dict[str, Any]:
     path = Path(__file__).resolve().parent / "assets" / "costs.json"
-    fields: dict[str, Any] = json.loads(path.read_bytes())
-    return fields
-
-
-def _shape_of(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
-    """Return the measurements of the network of the same shape that is nearest in size."""
-    architecture = spec.members[0].architecture.cost_shape
-    size = math.log(spec.parameters / len(spec.members))
-    candidates = {
-        name: each
-        for name, each in _measured()["shapes"].items()
-        if each["architecture"] == architecture
-    }
-    name = min(candidates, key=lambda each: abs(math.log(candidates[each]["parameters"]) - size))
-    return name, candidates[name]
-
-
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    fixed, linear, square = map(float, values)
-    return fixed, linear, square
-
-
-def _memory(spec: ModelSpec, entry: dict[str, Any]) -> tuple[float, float, float]:
-    fixed, linear, square = _three(entry["memory"])
-    more_weights = _BYTES * (spec.parameters - entry["parameters"])
-    width = math.sqrt(spec.parameters / len(spec.members) / entry["parameters"])
-    return fixed + more_weights, linear * width, square * width
-
-
-def _lengths(spec: ModelSpec) -> tuple[float, ...]:
-    longest = min(spec.segment_seconds, _LONGEST_CALIBRATION_SECONDS)
-    return (max(longest / 4, 2 * spec.min_segment_seconds), longest)
+    return parse_json(path.read_bytes())
 
 
 def _calibration(
-    separator: AudioStemSeparator,
-    lengths: tuple[float, ...],
-    call: tuple[float, float, float],
-    *,
-    fresh: bool,
+    separator: AudioStemSeparator, model: CostModel, *, fresh: bool
 ) -> tuple[float, ...]:
-    identity = separator.identity
+    """Return how many times as long a call takes here, at each length."""
+    identity, lengths = separator.identity, model.lengths
     machine = [platform.node(), platform.machine(), os.cpu_count()]
     key = digest_of({**identity, "machine": machine, "lengths": lengths})
     taken = None if fresh else _read_calibrations().get(key)
-    if not (isinstance(taken, list) and len(taken) == len(lengths) and all(map(_is_time, taken))):
+    if not (
+        isinstance(taken, list)
+        and len(taken) == len(lengths)
+        and all(isinstance(seconds, float) and 0 < seconds < math.inf for seconds in taken)
+    ):
         taken = _measure(separator, lengths)
         if identity["model"] is not None:
             _write_calibration(key, taken)
-    fixed, linear, square = call
+    fixed, linear, square = model.call
     return tuple(
         seconds / (fixed + linear * length + square * length**2)
         for seconds, length in zip(taken, lengths, strict=True)
     )
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, float) and 0 < value < math.inf
 
 
 def _measure(separator: AudioStemSeparator, lengths: Sequence[float]) -> list[float]:
@@ -334,18 +292,10 @@ def _time_calls(
     separator: AudioStemSeparator, noise: npt.NDArray[np.float32], length: float, calls: int
 ) -> float:
     audio = noise[:, : samples_in(length, separator.sample_rate) * calls]
+    settings = SeparationSettings(length, overlap=0.0, pad_to_training_segment=False)
     started = time.perf_counter()
-    separator.separate_audio(
-        audio,
-        separator.sample_rate,
-        segment_seconds=length,
-        overlap=0.0,
-        pad_to_training_segment=False,
-    )
+    separator.separate_audio(audio, separator.sample_rate, settings=settings)
     return time.perf_counter() - started
-
-
-_CALIBRATIONS = "calibrations.json"
 
 
 def _read_calibrations() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from stemlab.plots import (
     plot_sweep_heatmaps,
     plot_sweep_pareto,
 )
-from stemlab.sweeps import COLUMNS, pareto_front
+from stemlab.sweeps import COLUMNS, recommend
 
 SETTING: dict[str, Any] = {"model": "mini", "overlap": 0.25, "shifts": 0, "padded": True}
 PLOTS: list[Callable[..., Any]] = [
@@ -353,7 +353,7 @@ def test_pareto_names_the_settings_that_the_sweep_recommends_from() -> None:
     )
     results = table(*settings)
     axes = plot_sweep_pareto(results)
-    found = pareto_front(results)
+    found = recommend(results).front
     assert [setting.segment_seconds for setting in found] == [8.0, 4.0]
     assert [text.get_text() for text in axes.texts] == ["8 s / 0.25", "4 s / 0.25"]
     assert front(axes) == ([0.1], [6.0])

@@ -10,7 +10,7 @@ import pytest
 
 from stemlab.errors import ParameterError
 from stemlab.registry import find_model
-from stemlab.sweeps import COLUMNS, SweepSetting, pareto_front, recommend
+from stemlab.sweeps import COLUMNS, SweepSetting, recommend
 
 NAN = float("nan")
 
@@ -156,7 +156,7 @@ def test_equal_results_are_told_apart_by_time_alone():
     assert recommend(results).setting == setting(1.0, 0.0)
     exact = table((1.0, 0.0, 0.05, 400, math.inf, 0.0), (1.0, 0.5, 0.10, 400, math.inf, 0.0))
     assert recommend(exact).setting == setting(1.0, 0.0)
-    assert pareto_front(exact) == [setting(1.0, 0.0)]
+    assert recommend(exact).front == (setting(1.0, 0.0),)
 
 
 def test_a_silent_source_and_failed_settings_are_left_out():

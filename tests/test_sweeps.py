@@ -30,6 +30,7 @@ import soundfile
 import torch
 from demucs.apply import BagOfModels
 
+from stemlab import audio
 from stemlab._assets import demo_song_dir
 from stemlab.errors import AudioError, ModelRefusedError, OutputError, ParameterError
 from stemlab.files import WorkFolder
@@ -40,17 +41,18 @@ from stemlab.sweeps import (
     COLUMNS,
     SETTING_COLUMNS,
     SweepStore,
-    grading,
     plan_sweep,
     read_sweep,
     recommend,
     sweep,
     write_sweep,
 )
-from stemlab.sweeps.excerpt import Excerpt, load_audio
+from stemlab.sweeps import _records as records
+from stemlab.sweeps._excerpt import Excerpt, load_audio
 
 RATE = 44_100
 SOURCES = planted.SOURCES
+ONE = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.0]}  # A single setting.
 
 
 @pytest.fixture
@@ -107,21 +109,10 @@ def test_a_gain_model_has_the_figures_of_its_gain(song):
 
 def test_consistency_and_gain_of_a_model_that_loses_a_tenth(song):
     network = planted.Planted(shares=(0.1, 0.2, 0.3, 0.3))
-    results = sweep(
-        song, network, sample_rate=RATE, segments=[1.0], overlaps=[0], agreement=False, store=False
-    )
+    results = sweep(song, network, **ONE, agreement=False, store=False)
     assert results["consistency_db"].to_numpy() == pytest.approx(-20, abs=1e-3)
     assert results["agreement_db"].isna().all()
-    some = sweep(
-        song,
-        network,
-        sample_rate=RATE,
-        segments=[1.0],
-        overlaps=[0],
-        sources=["bass", "drums"],
-        agreement=False,
-        store=False,
-    )
+    some = sweep(song, network, **ONE, sources=["bass", "drums"], agreement=False, store=False)
     assert some["source"].tolist() == ["drums", "bass"]
     assert some["consistency_db"].isna().all()
 
@@ -197,14 +188,7 @@ def test_a_setting_is_the_separation_that_its_command_makes(tiny_htdemucs, song)
 def test_a_silent_reference_is_no_number_and_no_crash(song):
     truth = {"bass": np.zeros_like(song), "drums": song}
     results = sweep(
-        song,
-        planted.Planted(),
-        sample_rate=RATE,
-        segments=[1.0],
-        overlaps=[0],
-        references=truth,
-        bsseval=True,
-        store=False,
+        song, planted.Planted(), **ONE, references=truth, bsseval=True, store=False
     ).set_index("source")
     assert results.loc["bass", ["sdr_db", "si_sdr_db", "sdr_gain_db", "bss_sdr_db"]].isna().all()
     assert results.loc["drums", ["sdr_db", "si_sdr_db", "bss_sdr_db"]].notna().all()
@@ -219,14 +203,14 @@ def test_interference_is_measured_with_all_true_stems_or_not_at_all(song, monkey
         seen.append((set(references), set(estimates), None if others is None else set(others)))
         return {}
 
-    monkeypatch.setattr(grading, "bss_eval", bss_eval)
+    monkeypatch.setattr(records, "bss_eval", bss_eval)
     audio = Excerpt("song", song, RATE, 0, song.shape[1], dict.fromkeys(SOURCES, song))
     plans = AudioStemSeparator(planted.Planted()).plan(song.shape[1])
     options = {"long_run": {}, "offered": SOURCES, "bsseval": True}
-    grading.grade(audio, {"bass": song}, plans, **options)
+    records.grade(audio, {"bass": song}, plans, **options)
     del audio.references["vocals"]
-    grading.grade(audio, {"bass": song}, plans, **options)
-    grading.grade(audio, {"bass": song, "vocals": song}, plans, **options)
+    records.grade(audio, {"bass": song}, plans, **options)
+    records.grade(audio, {"bass": song, "vocals": song}, plans, **options)
     assert seen == [
         ({"bass"}, {"bass"}, {"drums", "other", "vocals"}),
         ({"bass"}, {"bass"}, None),
@@ -356,6 +340,7 @@ def test_a_failed_setting_is_a_row_and_the_others_go_on(song, store):
         ({"segments": [0]}, "segment_seconds=0 is not a number of seconds above 0"),
         ({"segments": [1e305]}, r"segment_seconds=1e\+305 .* at most 3,600. Leave it out"),
         ({"segments": ["long"]}, "segment_seconds='long'"),
+        ({"segments": [None]}, "segment_seconds=None is not a number of seconds"),
         ({"shifts": [-1]}, "shifts=-1"),
         ({"padded": ["no"]}, "padded='no' is neither"),
         ({"repeats": 0}, "repeats=0"),
@@ -495,9 +480,7 @@ def test_excerpt_and_references_are_cut_alike(tmp_path, song):
 
 def test_the_callers_array_is_neither_changed_nor_needed_later(song):
     untouched = song.copy()
-    planned = plan_sweep(
-        song, planted.Planted(), sample_rate=RATE, segments=[1.0], overlaps=[0], store=False
-    )
+    planned = plan_sweep(song, planted.Planted(), **ONE, store=False)
     song[:] = 0
     results = planned.run()
     assert (results["consistency_db"] < -100).all()
@@ -528,7 +511,7 @@ def test_a_larger_grid_measures_only_what_is_new(tiny_htdemucs, song, store):
 
 @pytest.mark.parametrize("change", ["audio", "weights", "references", "measures", "sources"])
 def test_what_figures_depend_on_is_part_of_their_key(song, store, change):
-    options = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.0], "store": store}
+    options = {**ONE, "store": store}
     network = planted.tiny()
     sweep(song, network, **options)
     if change == "audio":
@@ -571,7 +554,7 @@ def test_what_a_network_computes_has_one_digest(tiny_hdemucs):
 
 
 def test_a_network_of_ones_own_class_is_found_again_only_with_a_version(song, store, caplog):
-    options = {"sample_rate": RATE, "segments": [1.0], "overlaps": [0.0], "store": store}
+    options = {**ONE, "store": store}
     sweep(song, planted.Planted(), **options)
     assert "results of Planted are not stored" in caplog.text
     assert store.usage().results == 0
@@ -594,6 +577,36 @@ def test_drafts_go_unless_their_process_works(store):
     working.close()
     store.clear()
     assert [*store.folder.iterdir()] == []
+
+
+def test_a_sweep_that_is_stored_already_removes_the_drafts_of_a_killed_one(copied):
+    store, _, _, song, options, expected = copied
+    abandoned = store.folder / ".stemlab-sweep-1.partial"
+    abandoned.mkdir(0o700)
+    (abandoned / "lock").touch()
+    pd.testing.assert_frame_equal(_plan(song, store, options).run(), expected)
+    assert not abandoned.exists()
+
+
+def test_digests_of_kept_stems_are_compared_once(copied, monkeypatch):
+    """Until a file changes; see below."""
+    store, _, folder, song, options, _ = copied
+    read = []
+
+    def read_file(path):
+        read.append(path.parent.name)
+        return audio.read_file(path)
+
+    monkeypatch.setattr("stemlab.sweeps.store.read_file", read_file)
+    planned = _plan(song, store, options)
+    planned.estimate()
+    planned.run()
+    for _ in range(2):
+        assert [planned.kept_stems(setting) for setting in planned.settings] != [{}]
+    assert read == 4 * [folder.name]
+    os.utime(folder / "bass.wav")
+    assert planned.kept_stems(planned.settings[0])
+    assert read == 8 * [folder.name]
 
 
 @pytest.fixture(scope="module")
@@ -877,12 +890,7 @@ def test_cancelling_keeps_what_is_done(tiny_htdemucs, song, store):
             raise Enough
 
     planned = plan_sweep(
-        song,
-        tiny_htdemucs,
-        sample_rate=RATE,
-        segments=[0.5, 1.0],
-        overlaps=[0, 0.5],
-        store=store,
+        song, tiny_htdemucs, sample_rate=RATE, segments=[0.5, 1.0], overlaps=[0, 0.5], store=store
     )
     with pytest.raises(Enough):
         planned.run(progress=stop)
@@ -1032,7 +1040,7 @@ def test_kept_stems_are_those_of_the_setting_and_bounded(tiny_htdemucs, song, tm
 
 def test_stems_beyond_the_limit_are_not_kept(tmp_path, song, caplog):
     store = SweepStore(tmp_path, audio_limit_bytes=1000)
-    assert not store.keep("0" * 64, {"bass": song}, RATE)
+    store.keep("0" * 64, {"bass": song}, RATE)
     assert "are not kept" in caplog.text
     assert store.usage().kept == 0
 
@@ -1178,7 +1186,7 @@ def test_a_dead_process_is_an_error_of_its_setting(song):
                     parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
                 except OSError:
                     continue
-                if b"stemlab.sweeps.alone" in line and int(parent) == os.getpid():
+                if b"stemlab.sweeps._measure" in line and int(parent) == os.getpid():
                     os.kill(int(process.name), signal.SIGKILL)
                     killed.set()
                     return
@@ -1235,16 +1243,17 @@ def test_dask_gives_the_same_figures_and_survives_a_dead_worker(song):
 
 def test_a_worker_with_another_model_refuses_it(song, tmp_path, monkeypatch):
     """The digest that the sweep expects travels along."""
-    from stemlab.sweeps.measure import Task
-    from stemlab.sweeps.models import model_sources
-    from stemlab.sweeps.worker import Inputs, do_task
+    from stemlab.sweeps._measure import Inputs, do_elsewhere
+    from stemlab.sweeps._models import model_sources
+    from stemlab.sweeps.plan import Computation
 
     (source,) = model_sources("stemlab-mini")
     object.__setattr__(source, "sha256", "0" * 64)
     excerpt = load_audio(song, RATE, excerpt_seconds=None, excerpt_start_seconds=None)
-    task = Task(source, SeparationSettings(), "cpu", 1, None)
+    settings = SeparationSettings()
+    computation = Computation("", "", source, settings, (), "cpu", 1, measures=None)
     with pytest.raises(ModelRefusedError, match="expected SHA-256 0000"):
-        do_task(task, "key", tmp_path / "missing.npz", Inputs("key", excerpt, {}))
+        do_elsewhere(computation, "key", tmp_path / "missing.npz", Inputs("key", excerpt, {}))
 
 
 @pytest.mark.parametrize("container", ["FLAC", "OGG"])

@@ -1,6 +1,7 @@
 """The figures of a sweep: what each is called, its unit, which way is better, and its format.
 
-Tables, plots, panels and the command line take all of this from here; so does the Pareto front.
+A setting has figures of its own, and some for each source. Tables, plots, panels and the command
+line take all of this from here; so does the Pareto front.
 """
 
 from __future__ import annotations
@@ -8,11 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FIGURES", "QUALITIES", "Figure", "pareto_front"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["FIGURES", "QUALITIES", "SETTING_COLUMNS", "Figure", "by_setting", "pareto_front"]
+
+SETTING_COLUMNS = ("model", "segment_seconds", "overlap", "shifts", "padded")
+"""Names of the columns that tell a setting from others."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,7 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
         "si_sdr_db": _quality("SI-SDR", "scale-invariant SDR against the true stem, in dB"),
         "si_sdr_gain_db": _quality("SI-SDR gain", "its gain over the mixture, in dB"),
         "bss_sdr_db": _quality(
-            "SDR of BSSEval",
-            "SDR of BSSEval v4, median over frames of 1 s, in dB; if asked for",
+            "SDR of BSSEval", "SDR of BSSEval v4, median over frames of 1 s, in dB; if asked for"
         ),
         "bss_isr_db": _quality("ISR of BSSEval", "ISR of BSSEval v4, in dB"),
         "bss_sir_db": _quality(
@@ -145,6 +152,16 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
 
 QUALITIES = tuple(name for name, figure in FIGURES.items() if figure.more_is_better)
 """Names of the figures that grade a stem; more is better."""
+
+
+def by_setting(results: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each setting, with the mean of the figures of its sources."""
+    means = {
+        name: "mean" if name in FIGURES and FIGURES[name].by_source else "first"
+        for name in results.columns
+        if name not in SETTING_COLUMNS
+    }
+    return results.groupby([*SETTING_COLUMNS], sort=False).agg(means).reset_index()
 
 
 def pareto_front(

@@ -5,23 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from stemlab.errors import ParameterError
-
-__all__ = [
-    "SETTING",
-    "check_table",
-    "default_quality",
-    "done",
-    "failed",
-    "known",
-    "no_values",
-    "one_axes",
-]
-
-SETTING = ["model", "segment_seconds", "overlap", "shifts", "padded"]
+from stemlab.metrics.figures import SETTING_COLUMNS
 
 
 def known(name: str, value: str, allowed: Collection[str]) -> str:
@@ -29,6 +15,22 @@ def known(name: str, value: str, allowed: Collection[str]) -> str:
     if value not in allowed:
         raise ParameterError(f"{name}={value!r} is not known. Choose one of {', '.join(allowed)}.")
     return value
+
+
+def check_table(results: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Refuse what is not the table of a sweep, or lacks a column."""
+    if not isinstance(results, pd.DataFrame):
+        raise ParameterError(
+            f"results is of type {type(results).__name__}. Pass the DataFrame that a sweep returns."
+        )
+    for name in (*SETTING_COLUMNS, "source", "error", "rtf", *columns):
+        if name not in results.columns:
+            raise ParameterError(
+                f"results has no column {name!r}; it has {', '.join(map(str, results.columns))}. "
+                "Pass the DataFrame that a sweep returns."
+            )
+    if results.empty:
+        raise ParameterError("results has no rows. Sweep at least one setting.")
 
 
 def failed(rows: pd.DataFrame) -> pd.Series[bool]:
@@ -48,23 +50,6 @@ def done(rows: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def check_table(results: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Refuse what is not the table of a sweep, or lacks a column."""
-    if not isinstance(results, pd.DataFrame):
-        raise ParameterError(
-            f"results is of type {type(results).__name__}. Pass the DataFrame that a sweep returns."
-        )
-    needed = [*SETTING, "source", "error", "rtf", *columns]
-    missing = [name for name in needed if name not in results.columns]
-    if missing:
-        raise ParameterError(
-            f"results has no column {missing[0]!r}; it has {', '.join(map(str, results.columns))}. "
-            "Pass the DataFrame that a sweep returns."
-        )
-    if results.empty:
-        raise ParameterError("results has no rows. Sweep at least one setting.")
-
-
 def no_values(column: str) -> ParameterError:
     """Make the error for a figure that was not measured."""
     return ParameterError(
@@ -77,14 +62,3 @@ def default_quality(rows: pd.DataFrame) -> str:
     """Choose SDR where there is any, else agreement."""
     has_sdr = "sdr_db" in rows.columns and rows["sdr_db"].notna().any()
     return "sdr_db" if has_sdr else "agreement_db"
-
-
-def one_axes(axes: Axes | None, inches: tuple[float, float]) -> Axes:
-    """Return the caller's axes, or those of a new figure."""
-    if axes is None:
-        return Figure(figsize=inches, layout="constrained").subplots()
-    if not isinstance(axes, Axes):
-        raise ParameterError(
-            f"axes is of type {type(axes).__name__}. Pass one matplotlib Axes, or leave axes out."
-        )
-    return axes

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from stemlab.analysis import ACTIVE_RANGE_DB, SignalLevels, SongReport, StemReport
-from stemlab.plots._panels import panels
-from stemlab.plots.spectrograms import band_name, draw_comparison
+from stemlab.plots._panels import Panels, name_bands, panels
+from stemlab.plots.spectrograms import draw_comparison
 
 __all__ = ["plot_report"]
 
@@ -22,9 +21,7 @@ _LANE_INCHES = 1.5
 _PLAYS, _PAUSES = "#0072B2", "0.75"
 
 
-def plot_report(
-    report: SongReport, *, axes: npt.ArrayLike | None = None
-) -> npt.NDArray[np.object_]:
+def plot_report(report: SongReport, *, axes: npt.ArrayLike | None = None) -> Panels:
     """Draw a report: spectrograms, octave bands and, with stems, their activity and energy.
 
     Parameters
@@ -63,13 +60,17 @@ def plot_report(
         for at, name in enumerate(report.spectra.powers)
     }
     rows = len(signals) + bool(report.stems)
-    places = _new_panels(rows) if axes is None else panels(axes, rows, columns=2, height_inches=0)
+    inches = (11, 1.2 + _LANE_INCHES * rows)
+    places = panels(axes, rows, 2, inches=inches, width_ratios=(4, 1))
     lanes, bands = places[: len(signals), 0], places[: len(signals), 1]
     draw_comparison(report.spectra, difference=False, axes=lanes)
     for lane, text in zip(lanes, _captions(report), strict=True):
         lane.set_title(text, loc="right", fontsize="small")
         lane.set_xlim(0, report.duration_seconds)  # The last frame may end before the song.
-    top = max((_top(levels) for levels in signals.values()), default=0.0)
+    levels_db = [level for levels in signals.values() for level in levels.band_levels_db]
+    strongest = _floats(levels_db).max(initial=-np.inf)
+    # The end of the level axis: the next multiple of 10 dB.
+    top = float(10 * np.ceil(strongest / 10)) if np.isfinite(strongest) else -100.0
     for panel, lane, levels in zip(bands, lanes, signals.values(), strict=True):
         _draw_bands(panel, report.band_hz, levels, top)
         panel.set_ylim(lane.get_ylim())
@@ -83,13 +84,7 @@ def plot_report(
     return places
 
 
-def _new_panels(rows: int) -> npt.NDArray[np.object_]:
-    figure = Figure(figsize=(11, 1.2 + _LANE_INCHES * rows), layout="constrained")
-    places: npt.NDArray[np.object_] = figure.subplots(rows, 2, squeeze=False, width_ratios=(4, 1))
-    return places
-
-
-def _link(places: npt.NDArray[np.object_], signals: int) -> None:
+def _link(places: Panels, signals: int) -> None:
     """Share the time axis of the first column, and the level axis of the bands; label the last."""
     for lane in places[1:, 0]:
         lane.sharex(places[0, 0])
@@ -112,22 +107,19 @@ def _loudness(levels: SignalLevels) -> str:
     return f"{lufs} LUFS, peak {peak} dBFS".replace("-", "−")
 
 
-def _top(levels: SignalLevels) -> float:
-    """Return the end of the level axis: the next multiple of 10 dB."""
-    strongest = max(
-        (level for level in levels.band_levels_db if level is not None), default=-np.inf
-    )
-    return float(10 * np.ceil(strongest / 10)) if np.isfinite(strongest) else -100.0
+def _floats(levels: Sequence[float | None]) -> npt.NDArray[np.float64]:
+    """Return levels as numbers; silence has none, and becomes minus infinity."""
+    return np.array([-np.inf if level is None else level for level in levels], np.float64)
 
 
 def _draw_bands(panel: Axes, band_hz: Sequence[float], levels: SignalLevels, top: float) -> None:
     floor = top - _BAND_RANGE_DB
     centres = np.array(band_hz)
-    found = np.array([floor if level is None else level for level in levels.band_levels_db])
+    found = np.maximum(_floats(levels.band_levels_db), floor)
     panel.set_yscale("log")
     panel.barh(
         centres / 2**0.5,
-        np.maximum(found - floor, 0),
+        found - floor,
         height=centres / 2**0.5,
         left=floor,
         align="edge",
@@ -135,10 +127,7 @@ def _draw_bands(panel: Axes, band_hz: Sequence[float], levels: SignalLevels, top
         edgecolor="white",
         linewidth=0.5,
     )
-    # All bands have a tick, every other one a name: more would touch each other.
-    names = ["" if at % 2 else band_name(hz) for at, hz in enumerate(band_hz)]
-    panel.yaxis.set_minor_locator(NullLocator())
-    panel.set_yticks(centres, labels=names)
+    name_bands(panel.yaxis, band_hz, first=0)
     panel.set_xlim(floor, top)
     panel.set_xticks(np.arange(floor, top + 1, 20))
     panel.grid(axis="x", alpha=0.3)
@@ -152,10 +141,7 @@ def _draw_activity(panel: Axes, report: SongReport) -> None:
         np.arange(len(report.levels.over_time_dbfs)) * report.step_seconds, report.duration_seconds
     )
     for lane, stem in enumerate(report.stems.values()):
-        found = np.array(
-            [-np.inf if level is None else level for level in stem.levels.over_time_dbfs],
-            np.float64,
-        )
+        found = _floats(stem.levels.over_time_dbfs)
         heights = np.zeros(len(found))
         if threshold is not None:
             heights = np.clip((found - level) / (2 * ACTIVE_RANGE_DB) + 0.5, 0, 1)
@@ -170,10 +156,8 @@ def _draw_activity(panel: Axes, report: SongReport) -> None:
     panel.set_title(
         "activity: level of each half second, dark where it plays (share of the time)", loc="left"
     )
-    _name_lanes(
-        panel,
-        [f"{name}, {stem.active_share:.0%}" for name, stem in report.stems.items()],
-    )
+    names = [f"{name}, {stem.active_share:.0%}" for name, stem in report.stems.items()]
+    _name_lanes(panel, names)
 
 
 def _draw_shares(panel: Axes, stems: Mapping[str, StemReport]) -> None:

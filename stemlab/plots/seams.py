@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from stemlab._checks import check_seconds
 from stemlab.audio.arrays import as_signals
-from stemlab.chunking import ChunkPlan
+from stemlab.chunking import ChunkPlan, samples_in
 from stemlab.errors import ParameterError
-from stemlab.plots._panels import COLORS, panels
+from stemlab.plots._panels import COLORS, Panels, panels
 
 __all__ = ["plot_seam"]
 
@@ -29,7 +28,7 @@ def plot_seam(
     *,
     at_seconds: float | None = None,
     axes: Axes | npt.ArrayLike | None = None,
-) -> npt.NDArray[np.object_]:
+) -> Panels:
     """Draw the share of each segment over time, and the signal around one seam.
 
     Parameters
@@ -72,14 +71,9 @@ def plot_seam(
                 "signals that the plan is for."
             )
     if at_seconds is not None:
-        at_seconds = float(
-            check_seconds(
-                "at_seconds", at_seconds, above=False, advice="Leave it out for the middle."
-            )
-        )
-    if axes is None:  # `panels` would share one time axis; these are two.
-        axes = Figure(figsize=(9, 4.2), layout="constrained").subplots(2)
-    given = panels(axes, 2, height_inches=2)[:, 0]
+        advice = "Leave it out for the middle."
+        at_seconds = float(check_seconds("at_seconds", at_seconds, above=False, advice=advice))
+    given = panels(axes, 2, inches=(9, 4.2))[:, 0]
     above, below = given
     moments, shares = _shares(plan)
     for number, share in enumerate(shares):
@@ -90,8 +84,8 @@ def plot_seam(
     above.set_title(f"share of each of {len(shares)} segments", loc="left")
 
     seam = _seam(plan, at_seconds)
-    low = max(seam - int(_ZOOM_SECONDS * plan.sample_rate), 0)
-    high = min(seam + int(_ZOOM_SECONDS * plan.sample_rate), plan.samples)
+    around = samples_in(_ZOOM_SECONDS, plan.sample_rate)
+    low, high = max(seam - around, 0), min(seam + around, plan.samples)
     milliseconds = 1000 * (np.arange(low, high) - seam) / plan.sample_rate
     for (name, signal), style in zip(signals.items(), ("-", ":"), strict=True):
         below.plot(milliseconds, signal[0, low:high], style, color="C0", label=name)
@@ -106,14 +100,12 @@ def plot_seam(
 def _shares(plan: ChunkPlan) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]]]:
     """Return some moments, and there the weight of each chunk divided by the sum of all weights."""
     positions = np.linspace(0, plan.samples - 1, _COLUMNS).astype(np.int64)
-    total = np.zeros(_COLUMNS)
     weights = []
     for chunk in plan.chunks(plan.starts[0]):
         inside = (positions >= chunk.start) & (positions < chunk.stop)
-        weight = np.zeros(_COLUMNS)
-        weight[inside] = plan.window[positions[inside] - chunk.start]
-        total += weight
-        weights.append(weight)
+        weights.append(np.zeros(_COLUMNS))
+        weights[-1][inside] = plan.window[positions[inside] - chunk.start]
+    total = sum(weights)
     return positions / plan.sample_rate, [weight / total for weight in weights]
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from stemlab._checks import check_rate
 from stemlab._typing import AudioArray
 from stemlab.audio.arrays import as_signals
-from stemlab.plots._panels import panels, share_time, show_plainly
+from stemlab.plots._panels import Panels, panels, share_time, show_plainly
 
 __all__ = ["plot_waveforms"]
 
@@ -25,7 +25,7 @@ def plot_waveforms(
     sample_rate: int,
     *,
     axes: Axes | npt.ArrayLike | None = None,
-) -> npt.NDArray[np.object_]:
+) -> Panels:
     """Draw waveforms one below the other, with the same time axis and amplitude scale.
 
     Each column of a lane spans the lowest to the highest sample of all channels, so that peaks stay
@@ -60,7 +60,8 @@ def plot_waveforms(
     """
     recordings = as_signals(signals)
     check_rate("sample_rate", sample_rate)
-    lanes = panels(axes, len(recordings), height_inches=1.1)[:, 0]
+    inches = (9, 0.6 + 1.1 * len(recordings))
+    lanes = panels(axes, len(recordings), inches=inches, sharex=True, sharey=True)[:, 0]
     peak = max(float(np.abs(recording).max()) for recording in recordings.values()) or 1.0
     for lane, (name, recording) in zip(lanes, recordings.items(), strict=True):
         starts, low, high = _envelope(recording)
@@ -68,7 +69,7 @@ def plot_waveforms(
         lane.fill_between(starts / sample_rate, low, high, linewidth=0.6, edgecolor="C0")
         lane.set_ylim(-1.05 * peak, 1.05 * peak)
         lane.set_ylabel("Amplitude")
-        show_plainly([lane.set_title(name, loc="left")])
+        show_plainly(lane.set_title(name, loc="left"))
     share_time(lanes, 0, max(recording.shape[1] for recording in recordings.values()) / sample_rate)
     return lanes
 

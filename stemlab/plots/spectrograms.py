@@ -11,11 +11,20 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.lines import Line2D
-from matplotlib.ticker import AutoLocator, EngFormatter, FixedLocator, NullFormatter, NullLocator
+from matplotlib.ticker import AutoLocator, EngFormatter, FixedLocator, NullFormatter
 
 from stemlab._checks import is_number
 from stemlab.errors import ParameterError
-from stemlab.plots._panels import COLORS, panels, share_time, short, show_plainly
+from stemlab.plots._panels import (
+    COLORS,
+    Panels,
+    band_name,
+    name_bands,
+    panels,
+    share_time,
+    short,
+    show_plainly,
+)
 from stemlab.spectra import SpectralComparison, SpectralGrid, compare_spectra
 
 __all__ = ["band_name", "compare_spectrograms", "draw_comparison"]
@@ -41,7 +50,7 @@ def compare_spectrograms(
     max_difference_db: float = 24.0,
     seams_seconds: npt.ArrayLike = (),
     axes: Axes | npt.ArrayLike | None = None,
-) -> npt.NDArray[np.object_]:
+) -> Panels:
     """Draw spectrograms one below the other, and beside each its difference from a reference.
 
     All levels are relative to the loudest cell of the loudest signal, so that the lanes can be
@@ -128,7 +137,7 @@ def draw_comparison(
     max_difference_db: float = 24.0,
     seams_seconds: npt.ArrayLike = (),
     axes: Axes | npt.ArrayLike | None = None,
-) -> npt.NDArray[np.object_]:
+) -> Panels:
     """Draw the measurements of `stemlab.spectra.compare_spectra`.
 
     Parameters
@@ -166,35 +175,38 @@ def draw_comparison(
     seams = seams[(seams >= start) & (seams <= stop)]
     names = list(comparison.powers)
     columns = 2 if difference and len(names) > 1 else 1
-    places = panels(axes, len(names), columns=columns, height_inches=1.6 if columns == 1 else 2.0)
+    inches = (9, 0.6 + 1.6 * len(names)) if columns == 1 else (14, 0.6 + 2.0 * len(names))
+    places = panels(
+        axes, len(names), columns, inches=inches, sharex=columns == 1, sharey=columns == 1
+    )
     levels = _levels(comparison, max_db_range)
     for lane, name in zip(places[:, 0], names, strict=True):
         # Lightness alone orders the levels: it reads the same in grey.
-        mesh = _draw_lane(lane, comparison, levels[name], (-max_db_range, 0), "magma")
-        _mark(lane, seams)
+        limits = -max_db_range, 0.0
+        mesh = _draw_lane(lane, comparison, levels[name], limits, "magma", seams)
         lane.set_ylabel("Frequency (Hz)")
-        show_plainly([lane.set_title(short(name, _LONGEST_NAME), loc="left")])
+        show_plainly(lane.set_title(short(name, _LONGEST_NAME), loc="left"))
     share_time(places[:, 0], start, stop)
+    size = (
+        {"pad": 0.01, "aspect": 10 * len(names)} if columns > 1 else {"pad": 0.02, "fraction": 0.05}
+    )
     figure = places[0, 0].figure
-    label = "Level (dB, loudest = 0)"
+    figure.colorbar(mesh, ax=list(places[:, 0]), label="Level (dB, loudest = 0)", **size)
     if columns == 1:
-        figure.colorbar(mesh, ax=list(places[:, 0]), label=label, fraction=0.05, pad=0.02)
         return places[:, 0]
-    figure.colorbar(mesh, ax=list(places[:, 0]), label=label, pad=0.01, aspect=10 * len(names))
     others = [name for name in names if name != comparison.reference]
     lanes = np.array([places[names.index(name), 1] for name in others], object)
     for lane, name in zip(lanes, others, strict=True):
         minus = levels[name] - levels[comparison.reference]
         limits = (-max_difference_db, max_difference_db)
-        mesh = _draw_lane(lane, comparison, minus, limits, "RdBu_r")
-        _mark(lane, seams)
+        mesh = _draw_lane(lane, comparison, minus, limits, "RdBu_r", seams)
         distance = comparison.log_spectral_distance_db[name]
         title = lane.set_title(
             f"minus {short(comparison.reference, _LONGEST_NAME)}: log-spectral distance "
             + ("–" if np.isnan(distance) else f"{distance:.1f} dB"),
             loc="left",
         )
-        show_plainly([title])
+        show_plainly(title)
     share_time(lanes, start, stop)
     # Inside the margin that the legend above or below needs anyway.
     bar = lanes[0].inset_axes((1.02, 0, 0.02, 1))
@@ -205,20 +217,13 @@ def draw_comparison(
     return places
 
 
-def band_name(centre_hz: float) -> str:
-    """Name an octave band by its usual rounded centre: 31.25 Hz is "31.5", 4000 Hz is "4k"."""
-    usual = {31.25: "31.5", 62.5: "63"}
-    return usual.get(centre_hz) or EngFormatter(sep="")(centre_hz)
-
-
 def _check_options(
     max_db_range: float, max_difference_db: float, seams_seconds: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    given: dict[str, tuple[float, int]] = {
-        "max_db_range": (max_db_range, 80),
-        "max_difference_db": (max_difference_db, 24),
-    }
-    for name, (value, usual) in given.items():
+    for name, value, usual in (
+        ("max_db_range", max_db_range, 80),
+        ("max_difference_db", max_difference_db, 24),
+    ):
         if not is_number(value) or not 0 < value < np.inf:
             raise ParameterError(
                 f"{name}={value!r} is not above 0. Give a number of dB, for instance {usual}."
@@ -255,6 +260,7 @@ def _draw_lane(
     cells: npt.NDArray[np.floating[Any]],
     limits: tuple[float, float],
     colours: str,
+    seams: npt.NDArray[np.float64],
 ) -> QuadMesh:
     mesh = lane.pcolormesh(
         comparison.seconds,
@@ -279,34 +285,22 @@ def _draw_lane(
         lane.yaxis.set_major_locator(FixedLocator(ticks) if ticks else AutoLocator())
         lane.yaxis.set_minor_formatter(NullFormatter())
     lane.set_ylim(low, high)
+    if seams.size:
+        # In a colour that neither colour scale has, and above the edge, where nothing hides them.
+        place = lane.get_xaxis_transform()
+        lane.vlines(seams, 0, 1.03, "limegreen", transform=place, linewidth=0.8, clip_on=False)
     return mesh
 
 
 def _ticks(scale: str, low: float, high: float) -> list[float]:
     """Return round frequencies within a range, or none if it is too narrow."""
-    decades = range(7)
-    series: list[Sequence[float]] = [
-        [10.0**decade for decade in decades],
-        [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)],
-    ]
-    if scale == "mel":
-        series[0] = _MEL_TICKS
-    found = ([tick for tick in ticks if low <= tick <= high] for ticks in series)
-    return next((ticks for ticks in found if len(ticks) >= 3), [])
-
-
-def _mark(lane: Axes, seams: npt.NDArray[np.float64]) -> None:
-    if seams.size:
-        # In a colour that neither colour scale has, and above the edge, where nothing hides them.
-        lane.vlines(
-            seams,
-            0,
-            1.03,
-            transform=lane.get_xaxis_transform(),
-            colors="limegreen",
-            linewidth=0.8,
-            clip_on=False,
-        )
+    decades = [10.0**decade for decade in range(7)]
+    finer = [digit * decade for decade in decades for digit in (1, 2, 5)]
+    for ticks in (_MEL_TICKS if scale == "mel" else decades, finer):
+        found = [tick for tick in ticks if low <= tick <= high]
+        if len(found) >= 3:
+            return found
+    return []
 
 
 def _draw_bands(panel: Axes, comparison: SpectralComparison, others: Sequence[str]) -> None:
@@ -319,27 +313,14 @@ def _draw_bands(panel: Axes, comparison: SpectralComparison, others: Sequence[st
     for name, (color, marker) in zip(others, styles, strict=False):
         differences = comparison.band_differences_db[name]
         drawn += panel.plot(
-            comparison.band_hz,
-            differences,
-            color=color,
-            marker=marker,
-            markersize=4,
-            linewidth=1.2,
+            comparison.band_hz, differences, color=color, marker=marker, markersize=4, linewidth=1.2
         )
         low = min(low, 1.1 * float(np.nanmin(differences, initial=0)))
         high = max(high, 1.1 * float(np.nanmax(differences, initial=0)))
     panel.set_xscale("log")
-    # All bands have a tick, every other one a name: more would touch each other.
-    panel.xaxis.set_major_locator(FixedLocator(comparison.band_hz))
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.set_xticks(
-        comparison.band_hz,
-        labels=["" if at % 2 == 0 else band_name(hz) for at, hz in enumerate(comparison.band_hz)],
-    )
-    panel.set_ylim(low, high)
+    name_bands(panel.xaxis, comparison.band_hz, first=1)
+    panel.set(ylim=(low, high), xlabel="Octave band (Hz)", ylabel="Difference (dB)")
     panel.grid(axis="y", alpha=0.3)
-    panel.set_xlabel("Octave band (Hz)")
-    panel.set_ylabel("Difference (dB)")
     title = panel.set_title(
         f"octave bands, minus {short(comparison.reference, _LONGEST_NAME)}", loc="left"
     )
@@ -352,10 +333,10 @@ def _draw_bands(panel: Axes, comparison: SpectralComparison, others: Sequence[st
         fontsize="small",
         frameon=False,
     )
-    show_plainly([title, *legend.get_texts()])
+    show_plainly(title, *legend.get_texts())
 
 
-def _link(levels: npt.NDArray[np.object_], differences: npt.NDArray[np.object_]) -> None:
+def _link(levels: Panels, differences: Panels) -> None:
     """Make all lanes zoom together, with numbers on the outer axes only."""
     first = levels[0]
     for lane in [*levels[1:], *differences]:

@@ -12,22 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from stemlab.errors import ParameterError
 from stemlab.metrics import FIGURES
-from stemlab.plots._panels import show_plainly
-from stemlab.plots._sweep_rows import (
-    check_table,
-    default_quality,
-    done,
-    failed,
-    known,
-    no_values,
-    one_axes,
-)
+from stemlab.plots._panels import Panels, panels, show_plainly
+from stemlab.plots._sweep_rows import check_table, default_quality, done, failed, known, no_values
 
 __all__ = ["plot_sweep_heatmap", "plot_sweep_heatmaps"]
 
@@ -96,7 +87,7 @@ def plot_sweep_heatmap(
     figure = FIGURES[column]
     cells = _cells(rows, column, source)
     broken = set(rows[failed(rows)].set_index(["segment_seconds", "overlap"]).index)
-    axes = one_axes(axes, _heatmap_inches(rows))
+    axes = panels(axes, 1, inches=_inches(rows))[0, 0]
     values = cells.to_numpy() / figure.scale
     image = _draw_cells(axes, values, brightest_is_highest=figure.more_is_better)
     colors = image.to_rgba(values)
@@ -113,10 +104,12 @@ def plot_sweep_heatmap(
             axes.text(x, y, text, ha="center", va="center", color=color, fontsize="small")
     axes.set_xticks(range(cells.shape[1]), labels=[f"{overlap:g}" for overlap in cells.columns])
     axes.set_yticks(range(cells.shape[0]), labels=[f"{segment:g}" for segment in cells.index])
-    axes.set_xlabel("Overlap")
-    axes.set_ylabel("Segment (s)")
+    axes.set(xlabel="Overlap", ylabel="Segment (s)")
     whose = f"{source or 'mean of the sources'}\n" if figure.by_source else ""
-    show_plainly([axes.set_title(whose + _selection_name(rows), fontsize="medium")])
+    first = rows.iloc[0]
+    padding = "padded" if first["padded"] else "not padded"
+    title = f"{whose}{first['model']}, shifts {first['shifts']}, {padding}"
+    show_plainly(axes.set_title(title, fontsize="medium"))
     axes.figure.colorbar(image, ax=axes).set_label(figure.title, fontsize="small")
     return axes
 
@@ -130,7 +123,7 @@ def plot_sweep_heatmaps(
     shifts: int | None = None,
     padded: bool | None = None,
     axes: Axes | npt.ArrayLike | None = None,
-) -> npt.NDArray[np.object_]:
+) -> Panels:
     """Draw several results for every segment and overlap beside each other.
 
     Parameters
@@ -170,13 +163,19 @@ def plot_sweep_heatmaps(
     needed = [known("columns", name, FIGURES) for name in columns or []]
     rows = _select(results, needed, model, shifts, padded)
     if columns is None:
-        columns = _default_columns(rows)
-    panels = _panels(axes, len(columns), _heatmap_inches(rows))
-    for column, panel in zip(columns, panels, strict=True):
+        shown = done(rows)
+        wanted = ["rtf", "peak_memory_bytes", default_quality(shown), "seam_db"]
+        columns = [name for name in wanted if name in shown.columns and shown[name].notna().any()]
+    if not columns:
+        raise ParameterError("columns is empty. Name at least one, such as 'rtf'.")
+    wide, high = _inches(rows)
+    inches = wide * len(columns), high
+    places: Panels = panels(axes, 1, len(columns), inches=inches, things="columns")[0]
+    for column, panel in zip(columns, places, strict=True):
         plot_sweep_heatmap(
             results, column, source=source, model=model, shifts=shifts, padded=padded, axes=panel
         )
-    return panels
+    return places
 
 
 def _select(
@@ -190,53 +189,33 @@ def _select(
     check_table(results, columns)
     rows = results
     for name, value in {"model": model, "shifts": shifts, "padded": padded}.items():
-        there = rows[name].unique().tolist()
-        if value is not None and value not in there:
-            raise ParameterError(
-                f"{name}={value!r} is not in results. Choose one of "
-                f"{', '.join(map(repr, there))}, or leave it out."
-            )
-        if value is not None:
-            rows = rows[rows[name] == value]
+        rows = _pick(rows, name, value)
     first = done(rows).iloc[0]
     for name in ("model", "shifts", "padded"):
         rows = rows[rows[name] == first[name]]
     return rows
 
 
-def _selection_name(rows: pd.DataFrame) -> str:
-    first = rows.iloc[0]
-    padding = "padded" if first["padded"] else "not padded"
-    return f"{first['model']}, shifts {first['shifts']}, {padding}"
+def _pick(rows: pd.DataFrame, name: str, value: str | int | None) -> pd.DataFrame:
+    """Rows with a value, which must be there; all of them for None."""
+    there = rows[name].unique().tolist()
+    if value is not None and value not in there:
+        raise ParameterError(
+            f"{name}={value!r} is not in results. Choose one of {', '.join(map(repr, there))}, or "
+            "leave it out."
+        )
+    return rows if value is None else rows[rows[name] == value]
 
 
 def _cells(rows: pd.DataFrame, column: str, source: str | None) -> pd.DataFrame:
     """Value of each segment (index) and overlap (columns), those that failed included."""
-    shown = done(rows)
-    sources = shown["source"].unique().tolist()
-    if source is not None and source not in sources:
-        raise ParameterError(
-            f"source={source!r} is not in results. Choose one of {', '.join(map(repr, sources))}, "
-            "or leave it out for their mean."
-        )
-    if source is not None:
-        shown = shown[shown["source"] == source]
+    shown = _pick(done(rows), "source", source)
     if shown[column].isna().all():
         raise no_values(column)
-    segments, overlaps = _grid(rows)
     cells = shown.groupby(["segment_seconds", "overlap"])[column].mean().unstack()
-    return cells.reindex(index=segments, columns=overlaps)
-
-
-def _grid(rows: pd.DataFrame) -> tuple[list[float], list[float]]:
-    """Segments and overlaps that occur, sorted."""
-    return sorted(rows["segment_seconds"].unique()), sorted(rows["overlap"].unique())
-
-
-def _default_columns(rows: pd.DataFrame) -> list[str]:
-    shown = done(rows)
-    wanted = ["rtf", "peak_memory_bytes", default_quality(shown), "seam_db"]
-    return [name for name in wanted if name in shown.columns and shown[name].notna().any()]
+    return cells.reindex(
+        index=sorted(rows["segment_seconds"].unique()), columns=sorted(rows["overlap"].unique())
+    )
 
 
 def _draw_cells(
@@ -265,24 +244,6 @@ def _readable_on(color: npt.NDArray[np.float64]) -> str:
     return "black" if luminance > 0.18 else "white"
 
 
-def _heatmap_inches(rows: pd.DataFrame) -> tuple[float, float]:
-    segments, overlaps = _grid(rows)
-    return max(3.6, 1.6 + 0.6 * len(overlaps)), max(2.8, 1.4 + 0.4 * len(segments))
-
-
-def _panels(
-    axes: Axes | npt.ArrayLike | None, count: int, inches: tuple[float, float]
-) -> npt.NDArray[np.object_]:
-    if not count:
-        raise ParameterError("columns is empty. Name at least one, such as 'rtf'.")
-    if axes is None:
-        figure = Figure(figsize=(inches[0] * count, inches[1]), layout="constrained")
-        panels: npt.NDArray[np.object_] = figure.subplots(1, count, squeeze=False)[0]
-        return panels
-    panels = np.atleast_1d(np.asarray(axes, dtype=object)).ravel()
-    if len(panels) != count or not all(isinstance(panel, Axes) for panel in panels):
-        raise ParameterError(
-            f"axes holds {len(panels)} objects for {count} columns. Pass one matplotlib Axes for "
-            "each column, or leave axes out."
-        )
-    return panels
+def _inches(rows: pd.DataFrame) -> tuple[float, float]:
+    segments, overlaps = rows["segment_seconds"].nunique(), rows["overlap"].nunique()
+    return max(3.6, 1.6 + 0.6 * overlaps), max(2.8, 1.4 + 0.4 * segments)

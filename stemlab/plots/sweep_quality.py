@@ -17,16 +17,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from stemlab.errors import ParameterError
 from stemlab.metrics import FIGURES, QUALITIES, pareto_front
-from stemlab.plots._panels import COLORS, show_plainly
-from stemlab.plots._sweep_rows import (
-    SETTING,
-    check_table,
-    default_quality,
-    done,
-    known,
-    no_values,
-    one_axes,
-)
+from stemlab.metrics.figures import SETTING_COLUMNS, by_setting
+from stemlab.plots._panels import COLORS, panels, show_plainly
+from stemlab.plots._sweep_rows import check_table, default_quality, done, known, no_values
 
 __all__ = ["plot_sdr_against_rtf", "plot_sweep_pareto"]
 
@@ -37,7 +30,6 @@ _LINES: tuple[Any, ...] = (
 )
 # Infinite levels are drawn this far outside the finite ones.
 _BEYOND_DB = 3.0
-_MEMORY = "peak_memory_bytes"
 # Between the slanted names of two points, across and up together, in points.
 _NAMES_APART = 16.0
 
@@ -95,9 +87,7 @@ def plot_sweep_pareto(
     ['4 s / 0', '4 s / 0.25']
     """
     rows, quality = _graded(results, quality)
-    costs = {"rtf": "first"} | dict.fromkeys(rows.columns.intersection([_MEMORY]), "first")
-    settings = rows.groupby(SETTING, sort=False).agg({**costs, quality: "mean"})
-    settings = settings.dropna(subset=["rtf", quality]).reset_index()
+    settings = by_setting(rows)
     seconds, levels = settings["rtf"].to_numpy(), settings[quality].to_numpy()
     marked = _matching(settings, highlight)
     names = _setting_names(settings)
@@ -108,7 +98,7 @@ def plot_sweep_pareto(
     ):
         its = (settings["model"] == model).to_numpy()
         axes.plot(seconds[its], heights[its], marker, color=color, alpha=0.8, label=model)
-    front = pareto_front(seconds, levels, settings.get(_MEMORY))
+    front = pareto_front(seconds, levels, settings.get("peak_memory_bytes"))
     joined = pareto_front(seconds, levels)
     axes.plot(seconds[joined], heights[joined], color="0.5", zorder=1, label="Pareto front")
     _name_points(axes, seconds[front], heights[front], [names[number] for number in front])
@@ -122,8 +112,7 @@ def plot_sweep_pareto(
             color="black",
             label="recommended: " + ", ".join(names[number] for number in np.flatnonzero(marked)),
         )
-    legend = axes.legend(loc="lower center", ncols=3, fontsize="small")
-    show_plainly(legend.get_texts())
+    show_plainly(*axes.legend(loc="lower center", ncols=3, fontsize="small").get_texts())
     return axes
 
 
@@ -187,7 +176,7 @@ def plot_sdr_against_rtf(
     # Room for the legend, which hides points otherwise.
     axes.margins(y=0.12)
     legend = axes.legend(loc="lower center", ncols=6, handlelength=3.5, fontsize="small")
-    show_plainly(legend.get_texts())
+    show_plainly(*legend.get_texts())
     return axes
 
 
@@ -250,10 +239,10 @@ def _matching(settings: pd.DataFrame, highlight: Mapping[str, Any] | None) -> np
     """Which settings `highlight` describes."""
     if highlight is None:
         return np.zeros(len(settings), np.bool_)
-    unknown = [name for name in highlight if name not in SETTING]
+    unknown = [name for name in highlight if name not in SETTING_COLUMNS]
     if unknown:
         raise ParameterError(
-            f"highlight has the key {unknown[0]!r}. Use only {', '.join(SETTING)}."
+            f"highlight has the key {unknown[0]!r}. Use only {', '.join(SETTING_COLUMNS)}."
         )
     matching = np.ones(len(settings), np.bool_)
     for name, value in highlight.items():
@@ -266,16 +255,13 @@ def _matching(settings: pd.DataFrame, highlight: Mapping[str, Any] | None) -> np
     return matching
 
 
-def _quality_axes(axes: Axes | None, label: str) -> Axes:
-    axes = one_axes(axes, (7.5, 5))
-    axes.set_xscale("log")
+def _quality_axes(given: Axes | None, label: str) -> Axes:
+    axes: Axes = panels(given, 1, inches=(7.5, 5))[0, 0]
+    axes.set(xscale="log", xlabel=FIGURES["rtf"].title, ylabel=label, axisbelow=True)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(FIGURES["rtf"].title)
-    axes.set_ylabel(label)
     axes.grid(color="0.9")
-    axes.set_axisbelow(True)
     return axes
 
 
@@ -286,12 +272,8 @@ def _finite_heights(axes: Axes, levels: npt.NDArray[np.float64]) -> npt.NDArray[
     for infinity, height in ((-np.inf, low - _BEYOND_DB), (np.inf, high + _BEYOND_DB)):
         if (levels == infinity).any():
             axes.axhline(height, color="0.5", linestyle=":", linewidth=1, zorder=1)
-            axes.text(
-                *(1, height, f"{infinity} "),
-                transform=axes.get_yaxis_transform(),
-                ha="right",
-                va="bottom",
-                fontsize="small",
-            )
+            place = axes.get_yaxis_transform()
+            style = {"ha": "right", "va": "bottom", "fontsize": "small"}
+            axes.text(1, height, f"{infinity} ", style, transform=place)
     heights: npt.NDArray[np.float64] = np.clip(levels, low - _BEYOND_DB, high + _BEYOND_DB)
     return heights

@@ -3,56 +3,35 @@
 A sweep takes five steps, each a module: `grid` (the settings to try), `plan` (the computations
 that they come to), `run` (a loop over these, on any executor), `table` (the results) and
 `recommendation` (the answer). Callers begin with `request`, which makes a `session`: a plan and
-what is measured of it so far.
+what is measured of it so far; `store` keeps that.
 
-Beside them, `models` and `excerpt` load what the settings are tried on; `measure` runs one
-computation (in `alone`, a process of its own, where memory is measured; through `worker` in the
-processes of an executor) and `grading` turns its stems into figures; `store` keeps these, and
-`records` checks what it gives back.
+Behind them, `_models` and `_excerpt` load what the settings are tried on, `_measure` carries out a
+computation, in this process or another, and `_records` has its figures.
 
-Names are loaded when they are first used: the process that measures the memory of a setting must
-hold no more than a separation does, and pandas is no part of that.
+Importing this loads no pandas: the process that measures the memory of a setting must hold no more
+than a separation does.
 """
 
-from __future__ import annotations
+from stemlab.sweeps.grid import SweepSetting
+from stemlab.sweeps.recommendation import Recommendation, recommend
+from stemlab.sweeps.request import plan_sweep, sweep
+from stemlab.sweeps.run import SweepProgress
+from stemlab.sweeps.session import Sweep, SweepEstimate
+from stemlab.sweeps.store import SweepStore
+from stemlab.sweeps.table import COLUMNS, SETTING_COLUMNS, read_sweep, write_sweep
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from stemlab.sweeps.grid import Measures as Measures
-    from stemlab.sweeps.grid import SweepGrid as SweepGrid
-    from stemlab.sweeps.grid import SweepSetting as SweepSetting
-    from stemlab.sweeps.recommendation import Recommendation as Recommendation
-    from stemlab.sweeps.recommendation import pareto_front as pareto_front
-    from stemlab.sweeps.recommendation import recommend as recommend
-    from stemlab.sweeps.request import plan_sweep as plan_sweep
-    from stemlab.sweeps.request import sweep as sweep
-    from stemlab.sweeps.run import SweepProgress as SweepProgress
-    from stemlab.sweeps.session import Sweep as Sweep
-    from stemlab.sweeps.session import SweepEstimate as SweepEstimate
-    from stemlab.sweeps.store import StoreUsage as StoreUsage
-    from stemlab.sweeps.store import SweepStore as SweepStore
-    from stemlab.sweeps.table import COLUMNS as COLUMNS
-    from stemlab.sweeps.table import SETTING_COLUMNS as SETTING_COLUMNS
-    from stemlab.sweeps.table import read_sweep as read_sweep
-    from stemlab.sweeps.table import write_sweep as write_sweep
-
-_NAMES = {
-    "grid": ("Measures", "SweepGrid", "SweepSetting"),
-    "recommendation": ("Recommendation", "pareto_front", "recommend"),
-    "request": ("plan_sweep", "sweep"),
-    "run": ("SweepProgress",),
-    "session": ("Sweep", "SweepEstimate"),
-    "store": ("StoreUsage", "SweepStore"),
-    "table": ("COLUMNS", "SETTING_COLUMNS", "read_sweep", "write_sweep"),
-}
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
-
-__all__ = [*sorted(_HOME)]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'stemlab.sweeps' has no attribute {name!r}")
-    return getattr(import_module(f"stemlab.sweeps.{_HOME[name]}"), name)
+__all__ = [
+    "COLUMNS",
+    "SETTING_COLUMNS",
+    "Recommendation",
+    "Sweep",
+    "SweepEstimate",
+    "SweepProgress",
+    "SweepSetting",
+    "SweepStore",
+    "plan_sweep",
+    "read_sweep",
+    "recommend",
+    "sweep",
+    "write_sweep",
+]

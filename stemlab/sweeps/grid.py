@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from stemlab._checks import check_count
-from stemlab.chunking import ChunkPlan
+from stemlab.chunking import check_segment_seconds
 from stemlab.errors import ParameterError
-from stemlab.networks.identity import digest_of
 from stemlab.networks.spec import ModelSpec
 from stemlab.separation import SeparationSettings
 
-__all__ = [
-    "Measures",
-    "SweepGrid",
-    "SweepSetting",
-    "computation_of",
-    "long_context_settings",
-    "settings_of",
-]
+__all__ = ["Measures", "SweepGrid", "SweepSetting", "long_context_settings", "settings_of"]
 
 # Of the long-context run. It computes every sample four times in each pass.
 _LONG_OVERLAP, _LONG_SHIFTS = 0.75, 2
@@ -57,6 +49,21 @@ class SweepSetting:
         )
 
 
+def _flag(value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise ParameterError(f"padded={value!r} is neither True nor False.")
+    return bool(value)
+
+
+# Check a value of each list, and make it a plain one, which JSON can hold.
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "segments": lambda seconds: float(check_segment_seconds(seconds)),
+    "overlaps": lambda overlap: SeparationSettings(overlap=overlap).overlap,
+    "shifts": lambda shifts: SeparationSettings(shifts=shifts).shifts,
+    "padded": _flag,
+}
+
+
 @dataclass(frozen=True)
 class SweepGrid:
     """Values to try: every combination is a setting."""
@@ -68,26 +75,12 @@ class SweepGrid:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        # `SeparationSettings` checks the values and makes them plain numbers, which JSON can hold.
-        self._set("seed", SeparationSettings(seed=self.seed).seed)
-        if self.segments is not None:
-            segments = _distinct("segments", self.segments)
-            self._set(
-                "segments",
-                [SeparationSettings(segment_seconds=value).segment_seconds for value in segments],
-            )
-        overlaps, shifts = _distinct("overlaps", self.overlaps), _distinct("shifts", self.shifts)
-        self._set("overlaps", [SeparationSettings(overlap=value).overlap for value in overlaps])
-        self._set("shifts", [SeparationSettings(shifts=value).shifts for value in shifts])
-        if self.padded is not None:
-            padded = _distinct("padded", self.padded)
-            for value in padded:
-                if not isinstance(value, (bool, np.bool_)):
-                    raise ParameterError(f"padded={value!r} is neither True nor False.")
-            self._set("padded", [bool(value) for value in padded])
-
-    def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+        object.__setattr__(self, "seed", SeparationSettings(seed=self.seed).seed)
+        for name, check in _CHECKS.items():
+            values = getattr(self, name)
+            if values is not None or name in ("overlaps", "shifts"):
+                checked = tuple(map(check, _distinct(name, values)))
+                object.__setattr__(self, name, checked)
 
 
 @dataclass(frozen=True)
@@ -136,11 +129,10 @@ def long_context_settings(
     grid: SweepGrid, spec: ModelSpec, common: SeparationSettings
 ) -> SeparationSettings:
     """Choose the settings of the run that all others are compared with."""
-    longest: float | None = None
+    longest = None
     if all(member.max_segment_seconds is None for member in spec.members):
-        own = spec.segment_seconds
-        longest = max([own, *(grid.segments or ())])
-        longest = None if longest == own else longest
+        longer = [asked for asked in grid.segments or () if asked > spec.segment_seconds]
+        longest = max(longer, default=None)
     return replace(
         common,
         segment_seconds=longest,
@@ -149,32 +141,6 @@ def long_context_settings(
         seed=grid.seed + 1,
         pad_to_training_segment=True,
     )
-
-
-def computation_of(plans: Sequence[ChunkPlan]) -> str:
-    """Return a digest of what plans compute; settings with the same digest give the same stems."""
-    return digest_of([_facts(plan) for plan in plans])
-
-
-def _facts(plan: ChunkPlan) -> dict[str, Any]:
-    computed = plan.network_samples or plan.input_samples
-    facts: dict[str, Any] = {"network": plan.name, "starts": plan.starts, "samples": plan.samples}
-    if plan.skip_covered_tail:
-        facts["skip_covered_tail"] = True
-    if plan.calls == len(plan.starts):
-        # One chunk holds the whole recording: its weights divide out, and nothing overlaps.
-        chunks = [next(plan.chunks(start)) for start in plan.starts]
-        inputs = [(chunk.input_start, chunk.input_stop) for chunk in chunks]
-        lengths = [max(stop - start, plan.network_samples or 0) for start, stop in inputs]
-        return {**facts, "inputs": inputs, "computed": lengths}
-    return {
-        **facts,
-        "segment": plan.segment_samples,
-        "hop": plan.hop_samples,
-        "input": plan.input_samples,
-        # Zeros are only added to what is shorter.
-        "computed": computed,
-    }
 
 
 def _distinct(name: str, values: object) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,20 +16,18 @@ from stemlab.cost import call_seconds
 from stemlab.errors import ParameterError
 from stemlab.networks.identity import digest_of
 from stemlab.registry import is_folder
-from stemlab.separation import AudioStemSeparator, SeparationSettings
-from stemlab.sweeps.excerpt import Excerpt
+from stemlab.separation import SeparationSettings
+from stemlab.sweeps._excerpt import Excerpt
+from stemlab.sweeps._models import ModelSource, make_separator
 from stemlab.sweeps.grid import (
     Measures,
     SweepGrid,
     SweepSetting,
-    computation_of,
     long_context_settings,
     settings_of,
 )
-from stemlab.sweeps.measure import Task
-from stemlab.sweeps.models import ModelSource
 
-__all__ = ["Computation", "PlannedSetting", "SweepPlan", "now"]
+__all__ = ["Computation", "SweepPlan", "now"]
 
 # Changes with what a record holds, or how its figures are defined.
 _RECORD = 3
@@ -37,17 +35,24 @@ _RECORD = 3
 
 @dataclass(frozen=True)
 class Computation:
-    """Something to run once: what one or several settings come to, or a long-context run."""
+    """What a setting or a long-context run computes, as data that any process can carry out.
+
+    Settings that come to the same have computations of the same key, of which one is run.
+    """
 
     key: str
     name: str  # For the eyes of the user.
-    task: Task
+    model: ModelSource
+    settings: SeparationSettings
     plans: tuple[ChunkPlan, ...]
+    device: str
+    batch_size: int
+    measures: Measures | None  # None: only the stems are wanted.
 
     @property
-    def model(self) -> str:
-        """Name of the model."""
-        return self.task.model.name
+    def stems(self) -> tuple[str, ...]:
+        """The stems that it makes."""
+        return self.settings.pick_sources(self.model.stems)
 
     @property
     def weight(self) -> int:
@@ -57,22 +62,24 @@ class Computation:
     @property
     def is_compared(self) -> bool:
         """Whether its stems are compared with the long-context run of the model."""
-        return self.task.measures is not None and self.task.measures.agreement
+        return self.measures is not None and self.measures.agreement
 
     @property
-    def stems_only(self) -> Computation:
-        """The same without its figures."""
-        return replace(self, task=replace(self.task, measures=None))
+    def needs_own_process(self) -> bool:
+        """Whether peak memory is measured on the CPU, where it is that of the whole process."""
+        return self.measures is not None and self.measures.memory and self.device == "cpu"
 
-
-@dataclass(frozen=True)
-class PlannedSetting:
-    """A setting with its computation, or the reason why it is not possible."""
-
-    setting: SweepSetting
-    computation: Computation | None
-    columns: Mapping[str, Any]  # Those of the table that follow from the plan.
-    error: str = ""
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns of the table that follow from the plans."""
+        return {
+            "calls": sum(plan.calls for plan in self.plans),
+            "network_seconds": max(map(call_seconds, self.plans)),
+            "wasted_share": sum(plan.wasted_share * plan.computed_samples for plan in self.plans)
+            / self.weight,
+            "computation": _digest_of_plans(self.plans)[:12],
+            "note": " ".join(dict.fromkeys(note for plan in self.plans for note in plan.notes)),
+        }
 
 
 class SweepPlan:
@@ -95,60 +102,71 @@ class SweepPlan:
         self.measures = measures
         self.sources = {source.name: source for source in sources}
         self.separators = {
-            source.name: _separator(source, device, batch_size) for source in sources
+            source.name: make_separator(source, device, batch_size) for source in sources
+        }
+        for separator in self.separators.values():
+            separator.check(SeparationSettings())
+        self.device = next(iter(self.separators.values())).device
+        self.folders = {  # Where the models lie that are folders.
+            source.name: source.request
+            for source in sources
+            if source.request is not None and is_folder(source.request)
         }
         self._executor = executor  # "" for none.
         # If nobody vouches for the code of a network, its results must not be found again.
         self._identities = {
-            name: {
-                **separator.identity,
-                "model": self.sources[name].identity or str(uuid.uuid4()),
-            }
+            name: {**separator.identity, "model": self.sources[name].identity or str(uuid.uuid4())}
             for name, separator in self.separators.items()
         }
-        self.long_runs = {name: self._long_run(name, common) for name in self.sources}
-        self.settings = [
-            self._planned(name, setting, settings)
-            for name, source in self.sources.items()
-            for setting, settings in settings_of(
-                grid, name, self.separators[name].spec, common, pads=source.pads_by_default
-            ).items()
-        ]
+        self.long_runs = {
+            name: self._plan(name, long_context_settings(grid, separator.spec, common))
+            for name, separator in self.separators.items()
+        }
+        # A text says why a setting is not possible.
+        self.settings: dict[SweepSetting, Computation | str] = {}
+        for name, source in self.sources.items():
+            spec = self.separators[name].spec
+            combined = settings_of(grid, name, spec, common, pads=source.pads_by_default)
+            for setting, settings in combined.items():
+                try:
+                    self.settings[setting] = self._plan(name, settings, setting)
+                except ParameterError as error:
+                    self.settings[setting] = str(error)
         by_key = {
-            planned.computation.key: planned.computation
-            for planned in self.settings
-            if planned.computation is not None
+            computation.key: computation
+            for computation in self.settings.values()
+            if isinstance(computation, Computation)
         }
         if not by_key:
-            raise ParameterError(f"no setting of the sweep is possible. {self.settings[0].error}")
+            raise ParameterError(
+                f"no setting of the sweep is possible. {next(iter(self.settings.values()))}"
+            )
         order = list(self.sources)
         # Model by model, the cheapest first.
         self.computations = sorted(
             by_key.values(),
-            key=lambda computation: (order.index(computation.model), computation.weight),
+            key=lambda computation: (order.index(computation.model.name), computation.weight),
         )
 
     @property
-    def device(self) -> str:
-        """Where the networks run."""
-        return next(iter(self.separators.values())).device
+    def stated(self) -> dict[str, Any]:
+        """What each record of this sweep states, besides its figures."""
+        return {
+            "seconds": self.excerpt.seconds,
+            "device": self.device,
+            "versions": next(iter(self._identities.values()))["versions"],
+            # Keeping stems changes no figure.
+            "measures": asdict(replace(self.measures, keep_audio=False)),
+        }
 
-    @property
-    def versions(self) -> dict[str, str]:
-        """Versions of the packages that the figures depend on."""
-        versions: dict[str, str] = next(iter(self._identities.values()))["versions"]
-        return versions
-
-    def stems_of(self, computation: Computation) -> tuple[str, ...]:
-        """List the stems that a computation makes."""
-        return computation.task.settings.pick_sources(self.separators[computation.model].sources)
-
-    def planned(self, setting: SweepSetting) -> PlannedSetting:
-        """Find a setting of the plan."""
-        for planned in self.settings:
-            if planned.setting == setting:
-                return planned
-        raise ParameterError(f"setting={setting} is not one of this sweep's {len(self.settings)}.")
+    def computation(self, setting: SweepSetting) -> Computation | str:
+        """Find the computation of a setting, or the reason why it is not possible."""
+        try:
+            return self.settings[setting]
+        except KeyError:
+            raise ParameterError(
+                f"setting={setting} is not one of this sweep's {len(self.settings)}."
+            ) from None
 
     def manifest(self) -> dict[str, Any]:
         """Describe the sweep for whoever reads its table."""
@@ -167,9 +185,7 @@ class SweepPlan:
             **excerpt.facts,
             "models": {name: source.sha256 for name, source in self.sources.items()},
             "requests": {
-                name: None
-                if source.request is None or is_folder(source.request)
-                else source.request
+                name: None if name in self.folders else source.request
                 for name, source in self.sources.items()
             },
             "mixed_segments": {
@@ -179,84 +195,70 @@ class SweepPlan:
             },
             "grid": asdict(self.grid),
             "measures": asdict(self.measures),
-            "long_run": {name: asdict(run.task.settings) for name, run in long_runs.items()},
+            "long_run": {name: asdict(run.settings) for name, run in long_runs.items()},
             "device": self.device,
             "batch_size": identity["batch_size"],
             "threads": identity["threads"],
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-            "versions": self.versions,
+            "versions": identity["versions"],
         }
 
-    def _plans(self, name: str, settings: SeparationSettings) -> tuple[ChunkPlan, ...]:
-        rate = self.separators[name].sample_rate
-        samples = resampled_length(self.excerpt.mixture.shape[1], self.excerpt.sample_rate, rate)
-        return self.separators[name].plan(samples, settings)
+    def _plan(
+        self, model: str, settings: SeparationSettings, setting: SweepSetting | None = None
+    ) -> Computation:
+        """Plan a setting or, without one, a long-context run.
 
-    def _task(self, name: str, settings: SeparationSettings, measures: Measures | None) -> Task:
-        separator = self.separators[name]
-        return Task(self.sources[name], settings, separator.device, separator.batch_size, measures)
-
-    def _long_run(self, name: str, common: SeparationSettings) -> Computation:
-        settings = long_context_settings(self.grid, self.separators[name].spec, common)
-        plans = self._plans(name, settings)
-        key = digest_of(
-            {
-                **self._identities[name],
-                "long_run": True,
-                "computation": computation_of(plans),
-                "sources": settings.sources,
-                "audio": self.excerpt.facts,
-            }
-        )
-        shown = f"{name}: the long-context run to compare with"
-        return Computation(key, shown, self._task(name, settings, None), plans)
-
-    def _planned(
-        self, name: str, setting: SweepSetting, settings: SeparationSettings
-    ) -> PlannedSetting:
-        try:
-            plans = self._plans(name, settings)
-        except ParameterError as error:
-            return PlannedSetting(setting, None, {}, str(error))
-        computation = computation_of(plans)
-        key = digest_of(
-            {
-                **self._identities[name],
+        The key is a digest of all that the result depends on.
+        """
+        separator, excerpt = self.separators[model], self.excerpt
+        samples, rate = excerpt.mixture.shape[1], excerpt.sample_rate
+        plans = separator.plan(resampled_length(samples, rate, separator.sample_rate), settings)
+        facts: dict[str, Any] = {"long_run": True}
+        if setting is not None:
+            facts = {
                 "record": _RECORD,
-                "audio": self.excerpt.facts,
-                "computation": computation,
-                "sources": settings.sources,
-                "long_run": self.long_runs[name].key if self.measures.agreement else None,
-                # Keeping stems changes no figure.
-                "measures": asdict(replace(self.measures, keep_audio=False)),
+                "long_run": self.long_runs[model].key if self.measures.agreement else None,
+                "measures": self.stated["measures"],
                 "machine": [platform.node(), platform.machine(), os.cpu_count()],
                 # Its times are those of other machines, or of a busy one.
                 "executor": self._executor,
             }
+        facts |= self._identities[model]
+        facts |= {"computation": _digest_of_plans(plans), "sources": settings.sources}
+        return Computation(
+            digest_of({**facts, "audio": excerpt.facts}),
+            f"{model}: the long-context run to compare with" if setting is None else str(setting),
+            self.sources[model],
+            settings,
+            plans,
+            separator.device,
+            separator.batch_size,
+            None if setting is None else self.measures,
         )
-        task = self._task(name, settings, self.measures)
-        return PlannedSetting(
-            setting, Computation(key, str(setting), task, plans), _columns(plans, computation)
-        )
 
 
-def _separator(source: ModelSource, device: str, batch_size: int) -> AudioStemSeparator:
-    model: Any = source.request if source.network is None else source.network
-    separator = AudioStemSeparator(model, device=device, batch_size=batch_size)
-    separator.check(SeparationSettings())
-    return separator
+def _digest_of_plans(plans: Sequence[ChunkPlan]) -> str:
+    """Return a digest of what plans compute; settings with the same digest give the same stems."""
+    return digest_of([_facts(plan) for plan in plans])
 
 
-def _columns(plans: Sequence[ChunkPlan], computation: str) -> dict[str, Any]:
-    """Return the columns of the table that follow from the plans of a setting."""
-    computed = sum(plan.computed_samples for plan in plans)
-    wasted = sum(plan.wasted_share * plan.computed_samples for plan in plans)
+def _facts(plan: ChunkPlan) -> dict[str, Any]:
+    facts: dict[str, Any] = {"network": plan.name, "starts": plan.starts, "samples": plan.samples}
+    if plan.skip_covered_tail:
+        facts["skip_covered_tail"] = True
+    if plan.calls == len(plan.starts):
+        # One chunk holds the whole recording: its weights divide out, and nothing overlaps.
+        chunks = [next(plan.chunks(start)) for start in plan.starts]
+        inputs = [(chunk.input_start, chunk.input_stop) for chunk in chunks]
+        lengths = [max(stop - start, plan.network_samples or 0) for start, stop in inputs]
+        return {**facts, "inputs": inputs, "computed": lengths}
     return {
-        "calls": sum(plan.calls for plan in plans),
-        "network_seconds": max(map(call_seconds, plans)),
-        "wasted_share": wasted / computed,
-        "computation": computation[:12],
-        "note": " ".join(dict.fromkeys(note for plan in plans for note in plan.notes)),
+        **facts,
+        "segment": plan.segment_samples,
+        "hop": plan.hop_samples,
+        "input": plan.input_samples,
+        # Zeros are only added to what is shorter.
+        "computed": plan.network_samples or plan.input_samples,
     }
 
 

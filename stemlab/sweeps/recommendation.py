@@ -5,27 +5,29 @@ from __future__ import annotations
 import math
 import shlex
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from stemlab import metrics
 from stemlab.errors import ModelError, ParameterError
 from stemlab.memory import parse_memory
-from stemlab.metrics import FIGURES
+from stemlab.metrics import FIGURES, pareto_front
 from stemlab.registry import find_model, is_folder
 from stemlab.sweeps.grid import SweepSetting
 from stemlab.sweeps.table import SETTING_COLUMNS, by_setting
 
-__all__ = ["Recommendation", "check_limits", "pareto_front", "recommend"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Recommendation", "check_limits", "recommend"]
 
 # SDR that stems are assumed to have where the true stems are not known: about that of today's
 # separators on real songs. What a setting changes adds to that error.
 _ASSUMED_SDR_DB = 6.0
 # Relative difference up to which two times count as equal.
 _TIMING_NOISE = 0.05
-_MEMORY_FIGURE = FIGURES["peak_memory_bytes"]
+_Row = dict[Any, Any]  # A setting with its figures, those of stems as means over the sources.
 
 
 @dataclass(frozen=True)
@@ -49,25 +51,6 @@ class Recommendation:
     reason: str
     command: str | None
     front: tuple[SweepSetting, ...]
-
-
-@dataclass(frozen=True)
-class _Graded:
-    """A setting with the figures that decide; those of stems are means over the sources."""
-
-    setting: SweepSetting
-    rtf: float
-    memory_bytes: float  # nan if it was not measured.
-    seam_db: float
-    quality: str  # Name of the figure in `quality_db`.
-    quality_db: float
-    loss_db: float  # SDR below the best setting with true stems, else below an ideal one.
-    timed_alone: bool
-
-    @property
-    def estimated(self) -> str:
-        """The remark behind a loss that is estimated."""
-        return "" if self.quality == "sdr_db" else " (estimated)"
 
 
 def recommend(
@@ -113,6 +96,7 @@ def recommend(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> table = pd.DataFrame({
     ...     "model": "m", "segment_seconds": 8.0, "overlap": [0.1, 0.5], "shifts": 0,
     ...     "padded": False, "source": "bass", "rtf": [0.1, 0.2], "peak_memory_bytes": np.nan,
@@ -126,36 +110,32 @@ def recommend(
         tolerance_db=tolerance_db,
         max_seam_db=max_seam_db,
     )
-    settings = _graded(results)
+    settings, quality = _graded(results)
     allowed, limits = _within(settings, memory_limit, max_rtf)
-    calm = [graded for graded in allowed if not graded.seam_db > max_seam_db]
+    calm = [row for row in allowed if not row["seam_db"] > max_seam_db]
     candidates = calm or allowed
-    best = min(candidates, key=lambda graded: graded.loss_db)
-    good = [graded for graded in candidates if graded.loss_db <= best.loss_db + tolerance_db]
-    fastest = min(graded.rtf for graded in good)
-    quick = [graded for graded in good if graded.rtf <= fastest * (1 + _TIMING_NOISE)]
-    chosen = min(quick, key=lambda graded: (graded.loss_db, graded.rtf))
-    reason = _reason(chosen, best, max(settings, key=lambda graded: graded.rtf), limits)
+    best = min(candidates, key=itemgetter("loss_db"))
+    good = [row for row in candidates if row["loss_db"] <= best["loss_db"] + tolerance_db]
+    fastest = min(row["rtf"] for row in good)
+    quick = [row for row in good if row["rtf"] <= fastest * (1 + _TIMING_NOISE)]
+    chosen = min(quick, key=itemgetter("loss_db", "rtf"))
+    reason = _reason(quality, chosen, best, max(settings, key=itemgetter("rtf")), limits)
     if not calm:
         reason += (
             " At every one of these the error stands out at the segment boundaries, here by "
-            f"{chosen.seam_db:.0f} dB: more overlap would hide them."
+            f"{chosen['seam_db']:.0f} dB: more overlap would hide them."
         )
     elif len(calm) < len(allowed):
         reason += (
             f" Left out: {len(allowed) - len(calm)} whose error stands out by more than "
             f"{max_seam_db:g} dB at the segment boundaries, where it may click."
         )
-    if not all(graded.timed_alone for graded in settings):
+    if not all(row["timed_alone"] for row in settings):
         reason += " Times were taken beside other settings: they compare only roughly."
-    return Recommendation(
-        chosen.setting, reason, _command(chosen.setting, results), tuple(_front(settings))
-    )
-
-
-def pareto_front(results: pd.DataFrame) -> list[SweepSetting]:
-    """List the settings that no other beats, the fastest first."""
-    return _front(_graded(results))
+    costs = [[row[name] for row in settings] for name in ("rtf", quality, "peak_memory_bytes")]
+    front = [SweepSetting.of_row(settings[number]) for number in pareto_front(*costs)]
+    setting = SweepSetting.of_row(chosen)
+    return Recommendation(setting, reason, _command(setting, results), tuple(front))
 
 
 def check_limits(
@@ -179,8 +159,11 @@ def check_limits(
             raise ParameterError(f"{name}={value!r} is not a number {allowed}.")
 
 
-def _graded(results: pd.DataFrame) -> list[_Graded]:
-    """Return the settings that succeeded and have a quality."""
+def _graded(results: pd.DataFrame) -> tuple[list[_Row], str]:
+    """Return the settings that succeeded and have a quality, and the name of that figure.
+
+    ``loss_db`` is the SDR below the best setting with true stems, else below an ideal one.
+    """
     needed = [*SETTING_COLUMNS, "source", "rtf", "error", "agreement_db", "sdr_db", "seam_db"]
     missing = [name for name in needed if name not in results.columns]
     if missing:
@@ -198,107 +181,84 @@ def _graded(results: pd.DataFrame) -> list[_Graded]:
             f"results has {done['model'].nunique()} models and no true stems: agreement is with a "
             "run of the same model. Pass references to the sweep, or the rows of one model."
         )
-    # The loss is computed for each source before the mean is taken.
-    done = done.assign(loss_db=_loss_db(done["agreement_db"]))
     settings = by_setting(done)
-    settings["loss_db"] = done.groupby([*SETTING_COLUMNS], sort=False)["loss_db"].mean().to_numpy()
+    for name, value in {"peak_memory_bytes": math.nan, "timed_alone": True}.items():
+        if name not in settings:
+            settings[name] = value
+    # The loss is estimated for each source before the mean is taken.
+    share = (_ASSUMED_SDR_DB - done["agreement_db"]) / 10
+    losses = done.assign(loss_db=10 * np.log10(1 + 10**share))
+    settings["loss_db"] = (
+        losses.groupby([*SETTING_COLUMNS], sort=False)["loss_db"].mean().to_numpy()
+    )
     settings = settings.dropna(subset=[quality])
     if settings.empty:
         raise ParameterError(
             "results has no quality: neither true stems nor agreement. Sweep with references, or "
             "with agreement=True."
         )
-    best = settings[quality].max()
-    return [
-        _Graded(
-            setting=SweepSetting.of_row(row),
-            rtf=float(row["rtf"]),
-            memory_bytes=float(row.get("peak_memory_bytes", math.nan)),
-            seam_db=float(row["seam_db"]),
-            quality=quality,
-            quality_db=float(row[quality]),
-            loss_db=(_below(best, row[quality]) if quality == "sdr_db" else float(row["loss_db"])),
-            timed_alone=bool(row.get("timed_alone", True)),
-        )
-        for row in settings.to_dict(orient="records")
-    ]
-
-
-def _below(best: float, quality: float) -> float:
-    return 0.0 if best == quality else float(best - quality)  # Both may be infinite.
-
-
-def _loss_db(agreement_db: pd.Series[float]) -> pd.Series[float]:
-    """Estimate the SDR that is lost if a stem of a certain SDR is changed by so much."""
-    share = (_ASSUMED_SDR_DB - agreement_db) / 10
-    return (1 + 10**share).map(math.log10) * 10
-
-
-def _front(settings: list[_Graded]) -> list[SweepSetting]:
-    front = metrics.pareto_front(
-        [graded.rtf for graded in settings],
-        [graded.quality_db for graded in settings],
-        [graded.memory_bytes for graded in settings],
-    )
-    return [settings[number].setting for number in front]
+    if quality == "sdr_db":
+        best = settings[quality].max()
+        # Both may be infinite.
+        settings["loss_db"] = (best - settings[quality]).where(settings[quality] != best, 0.0)
+    return settings.to_dict(orient="records"), quality
 
 
 def _within(
-    settings: list[_Graded], memory_limit: float | str | None, max_rtf: float | None
-) -> tuple[list[_Graded], str]:
+    settings: list[_Row], memory_limit: float | str | None, max_rtf: float | None
+) -> tuple[list[_Row], str]:
     """Return the settings within the limits, and the limits in words."""
-    allowed, limits = settings, []
+    allowed, limits, memory = settings, [], FIGURES["peak_memory_bytes"]
     if memory_limit is not None:
         most = parse_memory(memory_limit)
-        measured = [graded for graded in settings if not math.isnan(graded.memory_bytes)]
+        measured = [row for row in settings if not math.isnan(row["peak_memory_bytes"])]
         if not measured:
             raise ParameterError(
                 f"memory_limit={memory_limit!r} needs measured memory, and results has none. "
                 "Sweep with memory=True (--memory)."
             )
-        allowed = [graded for graded in measured if graded.memory_bytes <= most]
+        allowed = [row for row in measured if row["peak_memory_bytes"] <= most]
         if not allowed:
-            smallest = min(measured, key=lambda graded: graded.memory_bytes)
+            smallest = min(measured, key=itemgetter("peak_memory_bytes"))
             raise ParameterError(
                 f"memory_limit={memory_limit!r} is below every setting: the smallest takes "
-                f"{_MEMORY_FIGURE.text(smallest.memory_bytes)} ({smallest.setting}). Allow more, "
-                "or try shorter segments that are not padded."
+                f"{memory.text(smallest['peak_memory_bytes'])} ({SweepSetting.of_row(smallest)}). "
+                "Allow more, or try shorter segments that are not padded."
             )
-        limits.append(_MEMORY_FIGURE.text(most))
+        limits.append(memory.text(most))
     if max_rtf is not None:
-        fastest = min(allowed, key=lambda graded: graded.rtf)
-        allowed = [graded for graded in allowed if graded.rtf <= max_rtf]
+        fastest = min(allowed, key=itemgetter("rtf"))
+        allowed = [row for row in allowed if row["rtf"] <= max_rtf]
         if not allowed:
             raise ParameterError(
                 f"max_rtf={max_rtf:g} is below every setting: the fastest takes "
-                f"{FIGURES['rtf'].text(fastest.rtf)} "
-                f"({fastest.setting}). Allow more, or try less overlap or a smaller model."
+                f"{FIGURES['rtf'].text(fastest['rtf'])} ({SweepSetting.of_row(fastest)}). Allow "
+                "more, or try less overlap or a smaller model."
             )
         limits.append(f"an RTF of {max_rtf:g}")
     return allowed, f" within {' and '.join(limits)}" if limits else ""
 
 
-def _reason(chosen: _Graded, best: _Graded, slowest: _Graded, within: str) -> str:
-    quality = FIGURES[chosen.quality].text(chosen.quality_db)
-    quality = (
-        f"a mean SDR of {quality} against the true stems"
-        if chosen.quality == "sdr_db"
-        else f"{quality} of agreement with a long-context run"
-    )
-    gives_up = chosen.loss_db - best.loss_db
+def _reason(quality: str, chosen: _Row, best: _Row, slowest: _Row, within: str) -> str:
+    level, rtf = FIGURES[quality].text(chosen[quality]), chosen["rtf"]
+    reached = f"{level} of agreement with a long-context run"
+    estimated = " (estimated)"
+    if quality == "sdr_db":
+        reached, estimated = f"a mean SDR of {level} against the true stems", ""
+    gives_up = chosen["loss_db"] - best["loss_db"]
     place = f"the best{within}."
     if gives_up >= 0.005:
         place = (
-            f"{gives_up:.2f} dB of SDR{chosen.estimated} below the best{within}, which takes "
-            f"{best.rtf / chosen.rtf:.1f} times as long."
+            f"{gives_up:.2f} dB of SDR{estimated} below the best{within}, which takes "
+            f"{best['rtf'] / rtf:.1f} times as long."
         )
-    seconds = FIGURES["rtf"].text(chosen.rtf)
-    reason = f"It takes {seconds} s per second of audio and reaches {quality}, {place}"
-    if slowest.rtf > 1.5 * chosen.rtf and slowest is not best:
-        gain = max(chosen.loss_db - slowest.loss_db, 0.0)
+    seconds = FIGURES["rtf"].text(rtf)
+    reason = f"It takes {seconds} s per second of audio and reaches {reached}, {place}"
+    if slowest["rtf"] > 1.5 * rtf and slowest is not best:
+        gain = max(chosen["loss_db"] - slowest["loss_db"], 0.0)
         reason += (
-            f" The slowest setting takes {slowest.rtf / chosen.rtf:.1f} times as long and gains "
-            f"{gain:.2f} dB{chosen.estimated}."
+            f" The slowest setting takes {slowest['rtf'] / rtf:.1f} times as long and gains "
+            f"{gain:.2f} dB{estimated}."
         )
     return reason
 
@@ -337,10 +297,12 @@ def _request(name: str, results: pd.DataFrame) -> str | None:
     if name in folders:
         return folders[name]
     requests, digests = _manifest(results, "requests"), _manifest(results, "models")
-    request = requests.get(name, name) if digests else name
-    if not isinstance(request, str) or (digests and is_folder(request)):
+    if not digests:
+        return name
+    request = requests.get(name, name)
+    if not isinstance(request, str) or is_folder(request):
         return None
-    if name in requests or not digests:
+    if name in requests:
         return request
     try:  # Version 0.1 wrote only names and digests.
         return request if find_model(request).sha256 == digests.get(name) else None

@@ -6,22 +6,24 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
-import pandas as pd
 
 from stemlab._typing import StrPath
 from stemlab.errors import ParameterError
 from stemlab.metrics.bsseval import museval_metrics
 from stemlab.separation import SeparationSettings
-from stemlab.sweeps.excerpt import References, load_audio, load_references
+from stemlab.sweeps._excerpt import References, load_audio, load_references
+from stemlab.sweeps._models import SweepModel, model_sources
 from stemlab.sweeps.grid import Measures, SweepGrid
-from stemlab.sweeps.models import SweepModel, model_sources
 from stemlab.sweeps.plan import SweepPlan
 from stemlab.sweeps.run import InPlace, SweepProgress, check_executor, works_here
 from stemlab.sweeps.session import Sweep
 from stemlab.sweeps.store import SweepStore
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["plan_sweep", "sweep"]
 
@@ -88,8 +90,12 @@ def plan_sweep(
         How much of the recording is used; None for all of it.
     excerpt_start_seconds : float, >= 0, optional
         Default: the excerpt lies in the middle.
-    memory, repeats, agreement, bsseval, keep_audio : optional
-        What is measured, see `Measures`.
+    memory, agreement, bsseval : bool
+        Whether to measure peak memory, the agreement with a long-context run, and BSSEval v4.
+    repeats : int, in [1, 100], default 1
+        How often each setting runs; its time is the median.
+    keep_audio : bool, default False
+        Whether to keep the stems in the store, for listening.
     device : str, default "auto"
     batch_size : int, in [1, 64], default 1
         As for `AudioStemSeparator`.
@@ -192,10 +198,7 @@ def sweep(
         Called with a `SweepProgress`; raising an exception there ends the sweep, and what is done
         is kept.
     **options : optional
-        ``sample_rate``, ``models``, ``segments``, ``overlaps``, ``shifts``, ``padded``, ``seed``,
-        ``sources``, ``settings``, ``references``, ``excerpt_seconds``, ``excerpt_start_seconds``,
-        ``memory``, ``repeats``, ``agreement``, ``bsseval``, ``keep_audio``, ``device``,
-        ``batch_size``, ``network_version``, ``executor`` and ``store``, as in `plan_sweep`.
+        All other parameters of `plan_sweep`, such as ``segments``.
 
     Returns
     -------

@@ -20,7 +20,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
@@ -28,13 +28,13 @@ from typing import Any, TypeVar
 
 from stemlab.errors import ParameterError
 from stemlab.files import ScratchFolder
-from stemlab.sweeps.measure import Bench, Outcome, Stems
+from stemlab.sweeps._measure import Bench, Inputs, Outcome, Share, Stems, do_elsewhere
 from stemlab.sweeps.plan import Computation, SweepPlan
-from stemlab.sweeps.worker import Inputs, do_task
 
-__all__ = ["InPlace", "Stopped", "SweepProgress", "check_executor", "run_all", "works_here"]
+__all__ = ["InPlace", "SweepProgress", "check_executor", "run_all", "works_here"]
 
 _Result = TypeVar("_Result")
+_Call = Callable[[], Outcome | None]
 # How many tasks that carry the audio along are under way at once, as each holds a copy of it.
 _MOST_CARRIERS = 8
 
@@ -50,7 +50,7 @@ class SweepProgress:
     remaining_seconds: float | None
 
 
-class Stopped(BaseException):
+class _Stopped(BaseException):
     """Carries an exception of the caller's callback past what turns exceptions into rows."""
 
     def __init__(self, cause: BaseException) -> None:
@@ -93,11 +93,7 @@ class _Reporter:
     """Tells the caller how far a run is."""
 
     def __init__(
-        self,
-        callback: Callable[[SweepProgress], None] | None,
-        done: int,
-        total: int,
-        weight: int,
+        self, callback: Callable[[SweepProgress], None] | None, done: int, total: int, weight: int
     ) -> None:
         self._callback = callback
         self._done, self._total = done, total
@@ -123,56 +119,47 @@ class _Reporter:
         try:
             self._callback(event)
         except BaseException as error:
-            raise Stopped(error) from error
+            raise _Stopped(error) from error
 
-    def end(self, weight: int, *, measured: bool) -> None:
-        self._done += measured
-        self._ended += weight
+    def end(self, computation: Computation) -> None:
+        self._done += computation.measures is not None
+        self._ended += computation.weight
         self._running_weight = 0
         self.part(0.0)
 
 
-class _Here:
-    """Carries out tasks in this process: a bench for each model."""
+class _Place:
+    """Where computations are carried out: on benches of this process, or in other ones.
 
-    def __init__(self, plan: SweepPlan, report: Callable[[float], None] | None) -> None:
-        self._report = report
-        self._benches = {
-            name: Bench(separator, plan.excerpt, {}) for name, separator in plan.separators.items()
-        }
+    Those find the audio in a file of the scratch folder if they see this disk.
+    """
 
-    def call(self, computation: Computation, *, carries: bool) -> Callable[[], Outcome]:
-        assert not carries
-        return partial(self._benches[computation.model].do, computation.task, self._report)
-
-    def set_long_run(self, model: str, stems: Stems) -> None:
-        self._benches[model].long_run = stems
-
-
-class _Elsewhere:
-    """Carries out tasks in other processes, which find the audio in a file if they see our disk."""
-
-    def __init__(self, plan: SweepPlan, executor: Executor, scratch: Path) -> None:
-        self._plan, self._scratch = plan, scratch
+    def __init__(
+        self, plan: SweepPlan, executor: Executor, scratch: str | None, report: Share | None
+    ) -> None:
+        self._plan, self._scratch, self._report = plan, scratch, report
         self._why = type(executor).__name__
-        self._inputs: dict[str, Inputs] = {}
-
-    def call(self, computation: Computation, *, carries: bool) -> Callable[[], Outcome | None]:
-        if computation.model not in self._inputs:
-            self.set_long_run(computation.model, {})
-        inputs = self._inputs[computation.model]
-        return partial(
-            do_task,
-            computation.task.portable(self._why),
-            inputs.key,
-            self._scratch / f"{inputs.key}.npz",
-            inputs if carries else None,
-        )
+        self._ready: dict[str, Bench | tuple[Inputs, Path]] = {}
 
     def set_long_run(self, model: str, stems: Stems) -> None:
+        if self._scratch is None:
+            self._ready[model] = Bench(self._plan.separators[model], self._plan.excerpt, stems)
+            return
         inputs = Inputs(uuid.uuid4().hex, self._plan.excerpt, stems)
-        inputs.save(self._scratch / f"{inputs.key}.npz")
-        self._inputs[model] = inputs
+        path = Path(self._scratch, f"{inputs.key}.npz")
+        inputs.save(path)
+        self._ready[model] = inputs, path
+
+    def call(self, computation: Computation, *, carries: bool) -> _Call:
+        model = computation.model
+        if model.name not in self._ready:
+            self.set_long_run(model.name, {})
+        ready = self._ready[model.name]
+        if isinstance(ready, Bench):
+            return partial(ready.do, computation, self._report)
+        inputs, path = ready
+        portable = replace(computation, model=model.portable(self._why))
+        return partial(do_elsewhere, portable, inputs.key, path, inputs if carries else None)
 
 
 def run_all(
@@ -185,13 +172,13 @@ def run_all(
     """Carry out computations, and before those of a model the long-context run that they need.
 
     `long_runs` holds the stems of those that were made before, by model. What fails is yielded as
-    its exception; a long-context run that fails raises it.
+    its exception; a long-context run that fails raises it, and so does `progress`.
     """
     first, followers = _by_long_run(plan, computations, long_runs)
     waiting = deque((computation, False) for computation in first)  # And whether it carries audio.
     running: dict[Future[Outcome | None], tuple[Computation, bool]] = {}
     in_place = isinstance(executor, InPlace)
-    measured = sum(computation.task.measures is not None for computation in computations)
+    measured = sum(computation.measures is not None for computation in computations)
     total = len(plan.computations)
     weight = sum(computation.weight for computation in chain(first, *followers.values()))
     report = _Reporter(progress, total - measured, total, weight)
@@ -203,12 +190,8 @@ def run_all(
         return not waiting[0][1] or carriers < _MOST_CARRIERS
 
     with ExitStack() as stack:
-        place: _Here | _Elsewhere
-        if works_here(executor):
-            place = _Here(plan, report.part if in_place else None)
-        else:
-            scratch = stack.enter_context(ScratchFolder())
-            place = _Elsewhere(plan, executor, Path(scratch))
+        scratch = None if works_here(executor) else stack.enter_context(ScratchFolder())
+        place = _Place(plan, executor, scratch, report.part if in_place else None)
         for model, stems in long_runs.items():
             place.set_long_run(model, stems)
         try:
@@ -231,12 +214,13 @@ def run_all(
                     if computation.key in followers:
                         if isinstance(outcome, Exception):
                             raise outcome
-                        place.set_long_run(computation.model, outcome.stems)
+                        place.set_long_run(computation.model.name, outcome.stems)
                         group = followers.pop(computation.key)
                         waiting.extendleft((follower, False) for follower in reversed(group))
                     yield computation, outcome
-                    is_measured = computation.task.measures is not None
-                    report.end(computation.weight, measured=is_measured)
+                    report.end(computation)
+        except _Stopped as stopped:
+            raise stopped.cause from None
         finally:
             for future in running:
                 future.cancel()
@@ -248,7 +232,7 @@ def _by_long_run(
     """Return what can begin at once, and what follows each long-context run, by its key."""
     first: list[Computation] = []
     followers = {}
-    for model, its in groupby(computations, key=lambda computation: computation.model):
+    for model, its in groupby(computations, key=lambda computation: computation.model.name):
         group = list(its)
         if model not in long_runs and any(computation.is_compared for computation in group):
             long_run = plan.long_runs[model]
@@ -258,7 +242,7 @@ def _by_long_run(
     return first, followers
 
 
-def _submit(executor: Executor, call: Callable[[], Outcome | None]) -> Future[Outcome | None]:
+def _submit(executor: Executor, call: _Call) -> Future[Outcome | None]:
     with warnings.catch_warnings():
         # Dask advises against arguments of many MB; these are sent where nothing else helps.
         warnings.filterwarnings("ignore", message="Sending large graph")

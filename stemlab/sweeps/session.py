@@ -5,29 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from stemlab._typing import AudioArray
 from stemlab.chunking import ChunkPlan
 from stemlab.cost import calibrate, duration
 from stemlab.errors import OutputError, ParameterError, StemlabError
-from stemlab.registry import is_folder
+from stemlab.sweeps._measure import Outcome
+from stemlab.sweeps._records import checked_record, plain_record
 from stemlab.sweeps.grid import SweepSetting
-from stemlab.sweeps.measure import Outcome, Stems
 from stemlab.sweeps.plan import Computation, SweepPlan, now
-from stemlab.sweeps.records import RecordFacts, checked_record, plain_record
-from stemlab.sweeps.run import (
-    InPlace,
-    Stopped,
-    SweepProgress,
-    run_all,
-)
-from stemlab.sweeps.store import StemsFormat, SweepStore
+from stemlab.sweeps.run import InPlace, SweepProgress, run_all
+from stemlab.sweeps.store import MOST_HEADER_BYTES, SweepStore
 from stemlab.sweeps.table import make_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Sweep", "SweepEstimate"]
 
@@ -99,7 +94,7 @@ class Sweep:
     @property
     def settings(self) -> list[SweepSetting]:
         """All settings, in the order of the table."""
-        return [planned.setting for planned in self._plan.settings]
+        return list(self._plan.settings)
 
     def plans(self, setting: SweepSetting) -> tuple[ChunkPlan, ...]:
         """Tell what a setting computes.
@@ -118,8 +113,8 @@ class Sweep:
         ParameterError
             If it is not one of `settings`.
         """
-        computation = self._plan.planned(setting).computation
-        return () if computation is None else computation.plans
+        computation = self._plan.computation(setting)
+        return () if isinstance(computation, str) else computation.plans
 
     def kept_stems(self, setting: SweepSetting) -> dict[str, Path]:
         """Find the stems of a setting that were kept for listening.
@@ -139,8 +134,8 @@ class Sweep:
         ParameterError
             If it is not one of `settings`.
         """
-        computation = self._plan.planned(setting).computation
-        return {} if computation is None else self._kept(computation)
+        computation = self._plan.computation(setting)
+        return {} if isinstance(computation, str) else self._kept(computation)
 
     def make_stems(
         self, setting: SweepSetting, *, progress: Callable[[SweepProgress], None] | None = None
@@ -166,12 +161,12 @@ class Sweep:
         ModelError, OutOfMemoryError, SeparationError
             If the separation fails.
         """
-        planned = self._plan.planned(setting)
-        if planned.computation is None:
-            raise ParameterError(f"setting={setting} is not possible. {planned.error}")
-        if not self._kept(planned.computation):
-            self._run([planned.computation.stems_only], progress)
-        stems = self._kept(planned.computation)
+        computation = self._plan.computation(setting)
+        if isinstance(computation, str):
+            raise ParameterError(f"setting={setting} is not possible. {computation}")
+        if not self._kept(computation):
+            self._run([replace(computation, measures=None)], progress)
+        stems = self._kept(computation)
         if not stems:
             raise OutputError(
                 f"the stems of {setting} cannot be kept. Plan the sweep with a store that has room "
@@ -192,27 +187,27 @@ class Sweep:
             If a model cannot be loaded.
         """
         work = self._work()
-        unmeasured = [computation for computation in work if computation.task.measures is not None]
         seconds, peaks = 0.0, []
-        for name in dict.fromkeys(computation.model for computation in work):
+        for name in dict.fromkeys(computation.model.name for computation in work):
             cost_model = calibrate(self._plan.separators[name])
-            its = [computation for computation in work if computation.model == name]
+            its = [computation for computation in work if computation.model.name == name]
             is_compared = any(computation.is_compared for computation in its)
-            if is_compared and not self._kept_long_run(name):
+            if is_compared and not self._kept(self._plan.long_runs[name]):
                 seconds += cost_model.estimate(self._plan.long_runs[name].plans).seconds
             for computation in its:
-                cost, task = cost_model.estimate(computation.plans), computation.task
-                seconds += cost.seconds * (1 if task.measures is None else task.measures.repeats)
-                seconds += _PROCESS_SECONDS if task.needs_own_process else 0.0
+                cost, measures = cost_model.estimate(computation.plans), computation.measures
+                seconds += cost.seconds * (1 if measures is None else measures.repeats)
+                seconds += _PROCESS_SECONDS if computation.needs_own_process else 0.0
                 if cost.peak_memory_bytes is not None:
                     peaks.append(cost.peak_memory_bytes)
+        unmeasured = sum(computation.measures is not None for computation in work)
         return SweepEstimate(
             settings=len(self._plan.settings),
             computations=len(self._plan.computations),
-            stored=len(self._plan.computations) - len(unmeasured),
+            stored=len(self._plan.computations) - unmeasured,
             seconds=seconds,
             peak_memory_bytes=max(peaks, default=None),
-            impossible=sum(planned.computation is None for planned in self._plan.settings),
+            impossible=sum(isinstance(found, str) for found in self._plan.settings.values()),
         )
 
     def run(self, *, progress: Callable[[SweepProgress], None] | None = None) -> pd.DataFrame:
@@ -251,19 +246,9 @@ class Sweep:
             ``attrs["manifest"]`` says how it was made, ``attrs["folders"]`` where the models lie
             that are folders. Settings that were not measured yet are left out.
         """
-        rows = []
-        for planned in self._plan.settings:
-            key = planned.computation.key if planned.computation else ""
-            record, error = self._records.get(key), planned.error or self._errors.get(key, "")
-            if record is not None or error:
-                rows.append((asdict(planned.setting), planned.columns, record, error))
-        results = make_table(rows, self._plan.manifest())
+        results = make_table(self._plan, self._records, self._errors)
         # Not part of the manifest, which names no folders.
-        results.attrs["folders"] = {
-            name: source.request
-            for name, source in self._plan.sources.items()
-            if source.request is not None and is_folder(source.request)
-        }
+        results.attrs["folders"] = self._plan.folders
         return results
 
     # ------------------------------------------------------------ what is left to do
@@ -276,7 +261,9 @@ class Sweep:
             if fields is None:
                 continue
             try:
-                self._records[computation.key] = checked_record(fields, self._facts(computation))
+                self._records[computation.key] = checked_record(
+                    fields, computation.stems, self._plan
+                )
             except ValueError as error:
                 _log.warning(
                     "%s is measured again: its record is damaged: %s", computation.name, error
@@ -287,7 +274,7 @@ class Sweep:
         done = self._records.keys() | self._errors.keys()
         remake = self._stems_to_make()
         return [
-            computation.stems_only if computation.key in remake else computation
+            replace(computation, measures=None) if computation.key in remake else computation
             for computation in self._plan.computations
             if computation.key not in done or computation.key in remake
         ]
@@ -305,59 +292,39 @@ class Sweep:
             for computation in computations
             if computation.key in self._records and not self._kept(computation)
         ]
-        size = max(self._format(computation).most_bytes for computation in computations)
+        most_stems = max(len(computation.stems) for computation in computations)
+        size = most_stems * (self._plan.excerpt.mixture.nbytes + MOST_HEADER_BYTES)
         taken = len(computations) - len(missing)
         return set(missing[: max(self._store.audio_limit_bytes // size - taken, 0)])
 
     def _kept(self, computation: Computation) -> dict[str, Path]:
         if self._store is None:
             return {}
-        return self._store.kept(computation.key, self._format(computation))
+        return self._store.kept(computation.key, computation.stems, self._plan.excerpt)
 
-    def _kept_long_run(self, name: str) -> Stems:
+    def _kept_long_run(self, name: str) -> dict[str, AudioArray]:
         if self._store is None:
             return {}
         long_run = self._plan.long_runs[name]
-        return self._store.kept_samples(long_run.key, self._format(long_run))
-
-    def _facts(self, computation: Computation) -> RecordFacts:
-        """What a record of a computation must say."""
-        excerpt = self._plan.excerpt
-        return RecordFacts(
-            self._plan.stems_of(computation),
-            frozenset(excerpt.references),
-            self._plan.measures,
-            excerpt.seconds,
-            self.device,
-            self._plan.versions,
-        )
-
-    def _format(self, computation: Computation) -> StemsFormat:
-        """What kept stems of a computation must be."""
-        channels, samples = self._plan.excerpt.mixture.shape
-        rate = self._plan.excerpt.sample_rate
-        return StemsFormat(self._plan.stems_of(computation), rate, channels, samples)
+        return self._store.kept_samples(long_run.key, long_run.stems, self._plan.excerpt)
 
     # ------------------------------------------------------------ doing it
 
     def _run(
-        self,
-        work: Sequence[Computation],
-        progress: Callable[[SweepProgress], None] | None,
+        self, work: Sequence[Computation], progress: Callable[[SweepProgress], None] | None
     ) -> None:
-        if not work:
-            return
-        if self._store is not None:
+        if self._store is not None and work:
             self._store.check_writable()
-        names = dict.fromkeys(computation.model for computation in work if computation.is_compared)
+        elif self._store is not None:
+            self._store.remove_drafts()
+        compared = [computation for computation in work if computation.is_compared]
+        names = dict.fromkeys(computation.model.name for computation in compared)
         long_runs = {name: stems for name in names if (stems := self._kept_long_run(name))}
         is_alone = isinstance(self._executor, InPlace) or len(work) == 1
         ended = run_all(self._plan, work, long_runs, self._executor, progress)
         try:
             for computation, outcome in ended:
                 self._finish(computation, outcome, is_alone=is_alone)
-        except Stopped as stopped:
-            raise stopped.cause from None
         finally:
             ended.close()
 
@@ -366,33 +333,30 @@ class Sweep:
     ) -> None:
         """Take what became of a computation, and store it."""
         if isinstance(outcome, Exception):
-            if computation.task.measures is None:  # Only the stems were wanted.
+            if computation.measures is None:  # Only the stems were wanted.
                 raise outcome
-            self._errors[computation.key] = _in_a_line(outcome)
+            text = " ".join(str(outcome).split())
+            is_ours = isinstance(outcome, StemlabError)
+            self._errors[computation.key] = text if is_ours else f"{type(outcome).__name__}: {text}"
             return
-        if computation.task.measures is not None:
-            facts = self._facts(computation)
+        if computation.measures is not None:
             record = plain_record(
                 {
                     **outcome.figures,
-                    **facts.stated,
-                    "settings": asdict(computation.task.settings),
+                    **self._plan.stated,
+                    "settings": asdict(computation.settings),
                     "timed_alone": is_alone,
-                    "model": computation.model,
+                    "model": computation.model.name,
                     "created": now(),
                 }
             )
             try:
-                self._records[computation.key] = checked_record(record, facts)
+                checked = checked_record(record, computation.stems, self._plan)
             except ValueError as error:
                 self._errors[computation.key] = f"the figures cannot be right: {error}"
                 return
-            if self._store is not None and computation.task.model.identity is not None:
+            self._records[computation.key] = checked
+            if self._store is not None and computation.model.identity is not None:
                 self._store.add(computation.key, record)
         if self._store is not None and outcome.stems:
             self._store.keep(computation.key, outcome.stems, self._plan.excerpt.sample_rate)
-
-
-def _in_a_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, StemlabError) else f"{type(error).__name__}: {text}"

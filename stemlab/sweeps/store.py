@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,24 +29,24 @@ from stemlab.audio.writing import write_to
 from stemlab.errors import AudioError, OutputError
 from stemlab.files import Folder, WorkFolder, abandoned_folders, cache_dir, parse_json
 from stemlab.results import package_versions
-from stemlab.sweeps.excerpt import samples_digest
+from stemlab.sweeps._excerpt import Excerpt, samples_digest
 
-__all__ = ["AUDIO_LIMIT_BYTES", "StemsFormat", "StoreUsage", "SweepStore"]
+__all__ = ["AUDIO_LIMIT_BYTES", "MOST_HEADER_BYTES", "StoreUsage", "SweepStore"]
 
 _log = logging.getLogger(__name__)
 
 # About 45 settings of 30 s with four stereo stems.
 AUDIO_LIMIT_BYTES = 2_000_000_000
-_ADVICE = ", or set STEMLAB_CACHE to another one"
 _OWNER = "sweep"
-_PREFIX_NAME = re.compile(r"[0-9a-f]{2}")
+# Names of the folders in a store, and in each of these; and of the files in those.
+_KINDS = re.compile("results|audio")
+_FOLDER_NAMES = {"results": re.compile(r"[0-9a-f]{2}"), "audio": re.compile(r"[0-9a-f]{64}")}
 _RECORD_NAME = re.compile(r"[0-9a-f]{64}\.json")
-_KEPT_NAME = re.compile(r"[0-9a-f]{64}")
 _STEM_NAME = re.compile(r"[^/\\]+\.wav")
 _DIGESTS_NAME = "stems.json"
-_IsNamed = Callable[[str, str], bool]
+_Status = list[tuple[int, int, int, int]] | None
 _MOST_RECORD_BYTES = 1_000_000
-_MOST_HEADER_BYTES = 4096
+MOST_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -62,26 +62,6 @@ class StoreUsage:
     kept_limit_bytes: int
 
 
-@dataclass(frozen=True)
-class StemsFormat:
-    """Names, rate, channels and length that kept stems must have to be used."""
-
-    names: tuple[str, ...]
-    sample_rate: int
-    channels: int
-    samples: int
-
-    @property
-    def stem_bytes(self) -> int:
-        """Size of the samples of one stem."""
-        return 4 * self.channels * self.samples
-
-    @property
-    def most_bytes(self) -> int:
-        """Largest size of all stems with the headers of their files."""
-        return len(self.names) * (self.stem_bytes + _MOST_HEADER_BYTES)
-
-
 class SweepStore:
     """The results of sweeps, by key."""
 
@@ -93,6 +73,8 @@ class SweepStore:
         self._below = ("sweeps",) if folder is None else ()
         self.folder = self._named.joinpath(*self._below)
         self.audio_limit_bytes = audio_limit_bytes
+        # Status of the files of kept stems when their digests were compared.
+        self._verified: dict[str, _Status] = {}
 
     def check_writable(self) -> None:
         """Raise OutputError if results cannot be kept, before anything is measured."""
@@ -121,7 +103,7 @@ class SweepStore:
         ):
             _put(drafts, folder, f"{key}.json", content)
 
-    def keep(self, key: str, stems: Mapping[str, AudioArray], sample_rate: int) -> bool:
+    def keep(self, key: str, stems: Mapping[str, AudioArray], sample_rate: int) -> None:
         """Keep stems for listening; where room is short, remove those used longest ago."""
         size = sum(stem.nbytes for stem in stems.values())
         if size > self.audio_limit_bytes:
@@ -130,11 +112,11 @@ class SweepStore:
                 size / 1e6,
                 self.audio_limit_bytes / 1e6,
             )
-            return False
+            return
         digests = {name: samples_digest(stem) for name, stem in stems.items()}
         with (
             self._writing() as (root, drafts),
-            _skipping_taken("stems") as skipped,
+            _skipping_taken("stems"),
             _own_subfolder(root, "audio") as audio,
         ):
             self._make_room(audio, size, key)
@@ -146,66 +128,98 @@ class SweepStore:
                     _replace(drafts, folder, draft)
                 # Written last: without it, or with an earlier one, the stems are not used.
                 _put(drafts, folder, _DIGESTS_NAME, json.dumps(digests).encode())
-        return not skipped
 
-    def kept(self, key: str, expected: StemsFormat) -> dict[str, Path]:
-        """Find kept stems, and note that they were used."""
-        folder = self.folder / "audio" / key
-        return {name: folder / f"{name}.wav" for name in self.kept_samples(key, expected)}
+    def kept(self, key: str, names: Sequence[str], excerpt: Excerpt) -> dict[str, Path]:
+        """Find kept stems of an excerpt, and note that they were used.
 
-    def kept_samples(self, key: str, expected: StemsFormat) -> dict[str, AudioArray]:
-        """Read kept stems, and note that they were used."""
+        Their digests are compared at the first time, and when a file has changed since.
+        """
+        status = self._status(key, names)
+        if status is None or status != self._verified.get(key):
+            names = list(self.kept_samples(key, names, excerpt))
+        else:
+            self._note_use(key)
+        return {name: self.folder / "audio" / key / f"{name}.wav" for name in sorted(names)}
+
+    def kept_samples(
+        self, key: str, names: Sequence[str], excerpt: Excerpt
+    ) -> dict[str, AudioArray]:
+        """Read kept stems of an excerpt, and note that they were used."""
+        status = self._status(key, names)
         try:
             with self._open("audio", key) as folder:
                 digests = parse_json(folder.read(_DIGESTS_NAME, _MOST_RECORD_BYTES))
-                if set(digests) != set(expected.names):
+                if set(digests) != set(names):
                     return {}
                 stems = {
-                    name: _read_stem(folder, name, digests[name], expected)
-                    for name in sorted(expected.names)
+                    name: _read_stem(folder, name, digests[name], excerpt) for name in sorted(names)
                 }
         except (OSError, ValueError, AudioError):
             return {}
+        self._verified[key] = status
+        self._note_use(key)
+        return stems
+
+    def _status(self, key: str, names: Sequence[str]) -> _Status:
+        """Return what changes when a file of kept stems does; None if one is missing."""
+        folder = self.folder / "audio" / key
+        files = [folder / _DIGESTS_NAME, *(folder / f"{name}.wav" for name in names)]
+        try:
+            found = [os.stat(file, follow_symlinks=False) for file in files]
+        except OSError:
+            return None
+        return [(file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns) for file in found]
+
+    def _note_use(self, key: str) -> None:
         with suppress(OSError, NotImplementedError):
             os.utime(self.folder / "audio" / key, follow_symlinks=False)
-        return stems
 
     def usage(self) -> StoreUsage:
         """Count what is stored."""
-        sizes, stale, versions = [], 0, package_versions()
-        for prefix, folder in self._folders("results", _PREFIX_NAME):
-            for name, facts in _regular_files(folder):
-                if _is_record(prefix, name):
-                    sizes.append(facts.st_size)
-                    stale += _is_stale(folder, name, versions)
-        kept = [_kept_bytes(folder) for _, folder in self._folders("audio", _KEPT_NAME)]
+        versions = package_versions()
+        records = [
+            (facts.st_size, _is_stale(folder, name, versions))
+            for folder in self._folders("results")
+            for name, facts in _files(folder)
+        ]
+        kept = [_bytes_in(folder) for folder in self._folders("audio")]
         return StoreUsage(
-            self.folder, len(sizes), stale, sum(sizes), len(kept), sum(kept), self.audio_limit_bytes
+            self.folder,
+            len(records),
+            sum(is_stale for _, is_stale in records),
+            sum(size for size, _ in records),
+            len(kept),
+            sum(kept),
+            self.audio_limit_bytes,
         )
 
     def clear_stale(self) -> None:
         """Remove the results that other versions of packages measured, and their stems."""
         versions = package_versions()
         keys = set()
-        for prefix, folder in self._folders("results", _PREFIX_NAME):
-            for name in folder.names() if folder.is_own() else ():
-                is_ours = _is_record(prefix, name) and _is_ours(folder, name)
-                if is_ours and _is_stale(folder, name, versions):
+        for folder in self._folders("results"):
+            for name, _ in _files(folder) if folder.is_own() else ():
+                if _is_ours(folder, name) and _is_stale(folder, name, versions):
                     folder.remove(name)
                     keys.add(name.removesuffix(".json"))
         with suppress(OSError), self._open("audio") as audio:
-            for key, folder in _subfolders(audio, _KEPT_NAME):
-                if key in keys and folder.is_own():
-                    _remove_files(audio, folder, _is_kept)
+            for folder in _subfolders(audio, _FOLDER_NAMES["audio"]):
+                if folder.path.name in keys and folder.is_own():
+                    _remove_files(audio, folder)
 
     def clear(self, *, results: bool = True, audio: bool = True) -> None:
         """Remove what is stored, and nothing else in the folder."""
         try:
             with self._open() as root:
-                if results:
-                    _clear(root, "results", _PREFIX_NAME, _is_record)
-                if audio:
-                    _clear(root, "audio", _KEPT_NAME, _is_kept)
+                for parent in _subfolders(root, _KINDS):
+                    kind = parent.path.name
+                    if not {"results": results, "audio": audio}[kind] or not parent.is_own():
+                        continue
+                    for folder in _subfolders(parent, _FOLDER_NAMES[kind]):
+                        if folder.is_own():
+                            _remove_files(parent, folder)
+                    with suppress(OSError):
+                        root.remove_folder(kind)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -215,6 +229,12 @@ class SweepStore:
                 "its permissions.",
                 self.folder,
             ) from error
+
+    def remove_drafts(self) -> None:
+        """Remove the drafts of processes that were killed."""
+        with suppress(OSError), self._open():
+            for abandoned in abandoned_folders(self.folder, _OWNER):
+                abandoned.close()
 
     @contextmanager
     def _open(self, *names: str) -> Iterator[Folder]:
@@ -229,9 +249,9 @@ class SweepStore:
         finally:
             folder.close()
 
-    def _folders(self, kind: str, pattern: re.Pattern[str]) -> Iterator[tuple[str, Folder]]:
+    def _folders(self, kind: str) -> Iterator[Folder]:
         with suppress(OSError), self._open(kind) as parent:
-            yield from _subfolders(parent, pattern)
+            yield from _subfolders(parent, _FOLDER_NAMES[kind])
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[Folder, WorkFolder]]:
@@ -242,8 +262,7 @@ class SweepStore:
                 root = stack.enter_context(Folder(self._named))
                 for name in self._below:
                     root = stack.enter_context(_own_subfolder(root, name))
-                for abandoned in abandoned_folders(self.folder, _OWNER):
-                    abandoned.close()
+                self.remove_drafts()
                 drafts = WorkFolder(self.folder, _OWNER)
                 stack.callback(drafts.close)
                 yield root, drafts
@@ -252,23 +271,24 @@ class SweepStore:
         except OSError as error:
             raise OutputError(
                 f"results cannot be kept in {str(self.folder)!r}: {error.strerror or error}. Check "
-                f"the permissions and the free space of its folder{_ADVICE}.",
+                f"the permissions and the free space of its folder, "
+                "or set STEMLAB_CACHE to another one.",
                 self.folder,
             ) from error
 
     def _make_room(self, audio: Folder, size: int, key: str) -> None:
         """Remove the stems that were used longest ago until there is room for those of `key`."""
         kept = [
-            (os.stat(folder.path).st_mtime, _kept_bytes(folder), name)
-            for name, folder in _subfolders(audio, _KEPT_NAME)
-            if folder.is_own() and name != key
+            (os.stat(folder.path).st_mtime, _bytes_in(folder), folder.path.name)
+            for folder in _subfolders(audio, _FOLDER_NAMES["audio"])
+            if folder.is_own() and folder.path.name != key
         ]
         total = sum(bytes_ for _, bytes_, _ in kept)
         for _, bytes_, name in sorted(kept):
             if total + size <= self.audio_limit_bytes:
                 break
             with suppress(OSError), audio.subfolder(name) as folder:
-                _remove_files(audio, folder, _is_kept)
+                _remove_files(audio, folder)
             total -= bytes_
 
 
@@ -277,13 +297,11 @@ class _TakenError(OSError):
 
 
 @contextmanager
-def _skipping_taken(what: str) -> Iterator[list[OSError]]:
+def _skipping_taken(what: str) -> Iterator[None]:
     """If a name is taken, warn and go on without storing, so that no result is lost."""
-    skipped: list[OSError] = []
     try:
-        yield skipped
+        yield
     except _TakenError as error:
-        skipped.append(error)
         _log.warning("%s are not stored: %s (%r)", what, error.strerror, str(error.filename))
 
 
@@ -301,26 +319,31 @@ def _own_subfolder(parent: Folder, name: str) -> Folder:
     return folder
 
 
-def _subfolders(parent: Folder, pattern: re.Pattern[str]) -> Iterator[tuple[str, Folder]]:
-    """Open the folders of the store; skip links and what cannot be opened."""
+def _subfolders(parent: Folder, pattern: re.Pattern[str]) -> Iterator[Folder]:
+    """Open the folders of the store in another; skip links and what cannot be opened."""
     for name in filter(pattern.fullmatch, parent.names()):
         try:
             folder = parent.subfolder(name)
         except OSError:
             continue
         with folder:
-            yield name, folder
+            yield folder
 
 
-def _regular_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
+def _files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
+    """List the regular files in a folder of results or stems that are named like the store's."""
     for name in folder.names():
         facts = folder.stat(name)
-        if facts is not None and stat.S_ISREG(facts.st_mode):
+        if folder.path.parent.name == "results":
+            is_named = bool(_RECORD_NAME.fullmatch(name)) and name.startswith(folder.path.name)
+        else:
+            is_named = name == _DIGESTS_NAME or bool(_STEM_NAME.fullmatch(name))
+        if is_named and facts is not None and stat.S_ISREG(facts.st_mode):
             yield name, facts
 
 
-def _is_record(prefix: str, name: str) -> bool:
-    return _RECORD_NAME.fullmatch(name) is not None and name.startswith(prefix)
+def _bytes_in(folder: Folder) -> int:
+    return sum(facts.st_size for _, facts in _files(folder))
 
 
 def _is_stale(folder: Folder, name: str, versions: Mapping[str, str]) -> bool:
@@ -328,14 +351,6 @@ def _is_stale(folder: Folder, name: str, versions: Mapping[str, str]) -> bool:
         return parse_json(folder.read(name, _MOST_RECORD_BYTES)).get("versions") != versions
     except (OSError, ValueError):
         return True
-
-
-def _is_kept(_: str, name: str) -> bool:
-    return name == _DIGESTS_NAME or _STEM_NAME.fullmatch(name) is not None
-
-
-def _kept_bytes(folder: Folder) -> int:
-    return sum(facts.st_size for name, facts in _regular_files(folder) if _is_kept("", name))
 
 
 def _is_ours(folder: Folder, name: str) -> bool:
@@ -357,36 +372,25 @@ def _replace(drafts: WorkFolder, folder: Folder, name: str) -> None:
     drafts.replace(name, folder, name)
 
 
-def _read_stem(folder: Folder, name: str, sha256: object, expected: StemsFormat) -> AudioArray:
+def _read_stem(folder: Folder, name: str, sha256: object, excerpt: Excerpt) -> AudioArray:
     """Read a kept stem; raise ValueError if it is not what was kept."""
     file_name = f"{name}.wav"
     facts = folder.stat(file_name)
     if facts is None or not stat.S_ISREG(facts.st_mode):
         raise ValueError("it is missing, or not a regular file")
-    if not 0 <= facts.st_size - expected.stem_bytes <= _MOST_HEADER_BYTES:
+    if not 0 <= facts.st_size - excerpt.mixture.nbytes <= MOST_HEADER_BYTES:
         raise ValueError("it has another length")
     stem, rate = read_file(folder.path / file_name)
-    shape = (expected.channels, expected.samples)
-    if (stem.shape, rate) != (shape, expected.sample_rate) or samples_digest(stem) != sha256:
+    found = (stem.shape, rate, samples_digest(stem))
+    if found != (excerpt.mixture.shape, excerpt.sample_rate, sha256):
         raise ValueError("it holds other samples")
     return stem
 
 
-def _remove_files(parent: Folder, folder: Folder, is_named: _IsNamed) -> None:
+def _remove_files(parent: Folder, folder: Folder) -> None:
     """Remove the files of the store in a folder, and the folder if nothing else is in it."""
-    own = folder.path.name
-    for name in folder.names():
-        if is_named(own, name) and _is_ours(folder, name):
+    for name, _ in _files(folder):
+        if _is_ours(folder, name):
             folder.remove(name)
     with suppress(OSError):
-        parent.remove_folder(own)
-
-
-def _clear(root: Folder, kind: str, pattern: re.Pattern[str], is_named: _IsNamed) -> None:
-    for _, parent in _subfolders(root, re.compile(kind)):
-        if parent.is_own():
-            for _, folder in _subfolders(parent, pattern):
-                if folder.is_own():
-                    _remove_files(parent, folder, is_named)
-            with suppress(OSError):
-                root.remove_folder(kind)
+        parent.remove_folder(folder.path.name)

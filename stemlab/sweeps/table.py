@@ -7,18 +7,23 @@ import io
 import json
 import math
 import re
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from stemlab._typing import StrPath
 from stemlab.errors import ParameterError
 from stemlab.files import check_writable, parse_json, read_bounded, write_atomically
 from stemlab.metrics import FIGURES
+from stemlab.metrics.figures import SETTING_COLUMNS, by_setting
 from stemlab.separation.settings import MAX_SHIFTS
+from stemlab.sweeps.plan import SweepPlan
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "COLUMNS",
@@ -30,8 +35,6 @@ __all__ = [
     "read_sweep",
     "write_sweep",
 ]
-
-SETTING_COLUMNS = ("model", "segment_seconds", "overlap", "shifts", "padded")
 
 
 def _columns() -> dict[str, str]:
@@ -69,75 +72,59 @@ _FORMULA = re.compile(r"[\s']*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
 _JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
-def by_setting(results: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each setting, with the mean of the figures of its sources."""
-    means = {
-        name: "mean" if name in FIGURES and FIGURES[name].by_source else "first"
-        for name in results.columns
-        if name not in SETTING_COLUMNS
-    }
-    return results.groupby([*SETTING_COLUMNS], sort=False).agg(means).reset_index()
-
-
 def make_table(
-    settings: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any] | None, str]],
-    manifest: Mapping[str, Any],
+    plan: SweepPlan, records: Mapping[str, Mapping[str, Any]], errors: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Make the table of a sweep."""
-    rows = [row for parts in settings for row in _rows(*parts)]
+    """Make the table of a sweep from its records and errors, each by the key of a computation."""
+    import pandas as pd  # Takes a while to load.
+
+    rows: list[dict[str, Any]] = []
+    for setting, found in plan.settings.items():
+        shared = {**asdict(setting), "timed_alone": False}
+        if isinstance(found, str):
+            rows.append({**shared, "error": found})
+        elif found.key in records:
+            shared |= found.columns
+            rows += [shared | figures for figures in _figures(records[found.key])]
+        elif found.key in errors:
+            rows.append({**shared, **found.columns, "error": errors[found.key]})
     results = pd.DataFrame(rows, columns=list(COLUMNS))
     # The same as when it is read from a file.
-    results.attrs["manifest"] = json.loads(json.dumps(manifest))
+    results.attrs["manifest"] = json.loads(json.dumps(plan.manifest()))
     return _typed(results)
 
 
-def _rows(
-    setting: Mapping[str, Any],
-    plan: Mapping[str, Any],
-    record: Mapping[str, Any] | None,
-    error: str,
-) -> Iterator[dict[str, Any]]:
-    shared = {**setting, **plan, "error": error}
-    if record is None:
-        yield {**shared, "source": None, "timed_alone": False}
-        return
-    walls = sorted(record["wall_seconds"])
-    middle = len(walls) // 2
-    median = walls[middle] if len(walls) % 2 else (walls[middle - 1] + walls[middle]) / 2
-    shared |= {
+def _figures(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Return the columns of a record for each of its sources."""
+    walls = record["wall_seconds"]
+    median = statistics.median(walls)
+    shared = {
         "wall_seconds": median,
-        "wall_seconds_min": walls[0],
-        "wall_seconds_max": walls[-1],
+        "wall_seconds_min": min(walls),
+        "wall_seconds_max": max(walls),
         "repeats": len(walls),
         "rtf": median / record["seconds"],
-        **{name: record[name] for name in ("timed_alone", "peak_memory_bytes")},
-        **{name: record[name] for name in ("seams", "consistency_db", "device")},
+        **{name: record[name] for name in ("timed_alone", "peak_memory_bytes", "device")},
+        **{name: record[name] for name in ("seams", "consistency_db")},
     }
     for source, figures in record["sources"].items():
-        worst = figures["worst_seams"][:1]
+        worst = (figures["worst_seams"] or [[None, None]])[0]
         yield {
             **shared,
+            **{name: figures[name] for name in figures.keys() & FIGURES.keys()},
             "source": source,
-            **{name: figures[name] for name in FIGURES if name in figures},
-            "worst_seam_seconds": worst[0][0] if worst else None,
-            "worst_seam_db": worst[0][1] if worst else None,
+            "worst_seam_seconds": worst[0],
+            "worst_seam_db": worst[1],
         }
 
 
 def _typed(results: pd.DataFrame) -> pd.DataFrame:
     """Give each column its type, whatever is missing in it."""
-    for name in results.columns:
-        if name in _TEXTS:
-            texts = results[name].astype(object)
-            fill = None if name == "source" else ""
-            results[name] = texts.where(texts.notna(), fill)
-        elif name in _FLAGS:
-            results[name] = results[name].astype(bool)
-        elif name == "shifts":
-            results[name] = results[name].astype("int64")
-        else:
-            results[name] = results[name].astype("float64")
-    return results
+    for name in _TEXTS:
+        texts = results[name].astype(object)
+        results[name] = texts.where(texts.notna(), None if name == "source" else "")
+    kinds = {name: "float64" for name in COLUMNS if name not in _TEXTS}
+    return results.astype(kinds | dict.fromkeys(_FLAGS, "bool") | {"shifts": "int64"})
 
 
 def write_sweep(results: pd.DataFrame, path: StrPath) -> None:
@@ -187,8 +174,14 @@ def check_table_path(path: StrPath) -> None:
 
 def plain_rows(results: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as standard JSON can hold them."""
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, float) or math.isfinite(value):
+            return value
+        return None if math.isnan(value) else str(value)
+
     return [
-        {str(name): _plain(value) for name, value in row.items()}
+        {str(name): plain(value) for name, value in row.items()}
         for row in results.to_dict(orient="records")
     ]
 
@@ -215,15 +208,16 @@ def read_sweep(path: StrPath) -> pd.DataFrame:
         text = read_bounded(path, _MOST_BYTES).decode()
         if path.suffix.lower() == ".json":
             fields = parse_json(text)
-            results, manifest = _of_json(fields), fields["manifest"]
+            manifest, columns, rows = fields["manifest"], list(fields["columns"]), fields["rows"]
         else:
             first, _, table = text.partition("\n")
             manifest = parse_json(first.removeprefix(_COMMENT))
-            results = _of_csv(table)
-        _check_rows(results)
+            lines = csv.reader(io.StringIO(table, newline=""))
+            columns = next(lines, [])
+            rows = (_row_of_texts(columns, texts) for texts in lines if texts)
         if not isinstance(manifest, dict):
             raise ValueError("its manifest is not a JSON object")
-        results = _typed(results)
+        results = _table_of(columns, rows)
     except OSError as error:
         raise ParameterError(
             f"{str(path)!r} cannot be read: {error.strerror}. Pass what `stemlab sweep "
@@ -238,46 +232,58 @@ def read_sweep(path: StrPath) -> pd.DataFrame:
     return results
 
 
-def _of_csv(table: str) -> pd.DataFrame:
-    header = next(csv.reader([table.partition("\n")[0]]), [])
-    _check_columns(header)
-    types = {name: "float64" for name in COLUMNS if name not in (*_TEXTS, *_FLAGS)}
-    types |= dict.fromkeys(_TEXTS, "str") | dict.fromkeys(_FLAGS, "bool")
-    results = pd.read_csv(
-        io.StringIO(table),
-        dtype=types,
-        keep_default_na=False,
-        na_values=[""],
-        low_memory=False,
-    )
-    if not isinstance(results.index, pd.RangeIndex):
-        raise ValueError("its rows are longer than its header")
-    return results.map(_unguarded)
+def _row_of_texts(columns: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+    """Give the cells of a line of CSV the types of their columns."""
+    row: dict[str, Any] = {}
+    for name, text in zip(columns, texts, strict=True):
+        if name in _TEXTS:
+            is_guarded = text.startswith("'") and _FORMULA.match(text)
+            row[name] = text[1:] if is_guarded else text or None
+        elif name in _FLAGS:
+            row[name] = {"true": True, "false": False}[text.lower()]
+        else:
+            row[name] = float(text) if text else None
+    return row
 
 
-def _of_json(fields: Mapping[str, Any]) -> pd.DataFrame:
-    _check_columns(list(fields["columns"]))
-    rows = fields["rows"]
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+def _table_of(columns: Sequence[str], rows: Any) -> pd.DataFrame:
+    """Make the table of rows from a file; raise ValueError for what no sweep has."""
+    import pandas as pd  # Takes a while to load.
+
+    if list(columns) != list(COLUMNS):
+        raise ValueError("its columns are others")
+    rows = list(rows)
+    if len(rows) > _MOST_ROWS:
+        raise ValueError(f"it has {len(rows)} rows, more than {_MOST_ROWS}")
+    if not all(isinstance(row, dict) for row in rows):
         raise ValueError("its rows are not a list of JSON objects")
     results = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
     for name in results.columns:
         for value in results[name]:
             _check_value(name, value)
-    return results.replace({"inf": math.inf, "-inf": -math.inf})
-
-
-def _check_columns(names: Sequence[str]) -> None:
-    if list(names) != list(COLUMNS):
-        raise ValueError("its columns are others")
+    results = _typed(results.replace({"inf": math.inf, "-inf": -math.inf}))
+    ranges = {
+        "segment_seconds": results["segment_seconds"].between(0, math.inf, inclusive="neither"),
+        "overlap": results["overlap"].between(0, 1, inclusive="left"),
+        "shifts": results["shifts"].between(0, MAX_SHIFTS),
+        "rtf": results["rtf"].between(0, math.inf, inclusive="neither") | (results["error"] != ""),
+        "model": results["model"] != "",
+    }
+    for name, fits in ranges.items():
+        if not fits.all():
+            wrong = str(results.loc[~fits, name].iloc[0])[:40]
+            raise ValueError(f"its column {name!r} holds {wrong!r}")
+    return results
 
 
 def _check_value(name: str, value: Any) -> None:
     """Raise ValueError for a value that does not have the type of its column."""
     if name in _TEXTS:
-        fits = isinstance(value, str) or pd.isna(value) is True
+        fits = isinstance(value, str) or value is None
     elif name in _FLAGS:
         fits = isinstance(value, bool)
+    elif name == "shifts":
+        fits = type(value) is int or (type(value) is float and value.is_integer())
     else:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         fits = number or value is None or value in ("inf", "-inf")
@@ -285,41 +291,9 @@ def _check_value(name: str, value: Any) -> None:
         raise ValueError(f"its column {name!r} holds {str(value)[:40]!r}")
 
 
-def _check_rows(results: pd.DataFrame) -> None:
-    """Raise ValueError for settings and costs that no sweep has."""
-    if len(results) > _MOST_ROWS:
-        raise ValueError(f"it has {len(results)} rows, more than {_MOST_ROWS}")
-    done = results["error"].isin(["", None]) | results["error"].isna()
-    figures = results[["segment_seconds", "overlap", "shifts", "rtf"]].astype("float64")
-    ranges = {
-        "segment_seconds": figures["segment_seconds"].between(0, math.inf, inclusive="neither"),
-        "overlap": figures["overlap"].between(0, 1, inclusive="left"),
-        "shifts": figures["shifts"].isin(range(MAX_SHIFTS + 1)),
-        "rtf": figures["rtf"].between(0, math.inf, inclusive="neither") | ~done,
-        "model": results["model"].notna(),
-    }
-    for name, fits in ranges.items():
-        if not fits.all():
-            wrong = str(results.loc[~fits, name].iloc[0])[:40]
-            raise ValueError(f"its column {name!r} holds {wrong!r}")
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as standard JSON can hold it."""
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return None if math.isnan(value) else str(value)
-
-
 def _guarded(value: Any) -> Any:
     """Quote a text that a spreadsheet would take for a formula."""
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
-
-
-def _unguarded(value: Any) -> Any:
-    """Undo `_guarded`."""
-    guarded = isinstance(value, str) and value.startswith("'") and _FORMULA.match(value)
-    return value[1:] if guarded else value
 
 
 def _guarded_json(text: str) -> str:
@@ -327,9 +301,7 @@ def _guarded_json(text: str) -> str:
 
     def guard(match: re.Match[str]) -> str:
         return re.sub(
-            r"(?<=[,;])(\s*)([=+\-@])",
-            lambda found: f"{found[1]}\\u{ord(found[2]):04x}",
-            match[0],
+            r"(?<=[,;])(\s*)([=+\-@])", lambda found: f"{found[1]}\\u{ord(found[2]):04x}", match[0]
         )
 
     return _JSON_TEXT.sub(guard, text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from torch import nn
@@ -14,10 +14,7 @@ from stemlab.errors import ModelRefusedError, ParameterError
 from stemlab.registry import find_model
 from stemlab.separation import AudioStemSeparator
 
-__all__ = ["ModelSource", "SweepModel", "make_separator", "model_sources"]
-
-Factory = Callable[[], nn.Module]
-SweepModel = StrPath | nn.Module | Factory
+SweepModel = StrPath | nn.Module | Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -32,9 +29,6 @@ class ModelSource:
     identity: str | None  # None: nothing tells what the network computes.
     stems: tuple[str, ...]
     pads_by_default: bool
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stems", tuple(self.stems))  # It may come from JSON.
 
     def portable(self, why: str) -> ModelSource:
         """Return what another process can make the model from, or refuse."""
@@ -82,13 +76,11 @@ def _source(name: str, model: SweepModel, version: str | None) -> ModelSource:
     # A model can be described without its device.
     separator = AudioStemSeparator(model, device="cpu", network_version=version)
     name = name or separator.name
-    identity: str | None = separator.identity["model"]
-    sha256, stems = separator.model_sha256, separator.sources
-    if not isinstance(model, nn.Module):
-        pads = find_model(model).segment_policy != "free"
-        request = separator.resolved_request
-        return ModelSource(name, request, None, None, sha256, identity, stems, pads)
-    return ModelSource(name, None, factory, model, sha256, identity, stems, pads_by_default=True)
+    facts = separator.model_sha256, separator.identity["model"], separator.sources
+    if isinstance(model, nn.Module):
+        return ModelSource(name, None, factory, model, *facts, pads_by_default=True)
+    pads = find_model(model).segment_policy != "free"
+    return ModelSource(name, separator.resolved_request, None, None, *facts, pads_by_default=pads)
 
 
 def make_separator(source: ModelSource, device: str, batch_size: int) -> AudioStemSeparator:
@@ -96,7 +88,14 @@ def make_separator(source: ModelSource, device: str, batch_size: int) -> AudioSt
     model: Any = source.network if source.request is None else source.request
     if model is None:
         assert source.factory is not None
-        model = _call(source.factory)
+        try:
+            make = resolve_name(source.factory)
+        except (ImportError, AttributeError) as error:
+            raise ModelRefusedError(
+                f"the function {source.factory} that makes the network cannot be imported in this "
+                f"process ({error}). Install its module where the workers run."
+            ) from error
+        model = make()
     separator = AudioStemSeparator(model, device=device, batch_size=batch_size)
     if separator.model_sha256 != source.sha256:
         raise ModelRefusedError(
@@ -111,28 +110,11 @@ def make_separator(source: ModelSource, device: str, batch_size: int) -> AudioSt
 
 def _importable(factory: Any) -> str | None:
     """Return ``module:function`` if another process can import the function by that name."""
-    module, name = getattr(factory, "__module__", None), getattr(factory, "__qualname__", "")
+    module = getattr(factory, "__module__", None)
+    name = f"{module}:{getattr(factory, '__qualname__', '')}"
     if not module or module == "__main__":
         return None
     try:
-        found = import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError):
+        return name if resolve_name(name) is factory else None
+    except (ImportError, AttributeError, ValueError):  # Such as "<locals>" in the name.
         return None
-    return f"{module}:{name}" if found is factory else None
-
-
-def _call(factory: str) -> nn.Module:
-    module, _, name = factory.partition(":")
-    try:
-        found: Any = import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ModelRefusedError(
-            f"the function {factory} that makes the network cannot be imported in this process "
-            f"({error}). Install its module where the workers run."
-        ) from error
-    network: nn.Module = found()
-    return network
