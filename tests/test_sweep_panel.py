@@ -193,7 +193,7 @@ def test_many_presses_start_one_sweep(panel: SweepPanel) -> None:
     for _ in range(10):
         panel.run()
     names = [each.name for each in threading.enumerate()]
-    assert names.count("stemlab-sweep") == 1
+    assert names.count("stemlab-SweepPanel") == 1
     assert len(panel.wait(SECONDS)) == 16
 
 

@@ -460,14 +460,14 @@ def test_pressing_twice_starts_one_run(panel: SeparationPanel) -> None:
     go_on = threading.Event()
     on_first_segment(panel, lambda: go_on.wait(SECONDS))
     panel.separate()
-    running = [each for each in threading.enumerate() if each.name == "stemlab-separation"]
+    running = [each for each in threading.enumerate() if each.name == "stemlab-SeparationPanel"]
     try:
         assert panel.state == "running"
         assert find(panel, ipywidgets.Button, "Separate").disabled
         assert not find(panel, ipywidgets.Button, "Cancel").disabled
         panel.separate()
         find(panel, ipywidgets.Button, "Separate").click()
-        now = [each for each in threading.enumerate() if each.name == "stemlab-separation"]
+        now = [each for each in threading.enumerate() if each.name == "stemlab-SeparationPanel"]
         assert now == running
         assert len(now) == 1
         with pytest.raises(TimeoutError, match=r"timeout=0.01 s"):

@@ -14,6 +14,7 @@ import ipywidgets
 import numpy as np
 import numpy.typing as npt
 import traitlets
+from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Text
 
@@ -25,7 +26,7 @@ from stemlab.plots.spectrograms import band_name
 from stemlab.spectra import FREQUENCY_SCALES, SpectralComparison, SpectralGrid, compare_spectra
 from stemlab.widgets._choosers import FolderChooser
 from stemlab.widgets._fields import button, checkbox, dropdown, field, picture, table
-from stemlab.widgets._served import panel_path
+from stemlab.widgets._page import panel_path
 from stemlab.widgets._work import WorkPanel
 from stemlab.widgets.mixer import MIXTURE, StemMixer
 
@@ -38,7 +39,7 @@ _LOWEST_HZ = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 _MOST_OFFERED, _MOST_COMPARED = 100, 5
 
 
-class ComparePanel(WorkPanel):
+class ComparePanel(WorkPanel[SpectralComparison]):
     """Compare the spectrograms of recordings in a notebook, and hear two of them by turns.
 
     Parameters
@@ -70,12 +71,8 @@ class ComparePanel(WorkPanel):
     comparison : SpectralComparison or None
         The last.
     mixer : StemMixer or None
-    state : {"idle", "running", "done", "cancelled", "failed"}
-    progress : float, in [0, 1]
-    message : str
-        Status in words.
-    error : str
-        Error message of the last run; empty if there was none.
+    state, progress, message, error
+        As in `SeparationPanel`.
 
     Raises
     ------
@@ -96,14 +93,12 @@ class ComparePanel(WorkPanel):
     folder = traitlets.Unicode()
     reference = traitlets.Unicode()
     compared = traitlets.Tuple()
-    frequency_scale = traitlets.Enum(list(FREQUENCY_SCALES), "log")
-    fft_samples = traitlets.Enum(list(_FRAMES), 2048)
+    frequency_scale = traitlets.Enum(FREQUENCY_SCALES, "log")
+    fft_samples = traitlets.Enum(_FRAMES, 2048)
     time_range_seconds = traitlets.Tuple((0.0, 1.0))
-    lowest_hz = traitlets.Enum(list(_LOWEST_HZ), 0)
+    lowest_hz = traitlets.Enum(_LOWEST_HZ, 0)
     difference = traitlets.Bool(True)
     comparison = traitlets.Instance(SpectralComparison, allow_none=True)
-
-    _thread_name = "stemlab-comparison"
 
     def __init__(
         self,
@@ -112,24 +107,23 @@ class ComparePanel(WorkPanel):
         *,
         seams_seconds: npt.ArrayLike = (),
     ) -> None:
-        chooser = None
-        if isinstance(signals, (str, PathLike)):
-            audio.find_recordings(panel_path(signals))  # Raises if the folder cannot be read.
-            chooser = FolderChooser(signals)
-        else:
+        if isinstance(signals, Mapping):
             _refuse_too_few(signals)
+            choosers = []
+        else:
+            audio.find_recordings(panel_path(signals))  # Raises if the folder cannot be read.
+            choosers = [FolderChooser(signals)]
         super().__init__()
         self._seams = np.asarray(seams_seconds, np.float64)
         self._asked_rate = sample_rate
         self._signals: dict[str, Any] = {}
         # Held while the signals change, and while their comparison is shown.
         self._offering = threading.RLock()
-        self._build([] if chooser is None else [chooser])
-        if chooser is None:
-            assert isinstance(signals, Mapping)
+        self._build(choosers)
+        if isinstance(signals, Mapping):
             self._offer(signals)
         else:
-            traitlets.link((chooser, "path"), (self, "folder"))
+            traitlets.link((choosers[0], "path"), (self, "folder"))
             self.observe(self._open, "folder")
             self._open()
 
@@ -147,18 +141,16 @@ class ComparePanel(WorkPanel):
         names = [self.reference, *(name for name in self.compared if name != self.reference)]
         # Read now: another folder may be chosen while these are compared.
         signals = {name: self._signals.get(name) for name in names}
-        rate = self._sample_rate
-        start, stop = self.time_range_seconds
-        whole = (start, stop) == (0.0, self._seconds)
-        chosen = {
+        rate, difference = self._sample_rate, self.difference
+        whole = self.time_range_seconds == (0.0, self._seconds)
+        grid = {
             "fft_samples": self.fft_samples,
             "frequency_scale": self.frequency_scale,
-            "time_range_seconds": None if whole else (start, stop),
+            "time_range_seconds": None if whole else self.time_range_seconds,
             "frequency_range_hz": (self.lowest_hz, rate / 2),
         }
-        difference = self.difference
         self._start(
-            lambda: self._compare(signals, rate, chosen, difference), "Reading the recordings."
+            lambda: self._compare(signals, rate, grid, difference), "Reading the recordings."
         )
 
     # ------------------------------------------------------------ what may be chosen
@@ -231,32 +223,34 @@ class ComparePanel(WorkPanel):
 
     def _compare(
         self,
-        chosen_signals: Mapping[str, Any],
+        signals: Mapping[str, Any],
         sample_rate: int,
-        chosen: Mapping[str, Any],
+        grid: Mapping[str, Any],
         difference: bool,
     ) -> SpectralComparison:
-        if len(chosen_signals) < 2:
+        if len(signals) < 2:
             raise ParameterError(
                 "no signal is selected for comparison. Select one besides the reference."
             )
-        grid = SpectralGrid(**chosen)
+        checked_grid = SpectralGrid(**grid)
         with ExitStack() as opened:
-            signals = {}
-            for number, (name, signal) in enumerate(chosen_signals.items()):
-                self._check_stop()
-                signals[name] = _open(signal, sample_rate, name)
-                opened.callback(signals[name].close)
-                self.progress = (number + 1) / (2 * len(chosen_signals))
-            self.message = "Comparing."
-            comparison = compare_spectra(signals, sample_rate, grid=grid)
-        drawn = _picture(comparison, difference, self._seams)
+            recordings: dict[str, audio.SeekableRecording] = {}
+            for name, signal in signals.items():
+                self._report(len(recordings) / (2 * len(signals)))
+                if not _is_path(signal):
+                    signal = audio.as_audio(signal, name=f"signals[{name!r}]")
+                recordings[name] = audio.SeekableRecording(_playable(signal), sample_rate)
+                opened.callback(recordings[name].close)
+            self.progress, self.message = 0.5, "Comparing."
+            comparison = compare_spectra(recordings, sample_rate, grid=checked_grid)
+        axes = draw_comparison(comparison, difference=difference, seams_seconds=self._seams)
+        drawn = _picture(axes.ravel()[0].figure, comparison)
         self._check_stop()
-        first, second = list(chosen_signals)[:2]
+        first, second = list(signals)[:2]
         mixer = StemMixer(
-            {"sound": _playable(chosen_signals[second])},
+            {"sound": _playable(signals[second])},
             sample_rate,
-            other={"sound": _playable(chosen_signals[first])},
+            other={"sound": _playable(signals[first])},
             labels=(second, first),
         )
         with ExitStack() as unless_shown, self._offering:
@@ -307,41 +301,39 @@ def _named(recordings: list[Path]) -> dict[str, StrPath | npt.ArrayLike]:
     return {path.stem if count[path.stem] == 1 else path.name: path for path in recordings}
 
 
-def _open(signal: Any, sample_rate: int, name: str) -> audio.SeekableRecording:
-    if not isinstance(signal, (str, PathLike)):
-        signal = audio.as_audio(signal, name=f"signals[{name!r}]")
-    return audio.SeekableRecording(_playable(signal), sample_rate)
+def _is_path(signal: object) -> bool:
+    return isinstance(signal, (str, PathLike))
 
 
 def _playable(signal: Any) -> Any:
-    return panel_path(signal) if isinstance(signal, (str, PathLike)) else signal
+    return panel_path(signal) if _is_path(signal) else signal
 
 
 def _rate_and_length(signals: Mapping[str, Any], sample_rate: int | None) -> tuple[int, float]:
     """The common sample rate, and the length of the longest in seconds."""
-    seconds = []
-    for signal in signals.values():
-        if isinstance(signal, (str, PathLike)):
-            samples, own_rate = audio.read_length(panel_path(signal))
-            sample_rate = sample_rate or own_rate
-            seconds.append(samples / own_rate)
-    for signal in signals.values():
-        if not isinstance(signal, (str, PathLike)):
-            if sample_rate is None:
-                raise ParameterError("sample_rate is missing. Pass the rate of the arrays in Hz.")
-            seconds.append(np.shape(signal)[-1] / sample_rate)
-    assert sample_rate is not None
-    return sample_rate, max(seconds)
+    lengths = [
+        audio.read_length(panel_path(signal)) if _is_path(signal) else (np.shape(signal)[-1], None)
+        for signal in signals.values()
+    ]
+    sample_rate = sample_rate or next((rate for _, rate in lengths if rate), None)
+    if sample_rate is None:
+        raise ParameterError("sample_rate is missing. Pass the rate of the arrays in Hz.")
+    return sample_rate, max(samples / (rate or sample_rate) for samples, rate in lengths)
 
 
-def _picture(
-    comparison: SpectralComparison, difference: bool, seams_seconds: npt.NDArray[np.float64]
-) -> ipywidgets.HTML:
-    axes = draw_comparison(comparison, difference=difference, seams_seconds=seams_seconds)
-    figure = axes.ravel()[0].figure
+def _picture(figure: Figure, comparison: SpectralComparison) -> ipywidgets.HTML:
+    """Show the figure; its description is for those who cannot see it."""
     for text in figure.findobj(Text):
         _replace_missing(text)
-    return picture(figure, _describe(comparison))
+    distances = ", ".join(
+        f"{name} {distance_db:.1f} dB"
+        for name, distance_db in comparison.log_spectral_distance_db.items()
+    )
+    return picture(
+        figure,
+        f"Spectrograms of {', '.join(comparison.powers)}. Log-spectral distance from "
+        f"{comparison.reference}: {distances}.",
+    )
 
 
 def _replace_missing(text: Text) -> None:
@@ -358,18 +350,6 @@ def _replace_missing(text: Text) -> None:
         properties.set_family(family)
         known |= set(get_font(findfont(properties)).get_charmap())
     text.set_text("".join(letter if ord(letter) in known else "?" for letter in content))
-
-
-def _describe(comparison: SpectralComparison) -> str:
-    """The picture in words, for those who cannot see it."""
-    distances = ", ".join(
-        f"{name} {distance_db:.1f} dB"
-        for name, distance_db in comparison.log_spectral_distance_db.items()
-    )
-    return (
-        f"Spectrograms of {', '.join(comparison.powers)}. Log-spectral distance from "
-        f"{comparison.reference}: {distances}."
-    )
 
 
 def _differences(comparison: SpectralComparison) -> ipywidgets.HTML:

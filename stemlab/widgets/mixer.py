@@ -171,7 +171,6 @@ class StemMixer(PageWidget):
         self._envelopes = [
             np.round(127 / (peak or 1) * extremes).astype(np.int8) for extremes in envelopes
         ]
-        self._seconds: float = samples / sample_rate
         super().__init__(
             heard=first,
             muted=(MIXTURE,) if mixture is not None else (),
@@ -190,7 +189,7 @@ class StemMixer(PageWidget):
     @property
     def duration_seconds(self) -> float:
         """Length of the longest recording."""
-        return self._seconds
+        return float(self._samples / self._sample_rate)
 
     def embed(self) -> None:
         """Put the whole recordings into the state of the widget, for pages without a kernel.
@@ -208,9 +207,8 @@ class StemMixer(PageWidget):
         Notes
         -----
         The sound is MP3 of the highest variable bit rate: about 2 MB per minute of a recording, a
-        third of FLAC. It is one piece, because MP3 cannot be cut without a gap. A page decodes all
-        of it at once, to 21 MB per minute. The encoder delays all recordings by the same time, so
-        they stay together.
+        third of FLAC. A page decodes all of it at once, to 21 MB per minute, because MP3 cannot be
+        cut without a gap.
 
         Examples
         --------
@@ -254,10 +252,10 @@ class StemMixer(PageWidget):
         seconds = float(proposal.value)
         if not 0 <= seconds < np.inf:
             raise _TraitRefusedError(
-                f"position_seconds={seconds!r} is not in [0, {self._seconds:.3f}]. "
+                f"position_seconds={seconds!r} is not in [0, {self.duration_seconds:.3f}]. "
                 "Pass where to play, in seconds."
             )
-        return min(seconds, self._seconds)
+        return min(seconds, self.duration_seconds)
 
     @traitlets.validate("loop_seconds")
     def _check_loop(self, proposal: traitlets.Bunch) -> tuple[float, ...]:
@@ -267,13 +265,15 @@ class StemMixer(PageWidget):
             start, stop = map(float, proposal.value)
         except (TypeError, ValueError, OverflowError):
             start = stop = float("nan")
-        shortest = min(_SHORTEST_LOOP_SECONDS, self._seconds)
-        if not (start >= 0 and start + shortest <= stop + 1e-9 and stop <= self._seconds + 1e-9):
+        shortest = min(_SHORTEST_LOOP_SECONDS, self.duration_seconds)
+        if not (
+            start >= 0 and start + shortest <= stop + 1e-9 and stop <= self.duration_seconds + 1e-9
+        ):
             raise _TraitRefusedError(
                 f"loop_seconds={proposal.value!r} is not a range of at least {shortest:.3g} s in "
-                f"[0, {self._seconds:.3f}]. Pass (start, stop), or () for no loop."
+                f"[0, {self.duration_seconds:.3f}]. Pass (start, stop), or () for no loop."
             )
-        return start, min(stop, self._seconds)
+        return start, min(stop, self.duration_seconds)
 
     @traitlets.validate("muted", "soloed")
     def _check_rows(self, proposal: traitlets.Bunch) -> tuple[str, ...]:
@@ -332,7 +332,7 @@ class StemMixer(PageWidget):
 
     def _overview(self) -> Message:
         content = {"kind": "overview", "width": column_samples(self._samples)}
-        return content, [each.tobytes() for each in self._envelopes]
+        return content, [extremes.tobytes() for extremes in self._envelopes]
 
     def _send_piece(self, number: int) -> None:
         pieces = max(1, self._samples // _PIECE_SAMPLES)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import ipywidgets
 import pandas as pd
@@ -28,25 +30,27 @@ from stemlab.sweeps import (
 from stemlab.sweeps.recommendation import check_limits
 from stemlab.widgets._choosers import ModelChooser, SongChooser, demo_song
 from stemlab.widgets._fields import button, checkbox, dropdown, field, text_field
-from stemlab.widgets._grids import GRIDS, OWN_VALUES, grid_buttons, numbers
-from stemlab.widgets._served import is_served, panel_path
-from stemlab.widgets._setting_table import SHOWN, SettingTable
+from stemlab.widgets._page import is_served, panel_path
+from stemlab.widgets._sweep_grid import (
+    GRIDS,
+    OWN_VALUES,
+    SHOWN,
+    SettingTable,
+    grid_buttons,
+    numbers,
+)
 from stemlab.widgets._work import WorkPanel
 from stemlab.widgets.mixer import StemMixer
 
 __all__ = ["SweepPanel"]
 
-_PADDED = {
-    "as the model was made": None,
-    "yes": (True,),
-    "no": (False,),
-    "both": (True, False),
-}
+_AS_MADE = "as the model was made"
+_PADDED = {_AS_MADE: None, "yes": (True,), "no": (False,), "both": (True, False)}
 # Shown in place of their path, which is long and differs between machines.
 _DEMO_STEMS = "those of the demo song"
 
 
-class SweepPanel(WorkPanel):
+class SweepPanel(WorkPanel[Any]):
     """Sweep over segments, overlaps and shifts in a notebook, and listen to the results.
 
     Each setting is a cell of a table. Pressing a cell loads its stems into the mixer, beside those
@@ -88,12 +92,8 @@ class SweepPanel(WorkPanel):
     figure : str
         Column of the results that the cells show; can be set.
     mixer : StemMixer or None
-    state : {"idle", "running", "done", "cancelled", "failed"}
-    progress : float, in [0, 1]
-    message : str
-        Status in words.
-    error : str
-        Error message of the last run; empty if there was none.
+    state, progress, message, error
+        As in `SeparationPanel`.
 
     Raises
     ------
@@ -121,7 +121,7 @@ class SweepPanel(WorkPanel):
     segments = traitlets.Unicode()
     overlaps = traitlets.Unicode()
     shifts = traitlets.Unicode()
-    padded = traitlets.Enum(list(_PADDED), "as the model was made")
+    padded = traitlets.Enum(list(_PADDED), _AS_MADE)
     excerpt_seconds = traitlets.Float()
     grid = traitlets.Enum([*GRIDS, OWN_VALUES], "small")
     memory = traitlets.Bool(False)
@@ -129,9 +129,8 @@ class SweepPanel(WorkPanel):
     sweep = traitlets.Instance(Sweep, allow_none=True)
     recommendation = traitlets.Instance(Recommendation, allow_none=True)
     selected = traitlets.Instance(SweepSetting, allow_none=True)
-    figure = traitlets.Enum(list(SHOWN), "agreement_db")
+    figure = traitlets.Enum(SHOWN, "agreement_db")
 
-    _thread_name = "stemlab-sweep"
     _cancelled_message = "Cancelled. Measurements so far are kept; press Resume to continue."
 
     def __init__(
@@ -182,33 +181,27 @@ class SweepPanel(WorkPanel):
 
         `wait` then returns the table of results.
         """
-        plan, limit = self._planned(), self.memory_limit.strip() or None
-        self._start(lambda: self._measure(plan, limit), "Planning the sweep.")
-
-    def close(self) -> None:
-        """Stop the sweep and take the panel off the page."""
-        super().close()
-        self._songs.close()
+        plan, memory, limit = self._planned(), self.memory, self.memory_limit.strip() or None
+        self._start(lambda: self._measure(plan, memory, limit), "Planning the sweep.")
 
     # ------------------------------------------------------------ the work
 
     def _planned(self) -> Callable[[], Sweep]:
         """Read the fields now; the work reports what is wrong with them."""
-        song, model, references = self.song.strip(), self.model, self.references.strip()
-        segments, overlaps, shifts = self.segments, self.overlaps, self.shifts
-        padded, excerpt, memory = _PADDED[self.padded], self.excerpt_seconds, self.memory
+        chosen = SimpleNamespace(**self.trait_values())
 
         def plan() -> Sweep:
+            references = chosen.references.strip()
             return plan_sweep(
-                panel_path(song),
-                model,
-                segments=numbers("segments", segments, float) or None,
-                overlaps=numbers("overlaps", overlaps, float),
-                shifts=numbers("shifts", shifts, int),
-                padded=padded,
+                panel_path(chosen.song.strip()),
+                chosen.model,
+                segments=numbers("segments", chosen.segments, float) or None,
+                overlaps=numbers("overlaps", chosen.overlaps, float),
+                shifts=numbers("shifts", chosen.shifts, int),
+                padded=_PADDED[chosen.padded],
                 references=panel_path(references) if references else None,
-                excerpt_seconds=excerpt,
-                memory=memory,
+                excerpt_seconds=chosen.excerpt_seconds,
+                memory=chosen.memory,
                 keep_audio=True,
             )
 
@@ -221,9 +214,11 @@ class SweepPanel(WorkPanel):
         self._show_table(sweep)
         return estimate
 
-    def _measure(self, plan: Callable[[], Sweep], memory_limit: str | None) -> pd.DataFrame:
+    def _measure(
+        self, plan: Callable[[], Sweep], memory: bool, memory_limit: str | None
+    ) -> pd.DataFrame:
         check_limits(memory_limit=memory_limit)
-        if memory_limit and not self.memory:
+        if memory_limit and not memory:
             raise ParameterError(
                 f"memory_limit={memory_limit!r} needs measured memory. Tick 'Measure peak memory', "
                 "or leave the limit empty."
@@ -235,8 +230,7 @@ class SweepPanel(WorkPanel):
 
         def tell(event: SweepProgress) -> None:
             nonlocal shown
-            self._check_stop()
-            self.progress = event.share
+            self._report(event.share)
             left = event.remaining_seconds
             self.message = f"{event.done} of {event.total} measured; running {event.running}" + (
                 "." if left is None else f"; about {duration(left)} left."
@@ -275,8 +269,7 @@ class SweepPanel(WorkPanel):
             to_field=lambda path: _DEMO_STEMS if path == str(demo_song_dir()) else path,
             to_trait=lambda typed: str(demo_song_dir()) if typed == _DEMO_STEMS else typed,
         )
-        padded = [("model default", "as the model was made")]
-        padded += [(label, label) for label in ("yes", "no", "both")]
+        padded = [("model default" if value == _AS_MADE else value, value) for value in _PADDED]
         fields = {
             "segments": text_field("Segments (s)", "empty: default, a half and a quarter of it"),
             "overlaps": text_field("Overlaps", "for instance 0, 0.25, 0.5"),
@@ -378,11 +371,7 @@ class SweepPanel(WorkPanel):
         self._show_results(ipywidgets.HTML(f"Playing: <b>{escape(str(setting))}</b>"), mixer)
 
     def _make_stems(self, sweep: Sweep, setting: SweepSetting) -> None:
-        def tell(event: SweepProgress) -> None:
-            self._check_stop()
-            self.progress = event.share
-
-        sweep.make_stems(setting, progress=tell)
+        sweep.make_stems(setting, progress=lambda event: self._report(event.share))
         self._load()
         self.message = f"The stems of {setting} were made again."
 
