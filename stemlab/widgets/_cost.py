@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import ipywidgets
 import traitlets
@@ -43,6 +42,16 @@ class CostedPanel(WorkPanel[Result]):
         self._calibration: threading.Thread | None = None
         self._models = ModelChooser(model)
         traitlets.link((self._models, "model"), (self, "model"))
+        devices = dropdown("Device", ["auto", *available_devices()])
+        padding = checkbox("Pad short segments to the training length")
+        self._devices = self._bind("device", devices)
+        self._padding = self._bind("pad_to_training_segment", padding)
+        self._costs = indented(ipywidgets.HTML())
+        traitlets.dlink(
+            (self, "cost"),
+            (self._costs, "value"),
+            lambda cost: f'<small role="status">{escape(cost)}</small>',
+        )
 
     def close(self) -> None:
         """Stop the work, wait for a calibration to end, and take the panel off the page."""
@@ -58,22 +67,6 @@ class CostedPanel(WorkPanel[Result]):
     def _check_device(self, proposal: traitlets.Bunch) -> str:
         AudioStemSeparator(self.model, device=str(proposal.value))
         return str(proposal.value)
-
-    def _device_field(self) -> Any:
-        return self._bind("device", dropdown("Device", ["auto", *available_devices()]))
-
-    def _padding_field(self) -> Any:
-        field = checkbox("Pad short segments to the training length")
-        return self._bind("pad_to_training_segment", field)
-
-    def _cost_caption(self) -> Any:
-        caption = indented(ipywidgets.HTML())
-        traitlets.dlink(
-            (self, "cost"),
-            (caption, "value"),
-            lambda cost: f'<small role="status">{escape(cost)}</small>',
-        )
-        return caption
 
     def _tell_cost(self, *, measure: bool = False) -> None:
         try:

@@ -9,12 +9,13 @@ import ipywidgets
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 
 from stemlab.errors import ParameterError
 from stemlab.metrics import FIGURES
 from stemlab.sweeps import SweepSetting
 from stemlab.sweeps.table import by_setting
-from stemlab.widgets._fields import indented
+from stemlab.widgets._fields import close_tree, indented
 
 _MANY_OVERLAPS = "0, 0.1, 0.25, 0.5, 0.75"
 # No segments stand for the default one, a half and a quarter of it.
@@ -72,6 +73,7 @@ class SettingTable(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         super().__init__()
         self._select = select
         self._cells: dict[SweepSetting, ipywidgets.Button] = {}
+        self._parts: list[Any] = []
 
     def show(
         self,
@@ -104,20 +106,21 @@ class SettingTable(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
             button.disabled = setting not in rows or bool(error)
             share = 0.5 if high == low else (value - low) / (high - low)
             goodness = share if shown.more_is_better else 1 - share
-            _paint(button, goodness if is_known else None)
+            on_colour = "#ffffff" if goodness > 0.55 else "#000000"
+            shade = to_hex(matplotlib.colormaps["Blues"](goodness))
+            button.style.text_color = on_colour if is_known else None
+            button.style.button_color = shade if is_known else None
 
     def _lay_out(self, settings: list[SweepSetting]) -> None:
-        earlier = self._cells.values()
         self._cells = {setting: self._cell(setting) for setting in settings}
-        parts = []
-        for shifts, padded in dict.fromkeys(
-            (setting.shifts, setting.padded) for setting in settings
-        ):
+        earlier, self._parts = self._parts, []
+        groups = dict.fromkeys((setting.shifts, setting.padded) for setting in settings)
+        for shifts, padded in groups:
             title = f"<b>Shifts {shifts}, {'padded' if padded else 'not padded'}</b>"
-            parts += [ipywidgets.HTML(title), self._grid(shifts, padded)]
-        self.children = parts
-        for button in earlier:
-            button.close()
+            self._parts += [ipywidgets.HTML(title), self._grid(shifts, padded)]
+        self.children = self._parts
+        for part in earlier:
+            close_tree(part)
 
     def _cell(self, setting: SweepSetting) -> ipywidgets.Button:
         button = ipywidgets.Button(
@@ -143,12 +146,3 @@ class SettingTable(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         columns = f"9em repeat({len(overlaps)}, 8em)"
         layout = ipywidgets.Layout(grid_template_columns=columns, grid_gap="2px")
         return ipywidgets.GridBox(children, layout=layout)
-
-
-def _paint(button: ipywidgets.Button, goodness: float | None) -> None:
-    if goodness is None:
-        button.style.button_color = button.style.text_color = None
-        return
-    red, green, blue = (round(255 * part) for part in matplotlib.colormaps["Blues"](goodness)[:3])
-    button.style.button_color = f"#{red:02x}{green:02x}{blue:02x}"
-    button.style.text_color = "#ffffff" if goodness > 0.55 else "#000000"

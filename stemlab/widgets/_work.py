@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from html import escape
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import ipywidgets
@@ -40,6 +41,8 @@ class WorkPanel(ipywidgets.VBox, Generic[Result]):  # type: ignore[misc]  # ipyw
     mixer = traitlets.Instance(StemMixer, allow_none=True)
 
     _cancelled_message = "Cancelled."
+    # Traits in the repr, which is the same on every machine: notebooks are compared with it.
+    _in_repr: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,6 +58,16 @@ class WorkPanel(ipywidgets.VBox, Generic[Result]):  # type: ignore[misc]  # ipyw
     def __del__(self) -> None:
         # ipywidgets would close the widget here, which fails if its constructor did.
         pass
+
+    def __repr__(self) -> str:
+        values = {name: getattr(self, name) for name in self._in_repr}
+        if "song" in values:
+            values["song"] = Path(values["song"]).name
+        shown = (
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}"
+            for name, value in values.items()
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def cancel(self) -> None:
         """Ask the work to stop as soon as it can; nothing half-done is left."""
@@ -86,8 +99,6 @@ class WorkPanel(ipywidgets.VBox, Generic[Result]):  # type: ignore[misc]  # ipyw
         super().close()
         for part in self.children:
             close_tree(part)
-
-    # ------------------------------------------------------------ for the panels
 
     def _bind(
         self,
@@ -171,18 +182,15 @@ class WorkPanel(ipywidgets.VBox, Generic[Result]):  # type: ignore[misc]  # ipyw
     ) -> ipywidgets.HBox:
         """Lay out the buttons, which are disabled during the work, Cancel and the progress bar."""
         stop = button("Cancel", cancel_tooltip, self.cancel)
-        stop.disabled = True
         bar = ipywidgets.FloatProgress(
             max=1.0, tooltip="Progress", layout=ipywidgets.Layout(width="14em")
         )
         traitlets.dlink((self, "progress"), (bar, "value"))
-
-        def show(_: object) -> None:
-            stop.disabled = self.state != "running"
-            for starter in buttons:
-                starter.disabled = self.state == "running"
-
-        self.observe(show, "state")
+        traitlets.dlink((self, "state"), (stop, "disabled"), lambda state: state != "running")
+        for starter in buttons:
+            traitlets.dlink(
+                (self, "state"), (starter, "disabled"), lambda state: state == "running"
+            )
         return ipywidgets.HBox([*buttons, stop, bar, KeyKeeper()])
 
     def _run(self, work: Callable[[], Result], future: Future[Result]) -> None:

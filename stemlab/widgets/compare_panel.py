@@ -100,6 +100,8 @@ class ComparePanel(WorkPanel[SpectralComparison]):
     difference = traitlets.Bool(True)
     comparison = traitlets.Instance(SpectralComparison, allow_none=True)
 
+    _in_repr = ("reference", "compared", "state")
+
     def __init__(
         self,
         signals: StrPath | Mapping[str, StrPath | npt.ArrayLike],
@@ -107,9 +109,9 @@ class ComparePanel(WorkPanel[SpectralComparison]):
         *,
         seams_seconds: npt.ArrayLike = (),
     ) -> None:
+        choosers = []
         if isinstance(signals, Mapping):
             _refuse_too_few(signals)
-            choosers = []
         else:
             audio.find_recordings(panel_path(signals))  # Raises if the folder cannot be read.
             choosers = [FolderChooser(signals)]
@@ -119,19 +121,31 @@ class ComparePanel(WorkPanel[SpectralComparison]):
         self._signals: dict[str, Any] = {}
         # Held while the signals change, and while their comparison is shown.
         self._offering = threading.RLock()
-        self._build(choosers)
+        self._references = dropdown("Reference", [""])
+        self._others = field(ipywidgets.SelectMultiple, "Compared")
+        self._frames = dropdown("Frame", _FRAMES)
+        self._times = field(ipywidgets.FloatRangeSlider, "Time (s)", min=0, max=1, value=(0, 1))
+        lowest = [(f"{hz} Hz" if hz else "0 Hz (everything)", hz) for hz in _LOWEST_HZ]
+        compare = "Compute and compare the spectrograms"
+        self.children = [
+            *choosers,
+            self._bind("reference", self._references),
+            self._bind("compared", self._others),
+            self._bind("frequency_scale", dropdown("Freq. scale", FREQUENCY_SCALES)),
+            self._bind("fft_samples", self._frames),
+            self._bind("time_range_seconds", self._times),
+            self._bind("lowest_hz", dropdown("Show above", lowest)),
+            self._bind("difference", checkbox("Show differences")),
+            self._controls(button("Compare", compare, self.compare, "primary")),
+            self._status,
+            self._results,
+        ]
         if isinstance(signals, Mapping):
             self._offer(signals)
         else:
             traitlets.link((choosers[0], "path"), (self, "folder"))
             self.observe(self._open, "folder")
             self._open()
-
-    def __repr__(self) -> str:
-        return (
-            f"ComparePanel(reference={self.reference!r}, compared={self.compared!r}, "
-            f"state={self.state!r})"
-        )
 
     def compare(self) -> None:
         """Start to compare what is chosen now, unless that is going on; does not wait.
@@ -153,8 +167,6 @@ class ComparePanel(WorkPanel[SpectralComparison]):
             lambda: self._compare(signals, rate, grid, difference), "Reading the recordings."
         )
 
-    # ------------------------------------------------------------ what may be chosen
-
     def _open(self, _: object = None) -> None:
         """Offer the recordings of the chosen folder, or show what is wrong with it."""
         with self._offering:
@@ -168,7 +180,10 @@ class ComparePanel(WorkPanel[SpectralComparison]):
             return
         try:
             found = audio.find_recordings(panel_path(self.folder))
-            signals = _named(found[:_MOST_OFFERED])
+            offered = found[:_MOST_OFFERED]
+            # Without their suffix, unless that makes two alike.
+            count = Counter(path.stem for path in offered)
+            signals = {path.stem if count[path.stem] == 1 else path.name: path for path in offered}
             _refuse_too_few(signals)
             self._offer(signals, most=_MOST_COMPARED)
             if len(found) > len(signals):
@@ -176,9 +191,7 @@ class ComparePanel(WorkPanel[SpectralComparison]):
         except (StemlabError, OSError) as error:
             self.message, self.error = "Choose another folder.", str(error)
 
-    def _offer(
-        self, signals: Mapping[str, StrPath | npt.ArrayLike], *, most: int | None = None
-    ) -> None:
+    def _offer(self, signals: Mapping[str, Any], *, most: int | None = None) -> None:
         """Offer these signals, and select the first and at most `most` others."""
         rate, seconds = _rate_and_length(signals, self._asked_rate) if signals else (1, 0.0)
         self._show_results()
@@ -186,11 +199,11 @@ class ComparePanel(WorkPanel[SpectralComparison]):
         self._signals = dict(signals)
         self._sample_rate, self._seconds = rate, seconds
         # The mixture is what stems are compared with.
-        names = sorted(self._signals, key=lambda name: name != MIXTURE)
+        names = sorted(signals, key=lambda name: name != MIXTURE)
         self.compared = ()
         self._references.options = names or [("nothing to compare", "")]
         self._others.options, self._others.rows = names, max(1, min(6, len(names)))
-        self.reference, self.compared = next(iter(names), ""), tuple(names[1:][:most])
+        self.reference, self.compared = names[0] if names else "", tuple(names[1:][:most])
         frame = self.fft_samples  # New labels choose the first.
         self._frames.options = [
             (f"{samples} samples, {1000 * samples / rate:.0f} ms", samples) for samples in _FRAMES
@@ -201,25 +214,16 @@ class ComparePanel(WorkPanel[SpectralComparison]):
         self.time_range_seconds = (0.0, seconds)
         self.message = "Choose what to compare and press Compare."
 
-    @traitlets.validate("reference")
-    def _check_reference(self, proposal: traitlets.Bunch) -> str:
-        self._refuse_unknown("reference", proposal.value)
-        return str(proposal.value)
-
-    @traitlets.validate("compared")
-    def _check_compared(self, proposal: traitlets.Bunch) -> tuple[str, ...]:
-        for name in proposal.value:
-            self._refuse_unknown("compared", name)
-        return tuple(proposal.value)
-
-    def _refuse_unknown(self, trait: str, name: str) -> None:
-        if name not in self._signals and (name or self._signals):
-            raise ParameterError(
-                f"{trait}={name!r} is not one of the signals. Choose one of "
-                f"{', '.join(map(repr, self._signals))}."
-            )
-
-    # ------------------------------------------------------------ the work
+    @traitlets.validate("reference", "compared")
+    def _check_names(self, proposal: traitlets.Bunch) -> Any:
+        trait, value = proposal.trait.name, proposal.value
+        for name in value if trait == "compared" else [value]:
+            if name not in self._signals and (name or self._signals):
+                raise ParameterError(
+                    f"{trait}={name!r} is not one of the signals. Choose one of "
+                    f"{', '.join(map(repr, self._signals))}."
+                )
+        return value
 
     def _compare(
         self,
@@ -237,9 +241,10 @@ class ComparePanel(WorkPanel[SpectralComparison]):
             recordings: dict[str, audio.SeekableRecording] = {}
             for name, signal in signals.items():
                 self._report(len(recordings) / (2 * len(signals)))
-                if not _is_path(signal):
+                signal = _checked(signal)
+                if not isinstance(signal, Path):
                     signal = audio.as_audio(signal, name=f"signals[{name!r}]")
-                recordings[name] = audio.SeekableRecording(_playable(signal), sample_rate)
+                recordings[name] = audio.SeekableRecording(signal, sample_rate)
                 opened.callback(recordings[name].close)
             self.progress, self.message = 0.5, "Comparing."
             comparison = compare_spectra(recordings, sample_rate, grid=checked_grid)
@@ -247,12 +252,8 @@ class ComparePanel(WorkPanel[SpectralComparison]):
         drawn = _picture(axes.ravel()[0].figure, comparison)
         self._check_stop()
         first, second = list(signals)[:2]
-        mixer = StemMixer(
-            {"sound": _playable(signals[second])},
-            sample_rate,
-            other={"sound": _playable(signals[first])},
-            labels=(second, first),
-        )
+        stems, other = ({"sound": _checked(signals[name])} for name in (second, first))
+        mixer = StemMixer(stems, sample_rate, other=other, labels=(second, first))
         with ExitStack() as unless_shown, self._offering:
             unless_shown.callback(mixer.close)
             self._check_stop()
@@ -261,30 +262,6 @@ class ComparePanel(WorkPanel[SpectralComparison]):
             unless_shown.pop_all()
         self.message = "Done."
         return comparison
-
-    # ------------------------------------------------------------ what is shown
-
-    def _build(self, choosers: list[FolderChooser]) -> None:
-        self._references = dropdown("Reference", [""])
-        self._others = field(ipywidgets.SelectMultiple, "Compared")
-        self._frames = dropdown("Frame", _FRAMES)
-        self._times = field(ipywidgets.FloatRangeSlider, "Time (s)", min=0, max=1, value=(0, 1))
-        lowest = [(f"{hz} Hz" if hz else "0 Hz (everything)", hz) for hz in _LOWEST_HZ]
-        self.children = [
-            *choosers,
-            self._bind("reference", self._references),
-            self._bind("compared", self._others),
-            self._bind("frequency_scale", dropdown("Freq. scale", FREQUENCY_SCALES)),
-            self._bind("fft_samples", self._frames),
-            self._bind("time_range_seconds", self._times),
-            self._bind("lowest_hz", dropdown("Show above", lowest)),
-            self._bind("difference", checkbox("Show differences")),
-            self._controls(
-                button("Compare", "Compute and compare the spectrograms", self.compare, "primary")
-            ),
-            self._status,
-            self._results,
-        ]
 
 
 def _refuse_too_few(signals: Mapping[str, Any]) -> None:
@@ -295,25 +272,15 @@ def _refuse_too_few(signals: Mapping[str, Any]) -> None:
         )
 
 
-def _named(recordings: list[Path]) -> dict[str, StrPath | npt.ArrayLike]:
-    """Name recordings without their suffix, unless that makes two alike."""
-    count = Counter(path.stem for path in recordings)
-    return {path.stem if count[path.stem] == 1 else path.name: path for path in recordings}
-
-
-def _is_path(signal: object) -> bool:
-    return isinstance(signal, (str, PathLike))
-
-
-def _playable(signal: Any) -> Any:
-    return panel_path(signal) if _is_path(signal) else signal
+def _checked(signal: Any) -> Any:
+    return panel_path(signal) if isinstance(signal, (str, PathLike)) else signal
 
 
 def _rate_and_length(signals: Mapping[str, Any], sample_rate: int | None) -> tuple[int, float]:
     """The common sample rate, and the length of the longest in seconds."""
     lengths = [
-        audio.read_length(panel_path(signal)) if _is_path(signal) else (np.shape(signal)[-1], None)
-        for signal in signals.values()
+        audio.read_length(signal) if isinstance(signal, Path) else (np.shape(signal)[-1], None)
+        for signal in map(_checked, signals.values())
     ]
     sample_rate = sample_rate or next((rate for _, rate in lengths if rate), None)
     if sample_rate is None:

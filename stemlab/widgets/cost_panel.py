@@ -71,6 +71,8 @@ class CostPanel(CostedPanel[MeasuredCost]):
     overlap = traitlets.Enum(_OVERLAPS, 0.25)
     measured = traitlets.Tuple()
 
+    _in_repr = ("model", "length_seconds", "segment_share", "overlap")
+
     def __init__(self) -> None:
         super().__init__("stemlab-mini")
         self.message = "Press Measure to compare this with a real run."
@@ -81,12 +83,12 @@ class CostPanel(CostedPanel[MeasuredCost]):
         measure = f"Separate {_EXCERPT_SECONDS:g} s of the demo song with these settings"
         self.children = [
             self._models,
-            self._device_field(),
+            self._devices,
             self._bind("length_seconds", length),
             self._bind("segment_share", self._segments),
             self._bind("overlap", dropdown("Overlap", _OVERLAPS)),
-            self._padding_field(),
-            self._cost_caption(),
+            self._padding,
+            self._costs,
             self._controls(
                 button("Measure", measure, self.measure, "primary"), cancel_tooltip="Stop the run"
             ),
@@ -102,12 +104,6 @@ class CostPanel(CostedPanel[MeasuredCost]):
             ],
         )
         self._tell_cost(measure=True)
-
-    def __repr__(self) -> str:
-        return (
-            f"CostPanel(model={self.model!r}, length_seconds={self.length_seconds}, "
-            f"segment_share={self.segment_share:g}, overlap={self.overlap:g})"
-        )
 
     def measure(self) -> None:
         """Start to measure what is chosen now, unless that is going on; does not wait.

@@ -65,19 +65,19 @@ class StemMixer(PageWidget):
     Attributes
     ----------
     playing : bool
-        Can be set. A browser plays nothing until its page was clicked once.
+        Like all but `message`, it can be set. A browser plays nothing until its page was clicked
+        once.
     position_seconds : float, in [0, duration_seconds]
-        Can be set, to jump.
     loop_seconds : tuple of float
-        Start and end of the loop; empty for none. Can be set.
+        Start and end of the loop; empty for none.
     muted, soloed : tuple of str
-        Rows. If any is soloed, only soloed ones are heard. Can be set.
+        Rows. If any is soloed, only soloed ones are heard.
     gains_db : dict of str to float, in [-40, 12]
-        By row; 0 for rows that are left out. Can be set.
+        By row; 0 for rows that are left out.
     heard : str
-        The one of `labels` that is heard. Can be set.
+        The one of `labels` that is heard.
     lanes : {"waveform", "spectrogram"}
-        What the rows show. Can be set.
+        What the rows show.
     message : str
         Status shown on the page.
 
@@ -209,23 +209,13 @@ class StemMixer(PageWidget):
         The sound is MP3 of the highest variable bit rate: about 2 MB per minute of a recording, a
         third of FLAC. A page decodes all of it at once, to 21 MB per minute, because MP3 cannot be
         cut without a gap.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, 44_100))
-        >>> mixer = StemMixer({"drums": noise}, 44_100)
-        >>> mixer.embed()
-        >>> sorted(mixer._answers)
-        ['overview', 'piece', 'spectrograms']
         """
         check_output_format("mp3", None, self._sample_rate)
+        tracks = range(len(self._recordings))
         answers = {
             "overview": [self._overview()],
             "piece": [({"kind": "piece", "piece": 0}, self._encoded(0, self._samples, "mp3"))],
-            "spectrograms": [
-                self._painter.picture(number) for number in range(len(self._recordings))
-            ],
+            "spectrograms": [self._painter.picture(number) for number in tracks],
         }
         with self.hold_sync():
             self._piece_samples = self._samples
@@ -245,8 +235,6 @@ class StemMixer(PageWidget):
         for recording in self._recordings:
             recording.close()
 
-    # ------------------------------------------------------------ what may be set
-
     @traitlets.validate("position_seconds")
     def _check_position(self, proposal: traitlets.Bunch) -> float:
         seconds = float(proposal.value)
@@ -265,15 +253,14 @@ class StemMixer(PageWidget):
             start, stop = map(float, proposal.value)
         except (TypeError, ValueError, OverflowError):
             start = stop = float("nan")
-        shortest = min(_SHORTEST_LOOP_SECONDS, self.duration_seconds)
-        if not (
-            start >= 0 and start + shortest <= stop + 1e-9 and stop <= self.duration_seconds + 1e-9
-        ):
+        end = self.duration_seconds
+        shortest = min(_SHORTEST_LOOP_SECONDS, end)
+        if not (start >= 0 and start + shortest <= stop + 1e-9 and stop <= end + 1e-9):
             raise _TraitRefusedError(
                 f"loop_seconds={proposal.value!r} is not a range of at least {shortest:.3g} s in "
-                f"[0, {self.duration_seconds:.3f}]. Pass (start, stop), or () for no loop."
+                f"[0, {end:.3f}]. Pass (start, stop), or () for no loop."
             )
-        return start, min(stop, self.duration_seconds)
+        return start, min(stop, end)
 
     @traitlets.validate("muted", "soloed")
     def _check_rows(self, proposal: traitlets.Bunch) -> tuple[str, ...]:
@@ -286,18 +273,15 @@ class StemMixer(PageWidget):
         low, high = GAIN_RANGE_DB
         for name, gain in proposal.value.items():
             if not (isinstance(gain, Real) and low <= gain <= high):  # type: ignore[operator]
-                raise _TraitRefusedError(
-                    f"gains_db[{name!r}]={gain!r} is not in [{low:g}, {high:g}]. Mute the row to "
-                    "silence it."
-                )
+                allowed = f"[{low:g}, {high:g}]. Mute the row to silence it."
+                raise _TraitRefusedError(f"gains_db[{name!r}]={gain!r} is not in {allowed}")
         return {name: float(gain) for name, gain in proposal.value.items()}
 
     @traitlets.validate("heard")
     def _check_heard(self, proposal: traitlets.Bunch) -> str:
         if proposal.value not in self._labels:
-            raise _TraitRefusedError(
-                f"heard={proposal.value!r} is not one of {', '.join(map(repr, self._labels))}."
-            )
+            labels = ", ".join(map(repr, self._labels))
+            raise _TraitRefusedError(f"heard={proposal.value!r} is not one of {labels}.")
         return str(proposal.value)
 
     def _refuse_unknown(self, trait: str, names: Iterable[str]) -> None:
@@ -307,8 +291,6 @@ class StemMixer(PageWidget):
                     f"{trait}: {name!r} is not a row here. Pass some of "
                     f"{', '.join(map(repr, self._rows))}, as a tuple or a mapping."
                 )
-
-    # ------------------------------------------------------------ what the page asks for
 
     def _on_position(self, change: traitlets.Bunch) -> None:
         """Tell a page that plays to jump, unless the position is the one that it reported."""

@@ -97,6 +97,8 @@ class SeamPanel(WorkPanel[SeamView]):
     difference_db = traitlets.Float(2.0)
     view = traitlets.Instance(SeamView, allow_none=True)
 
+    _in_repr = ("material", "overlap")
+
     def __init__(self, material: str = MATERIALS[0]) -> None:
         super().__init__()
         self.material = material
@@ -121,9 +123,6 @@ class SeamPanel(WorkPanel[SeamView]):
         # What was chosen during the work is shown next.
         self.observe(self._follow, ["material", "overlap", "difference_db", "state"])
         self._follow()
-
-    def __repr__(self) -> str:
-        return f"SeamPanel(material={self.material!r}, overlap={self.overlap:g})"
 
     @traitlets.validate("overlap", "difference_db")
     def _check(self, proposal: traitlets.Bunch) -> float:
@@ -181,7 +180,10 @@ class SeamPanel(WorkPanel[SeamView]):
             )
             (plan,) = separator.plan(mixture.shape[1], settings)
             stems = separator.separate_audio(mixture, _RATE, settings=settings, progress=tell)
-            whole = separator.separate_audio(mixture, _RATE, overlap=0.0, progress=tell)
+            # In one piece, the overlap makes no difference.
+            whole = next((joined.uncut for joined in self._songs.values()), None)
+            if whole is None:
+                whole = separator.separate_audio(mixture, _RATE, overlap=0.0, progress=tell)
             self._songs[overlap] = _Joined(plan, stems, whole)
         return self._songs[overlap]
 

@@ -63,16 +63,10 @@ class SeparationPanel(CostedPanel[SeparationResult]):
 
     Attributes
     ----------
-    song, model, out_dir : str
-        What the next run, or `save`, will use; can be set.
-    segment_seconds : float or None
-        None for the model's own.
-    overlap : float, in [0, 1)
-    shifts : int, in [0, 100]
-    pad_to_training_segment : bool
-        See `SeparationSettings`.
-    device : str
-        ``auto``, or one that this machine has.
+    song, model, device, out_dir : str
+        What the next run, or `save`, will use; can be set, like the settings below.
+    segment_seconds, overlap, shifts, pad_to_training_segment
+        As in `SeparationSettings`.
     cost : str
         What a run computes and, once a slider was moved, how long it takes on this machine.
     mixer : StemMixer or None
@@ -112,6 +106,7 @@ class SeparationPanel(CostedPanel[SeparationResult]):
     shifts = traitlets.Int(0)
 
     _cancelled_message = "Cancelled. Nothing was written."
+    _in_repr = ("song", "model", "state")
 
     def __init__(
         self,
@@ -129,12 +124,6 @@ class SeparationPanel(CostedPanel[SeparationResult]):
         self.message = "Choose a song and press Separate."
         self._build()
 
-    def __repr__(self) -> str:
-        return (
-            f"SeparationPanel(song={Path(self.song).name!r}, model={self.model!r}, "
-            f"state={self.state!r})"
-        )
-
     def separate(self) -> None:
         """Start a run with what is chosen now, unless one is running already; does not wait.
 
@@ -144,10 +133,8 @@ class SeparationPanel(CostedPanel[SeparationResult]):
         # Read now: the fields may change during the run.
         song, model, device = self.song.strip(), self.model, self.device
         settings = self._settings()
-        self._start(
-            lambda: self._separate(song, model, device, settings),
-            "Reading the model and the song.",
-        )
+        message = "Reading the model and the song."
+        self._start(lambda: self._separate(song, model, device, settings), message)
 
     def save(self, *, force: bool = False) -> None:
         """Start to save the stems of the last run to `out_dir`; does not wait.
@@ -176,8 +163,6 @@ class SeparationPanel(CostedPanel[SeparationResult]):
         while self._runs:
             self._runs.pop().folder.cleanup()
 
-    # ------------------------------------------------------------ what may be chosen
-
     @traitlets.validate("segment_seconds", "overlap", "shifts")
     def _check_setting(self, proposal: traitlets.Bunch) -> Any:
         settings = SeparationSettings(**{proposal.trait.name: proposal.value})
@@ -196,8 +181,6 @@ class SeparationPanel(CostedPanel[SeparationResult]):
     def _chosen(self) -> tuple[tuple[int, int], SeparationSettings]:
         return self._songs.length(), self._settings()
 
-    # ------------------------------------------------------------ the run
-
     def _separate(
         self, song: str, model: str, device: str, settings: SeparationSettings
     ) -> SeparationResult:
@@ -215,7 +198,13 @@ class SeparationPanel(CostedPanel[SeparationResult]):
             raise
         # From here on it can be saved, whatever happens.
         self._runs.append(_Run(result, folder, [separator.name, *_in_words(settings)]))
-        advice = self._show_result(path, *reversed(self._runs[-2:]))
+        labels, other = _counterpart(path, *reversed(self._runs[-2:]))
+        try:
+            self._show_results(StemMixer(result.stems, mixture=path, other=other, labels=labels))
+            advice = "Listen to them, and press Save to keep them."
+        except (StemlabError, OSError) as error:
+            self._show_results()
+            advice = f"They can be saved, but not played here: {error}"
         # The mixer plays at most these two.
         while len(self._runs) > 2:
             self._runs.pop(0).folder.cleanup()
@@ -246,12 +235,9 @@ class SeparationPanel(CostedPanel[SeparationResult]):
             else "Writing the stems."
         )
 
-    # ------------------------------------------------------------ what is shown
-
     def _build(self) -> None:
         slider = ipywidgets.FloatSlider
         self._segment = field(slider, "Segment (s)", step=0.05, readout_format=".2f")
-        self._pad = self._padding_field()
         self._save_button = button("Save", "Save the stems to this folder", self.save)
         replace = "Save the stems in place of the earlier result"
         self._replace_button = button("Replace", replace, lambda: self.save(force=True), "warning")
@@ -271,11 +257,11 @@ class SeparationPanel(CostedPanel[SeparationResult]):
                     None if seconds == self._models.segment_seconds else seconds
                 ),
             ),
-            self._pad,
+            self._padding,
             self._bind("overlap", field(slider, "Overlap", max=_MOST_OVERLAP, step=0.05)),
             self._bind("shifts", field(ipywidgets.IntSlider, "Shifts", max=_MOST_SHIFTS)),
-            self._cost_caption(),
-            self._device_field(),
+            self._costs,
+            self._devices,
             self._controls(
                 button("Separate", "Separate the song into stems", self.separate, "primary"),
                 cancel_tooltip="Stop the run; nothing is written",
@@ -308,24 +294,13 @@ class SeparationPanel(CostedPanel[SeparationResult]):
             self._segment.max = min(longest, _MOST_TIMES_ITS_OWN * own)
             self._segment.min = low
             self._segment.value = own
-        self._pad.layout.display = "" if spec.pads else "none"
+        self._padding.layout.display = "" if spec.pads else "none"
 
     def _show_buttons(self, change: traitlets.Bunch | None = None) -> None:
         self._save_button.disabled = self.state == "running" or not self._runs
         # Replace is offered only right after the result to be replaced was named.
         if change is None or change.name == "out_dir" or self.state == "running":
             self._replace_button.layout.display = "none"
-
-    def _show_result(self, song: Path, run: _Run, before: _Run | None = None) -> str:
-        """Put the run into a mixer, beside the one before; return advice on what to do next."""
-        labels, other = _counterpart(song, run, before)
-        try:
-            mixer = StemMixer(run.result.stems, mixture=song, other=other, labels=labels)
-        except (StemlabError, OSError) as error:
-            self._show_results()
-            return f"They can be saved, but not played here: {error}"
-        self._show_results(mixer)
-        return "Listen to them, and press Save to keep them."
 
 
 def _in_words(settings: SeparationSettings) -> list[str]:
@@ -339,7 +314,7 @@ def _in_words(settings: SeparationSettings) -> list[str]:
 
 
 def _counterpart(
-    song: Path, run: _Run, before: _Run | None
+    song: Path, run: _Run, before: _Run | None = None
 ) -> tuple[tuple[str, str], Mapping[str, Path] | None]:
     """Labels of a run and of what it is compared with by ear, and the stems of that, if any.
 

@@ -54,17 +54,13 @@ class SweepPanel(WorkPanel[Any]):
     """Sweep over segments, overlaps and shifts in a notebook, and listen to the results.
 
     Each setting is a cell of a table. Pressing a cell loads its stems into the mixer, beside those
-    of the recommended setting. Measurements are kept: a sweep that was cancelled, or whose
-    kernel died, resumes where it stopped.
+    of the recommended setting; stems that are no longer in the cache are made again. Measurements
+    are kept: a sweep that was cancelled, or whose kernel died, resumes where it stopped.
 
     Parameters
     ----------
-    folder : path, default "."
-        Its audio files are offered as songs; uploads go here.
-    song : path, optional
-        Initial choice. Default: the demo song that comes with stemlab.
-    model : str, default "stemlab-mini"
-        A registered name, or the path of a folder with a model, which is offered as well.
+    folder, song, model : optional
+        As in `SeparationPanel`.
     references : path, optional
         Folder of the true stems, named like the sources. Default: those of the demo song, while
         that is the song.
@@ -102,11 +98,6 @@ class SweepPanel(WorkPanel[Any]):
     ModelNotFoundError, ModelRefusedError
         If there is no such model, or a manifest failed a check.
 
-    Notes
-    -----
-    Stems are kept in the cache of sweeps while it has room; see ``stemlab cache``. Pressing a cell
-    whose stems are gone makes them again.
-
     Examples
     --------
     >>> panel = SweepPanel()
@@ -132,6 +123,7 @@ class SweepPanel(WorkPanel[Any]):
     figure = traitlets.Enum(SHOWN, "agreement_db")
 
     _cancelled_message = "Cancelled. Measurements so far are kept; press Resume to continue."
+    _in_repr = ("song", "model", "state")
 
     def __init__(
         self,
@@ -149,11 +141,6 @@ class SweepPanel(WorkPanel[Any]):
         self._measured: pd.DataFrame | None = None
         self.message = "Choose values and press Estimate or Run."
         self._build()
-
-    def __repr__(self) -> str:
-        return (
-            f"SweepPanel(song={Path(self.song).name!r}, model={self.model!r}, state={self.state!r})"
-        )
 
     @property
     def results(self) -> pd.DataFrame:
@@ -183,8 +170,6 @@ class SweepPanel(WorkPanel[Any]):
         """
         plan, memory, limit = self._planned(), self.memory, self.memory_limit.strip() or None
         self._start(lambda: self._measure(plan, memory, limit), "Planning the sweep.")
-
-    # ------------------------------------------------------------ the work
 
     def _planned(self) -> Callable[[], Sweep]:
         """Read the fields now; the work reports what is wrong with them."""
@@ -257,8 +242,6 @@ class SweepPanel(WorkPanel[Any]):
             self.selected = self.recommendation.setting
         return results
 
-    # ------------------------------------------------------------ what is shown
-
     def _build(self) -> None:
         traitlets.link((self._songs, "path"), (self, "song"))
         traitlets.link((self._models, "model"), (self, "model"))
@@ -269,30 +252,33 @@ class SweepPanel(WorkPanel[Any]):
             to_field=lambda path: _DEMO_STEMS if path == str(demo_song_dir()) else path,
             to_trait=lambda typed: str(demo_song_dir()) if typed == _DEMO_STEMS else typed,
         )
+        segments = text_field("Segments (s)", "empty: default, a half and a quarter of it")
         padded = [("model default" if value == _AS_MADE else value, value) for value in _PADDED]
-        fields = {
-            "segments": text_field("Segments (s)", "empty: default, a half and a quarter of it"),
-            "overlaps": text_field("Overlaps", "for instance 0, 0.25, 0.5"),
-            "shifts": text_field("Shifts", "for instance 0, 1"),
-            "padded": dropdown("Pad", padded),
-            "excerpt_seconds": field(
-                ipywidgets.BoundedFloatText, "Excerpt (s)", min=1, max=3600, step=1
-            ),
-            "memory": checkbox("Measure peak memory (slower: one process per setting)"),
-            "memory_limit": text_field("Memory limit", "for instance 2 GB"),
-        }
+        excerpt = field(ipywidgets.BoundedFloatText, "Excerpt (s)", min=1, max=3600, step=1)
+        memory = checkbox("Measure peak memory (slower: one process per setting)")
         figures = [(FIGURES[name].title, name) for name in SHOWN]
-        self._run_button = button("Run", "Measure each setting", self.run, "primary")
+        run = button("Run", "Measure each setting", self.run, "primary")
+        traitlets.dlink(
+            (self, "state"),
+            (run, "description"),
+            lambda state: "Resume" if state == "cancelled" else "Run",
+        )
         self._table = SettingTable(self._select)
         self.children = [
             self._songs,
             self._models,
             self._bind("grid", grid_buttons()),
             *([] if is_served() else [references]),
-            *(self._bind(name, made) for name, made in fields.items()),
+            self._bind("segments", segments),
+            self._bind("overlaps", text_field("Overlaps", "for instance 0, 0.25, 0.5")),
+            self._bind("shifts", text_field("Shifts", "for instance 0, 1")),
+            self._bind("padded", dropdown("Pad", padded)),
+            self._bind("excerpt_seconds", excerpt),
+            self._bind("memory", memory),
+            self._bind("memory_limit", text_field("Memory limit", "for instance 2 GB")),
             self._controls(
                 button("Estimate", "Predict how long the sweep takes", self.estimate),
-                self._run_button,
+                run,
                 cancel_tooltip="Stop; finished measurements are kept",
             ),
             self._status,
@@ -305,7 +291,6 @@ class SweepPanel(WorkPanel[Any]):
         self.observe(self._on_song, "song")
         self.observe(self._on_figure, "figure")
         self.observe(self._load, "selected")
-        self.observe(self._show_state, "state")
 
     def _on_song(self, _: object = None) -> None:
         """The true stems belong to the song: those of the demo song come and go with it."""
@@ -325,9 +310,6 @@ class SweepPanel(WorkPanel[Any]):
         values = {name: getattr(self, name) for name in GRIDS["small"]}
         names = (name for name, grid in GRIDS.items() if grid == values)
         self.grid = next(names, OWN_VALUES)
-
-    def _show_state(self, _: object) -> None:
-        self._run_button.description = "Resume" if self.state == "cancelled" else "Run"
 
     def _show_table(self, sweep: Sweep) -> None:
         self._measured = results = sweep.table()
@@ -356,14 +338,14 @@ class SweepPanel(WorkPanel[Any]):
         setting, sweep = self.selected, self.sweep
         if setting is None or sweep is None:
             return
-        stems = self._kept(sweep, setting)
+        stems = self._kept(setting)
         if not stems:
             gone = f"the stems of {setting} are no longer in the cache"
             if not self._start(lambda: self._make_stems(sweep, setting), f"Restoring: {gone}."):
                 self.error = f"{gone}. Press the cell again when the work has ended."
             return
         best = None if self.recommendation is None else self.recommendation.setting
-        other = self._kept(sweep, best) if best is not None and best != setting else {}
+        other = self._kept(best) if best is not None and best != setting else {}
         mixture, rate = sweep.recording
         labels = (_short(setting), "recommended: " + _short(best) if best else "B")
         mixer = StemMixer(stems, rate, mixture=mixture, other=other or None, labels=labels)
@@ -375,11 +357,10 @@ class SweepPanel(WorkPanel[Any]):
         self._load()
         self.message = f"The stems of {setting} were made again."
 
-    def _kept(self, sweep: Sweep, setting: SweepSetting) -> dict[str, Path]:
-        found = sweep.kept_stems(setting)
-        # In the order of the model, as the table has them.
-        order = [] if self._measured is None else list(dict.fromkeys(self._measured["source"]))
-        return {name: found[name] for name in sorted(found, key=[*order, *found].index)}
+    def _kept(self, setting: SweepSetting) -> dict[str, Path]:
+        """The stems of a setting that are in the cache, in the order of the model."""
+        found = {} if self.sweep is None else self.sweep.kept_stems(setting)
+        return {name: found[name] for name in self.results["source"].unique() if name in found}
 
 
 def _short(setting: SweepSetting) -> str:

@@ -64,15 +64,14 @@ class TamperPanel(WorkPanel[bool]):
     Attributes
     ----------
     tampering : str
-        One of `TAMPERING`; can be set.
+        One of `TAMPERING`; can be set, like the next three.
     byte : int
-        Which one has a bit flipped; can be set.
+        Which one has a bit flipped.
     fit_manifest : bool
-        Whether size and digest in the copy's manifest are changed to those of the changed weights;
-        can be set.
+        Whether size and digest in the copy's manifest are changed to those of the changed weights.
     ask_by : {"folder", "name"}
         How the copy is loaded: by its folder, whose manifest is taken as it is, or by its name,
-        whose manifest has to match the registry; can be set.
+        whose manifest has to match the registry.
     loaded : bool or None
         Whether the last copy was loaded; None before the first.
     refusal : str
@@ -95,6 +94,8 @@ class TamperPanel(WorkPanel[bool]):
     ask_by = traitlets.Enum(["folder", "name"], "folder")
     loaded = traitlets.Bool(None, allow_none=True)
     refusal = traitlets.Unicode()
+
+    _in_repr = ("tampering", "fit_manifest", "ask_by", "loaded")
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,12 +121,6 @@ class TamperPanel(WorkPanel[bool]):
             self._status,
             self._results,
         ]
-
-    def __repr__(self) -> str:
-        return (
-            f"TamperPanel(tampering={self.tampering!r}, fit_manifest={self.fit_manifest}, "
-            f"ask_by={self.ask_by!r}, loaded={self.loaded})"
-        )
 
     def tamper(self) -> None:
         """Start to change a copy and load it, unless that is going on; does not wait.

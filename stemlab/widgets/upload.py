@@ -20,6 +20,9 @@ from stemlab.widgets._page import STATIC, PageWidget, in_words, panel_path, wait
 __all__ = ["SongUpload"]
 
 
+_STATES = ["idle", "uploading", "done", "cancelled", "failed"]
+
+
 class SongUpload(PageWidget):
     """Upload a song from the browser's machine to a folder of the kernel's.
 
@@ -70,9 +73,7 @@ class SongUpload(PageWidget):
     _esm = STATIC / "upload.js"
     _css = STATIC / "upload.css"
 
-    state = traitlets.Enum(["idle", "uploading", "done", "cancelled", "failed"], "idle").tag(
-        sync=True
-    )
+    state = traitlets.Enum(_STATES, "idle").tag(sync=True)
     progress = traitlets.Float(0.0).tag(sync=True)
     message = traitlets.Unicode("Choose a song, or drop one here.").tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
@@ -103,7 +104,9 @@ class SongUpload(PageWidget):
         """End the upload, if there is one, and remove what has arrived."""
         with self._lock:
             if self._current is not None:
-                self._cancel(self._current)
+                name = self._current.name
+                failure = AudioError(f"the upload of {name!r} was cancelled. Choose a song again.")
+                self._end("cancelled", "Cancelled. Nothing was kept.", failure)
 
     def wait(self, timeout: float | None = None) -> Path:
         """Wait for the upload to end; interrupting the wait cancels it.
@@ -116,14 +119,12 @@ class SongUpload(PageWidget):
         Returns
         -------
         path : Path
-            The song.
 
         Raises
         ------
-        AudioError
-            If the upload was cancelled, there was none, or it is not a readable recording.
-        OutputError
-            If the song could not be written.
+        AudioError, OutputError
+            If the song is not a readable recording, could not be written, or was cancelled, or if
+            there was none.
         TimeoutError
             If the upload still runs after `timeout`; it goes on.
         """
@@ -139,8 +140,6 @@ class SongUpload(PageWidget):
                 self._closed = True
                 self.cancel()
         super().close()
-
-    # ------------------------------------------------------------ messages of the pages
 
     def _hear(
         self, _: object, content: Mapping[str, Any], buffers: Sequence[memoryview] | None
@@ -165,16 +164,15 @@ class SongUpload(PageWidget):
                                 "changed or moved. Choose it again."
                             )
                     case {"kind": "cancel", "id": str(id_)}:
-                        if song := self._find(id_):
-                            self._cancel(song)
+                        if self._find(id_):
+                            self.cancel()
                     case _:
                         self.log.warning("SongUpload: unknown message")
             except BaseException as error:
                 if self._current is None:  # From an observer of the end; ipywidgets logs it.
                     raise
                 if not isinstance(error, Exception):
-                    # Interrupted: how much of a piece was written is unknown.
-                    self._cancel(self._current)
+                    self.cancel()  # How much of a piece was written is unknown.
                     raise
                 self._end("failed", "Failed.", error, in_words(error))
 
@@ -242,10 +240,6 @@ class SongUpload(PageWidget):
 
     def _tell(self, kind: str, id_: str, **more: object) -> None:
         self.send({"kind": kind, "id": id_, **more})
-
-    def _cancel(self, song: ArrivingSong) -> None:
-        failure = AudioError(f"the upload of {song.name!r} was cancelled. Choose a song again.")
-        self._end("cancelled", "Cancelled. Nothing was kept.", failure)
 
     def _end(self, state: str, message: str, result: Path | Exception, error: str = "") -> None:
         song, self._current = self._current, None
