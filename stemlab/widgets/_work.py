@@ -179,8 +179,8 @@ class WorkPanel(ipywidgets.VBox, Generic[Result]):  # type: ignore[misc]  # ipyw
 
     def _controls(
         self, *buttons: ipywidgets.Button, cancel_tooltip: str = "Stop the work"
-    ) -> ipywidgets.HBox:
-        """Lay out the buttons, which are disabled during the work, Cancel and the progress bar."""
+    ) -> ipywidgets.VBox:
+        """Lay out the buttons, which are disabled during the work, Cancel, progress and status."""
         stop = button("Cancel", cancel_tooltip, self.cancel)
         bar = ipywidgets.FloatProgress(
             max=1.0, tooltip="Progress", layout=ipywidgets.Layout(width="14em")
@@ -191,7 +191,8 @@ class WorkPanel(ipywidgets.VBox, Generic[Result]):  # type: ignore[misc]  # ipyw
             traitlets.dlink(
                 (self, "state"), (starter, "disabled"), lambda state: state == "running"
             )
-        return ipywidgets.HBox([*buttons, stop, bar, KeyKeeper()])
+        row = ipywidgets.HBox([*buttons, stop, bar, KeyKeeper()])
+        return ipywidgets.VBox([row, self._status])
 
     def _run(self, work: Callable[[], Result], future: Future[Result]) -> None:
         """Work in the thread. Nothing may escape: an exception in a thread reaches nobody."""

@@ -137,7 +137,6 @@ class ComparePanel(WorkPanel[SpectralComparison]):
             self._bind("lowest_hz", dropdown("Show above", lowest)),
             self._bind("difference", checkbox("Show differences")),
             self._controls(button("Compare", compare, self.compare, "primary")),
-            self._status,
             self._results,
         ]
         if isinstance(signals, Mapping):

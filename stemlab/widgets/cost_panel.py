@@ -92,7 +92,6 @@ class CostPanel(CostedPanel[MeasuredCost]):
             self._controls(
                 button("Measure", measure, self.measure, "primary"), cancel_tooltip="Stop the run"
             ),
-            self._status,
             self._results,
         ]
         self.observe(self._rename_segments, "model")

@@ -112,7 +112,6 @@ class SeamPanel(WorkPanel[SeamView]):
             self._bind("overlap", field(slider, "Overlap", max=_MOST_OVERLAP, step=0.05)),
             self._bind("difference_db", difference),
             self._controls(cancel_tooltip="Stop the separation"),
-            self._status,
             self._results,
         ]
         traitlets.dlink(

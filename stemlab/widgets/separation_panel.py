@@ -122,7 +122,50 @@ class SeparationPanel(CostedPanel[SeparationResult]):
         traitlets.link((self._songs, "path"), (self, "song"))
         self.out_dir = str(out_dir)
         self.message = "Choose a song and press Separate."
-        self._build()
+        slider = ipywidgets.FloatSlider
+        self._segment = field(slider, "Segment (s)", step=0.05, readout_format=".2f")
+        self._save_button = button("Save", "Save the stems to this folder", self.save)
+        replace = "Save the stems in place of the earlier result"
+        self._replace_button = button("Replace", replace, lambda: self.save(force=True), "warning")
+        saving = [self._save_button, self._replace_button]
+        if not is_served():
+            tooltip = "Stems go to a subfolder per song"
+            saving.insert(
+                0, self._bind("out_dir", text_field("Save to", "folder", tooltip=tooltip))
+            )
+        self._show_model()
+        self.children = [
+            self._songs,
+            self._models,
+            self._bind(
+                "segment_seconds",
+                self._segment,
+                to_field=lambda seconds: seconds or self._models.segment_seconds,
+                to_trait=lambda seconds: (
+                    None if seconds == self._models.segment_seconds else seconds
+                ),
+            ),
+            self._padding,
+            self._bind("overlap", field(slider, "Overlap", max=_MOST_OVERLAP, step=0.05)),
+            self._bind("shifts", field(ipywidgets.IntSlider, "Shifts", max=_MOST_SHIFTS)),
+            self._costs,
+            self._devices,
+            self._controls(
+                button("Separate", "Separate the song into stems", self.separate, "primary"),
+                cancel_tooltip="Stop the run; nothing is written",
+            ),
+            self._results,
+            ipywidgets.HBox(saving),
+        ]
+        self.observe(self._show_model, "model")
+        self.observe(lambda _: self._tell_cost(), ["song", "model", "device"])
+        self.observe(
+            lambda _: self._tell_cost(measure=True),
+            ["segment_seconds", "overlap", "shifts", "pad_to_training_segment"],
+        )
+        self.observe(self._show_buttons, ["state", "out_dir"])
+        self._show_buttons()
+        self._tell_cost()
 
     def separate(self) -> None:
         """Start a run with what is chosen now, unless one is running already; does not wait.
@@ -234,51 +277,6 @@ class SeparationPanel(CostedPanel[SeparationResult]):
             if event.done < event.total
             else "Writing the stems."
         )
-
-    def _build(self) -> None:
-        slider = ipywidgets.FloatSlider
-        self._segment = field(slider, "Segment (s)", step=0.05, readout_format=".2f")
-        self._save_button = button("Save", "Save the stems to this folder", self.save)
-        replace = "Save the stems in place of the earlier result"
-        self._replace_button = button("Replace", replace, lambda: self.save(force=True), "warning")
-        saving = [self._save_button, self._replace_button]
-        if not is_served():
-            folder = text_field("Save to", "folder", tooltip="Stems go to a subfolder per song")
-            saving.insert(0, self._bind("out_dir", folder))
-        self._show_model()
-        self.children = [
-            self._songs,
-            self._models,
-            self._bind(
-                "segment_seconds",
-                self._segment,
-                to_field=lambda seconds: seconds or self._models.segment_seconds,
-                to_trait=lambda seconds: (
-                    None if seconds == self._models.segment_seconds else seconds
-                ),
-            ),
-            self._padding,
-            self._bind("overlap", field(slider, "Overlap", max=_MOST_OVERLAP, step=0.05)),
-            self._bind("shifts", field(ipywidgets.IntSlider, "Shifts", max=_MOST_SHIFTS)),
-            self._costs,
-            self._devices,
-            self._controls(
-                button("Separate", "Separate the song into stems", self.separate, "primary"),
-                cancel_tooltip="Stop the run; nothing is written",
-            ),
-            self._status,
-            self._results,
-            ipywidgets.HBox(saving),
-        ]
-        self.observe(self._show_model, "model")
-        self.observe(lambda _: self._tell_cost(), ["song", "model", "device"])
-        self.observe(
-            lambda _: self._tell_cost(measure=True),
-            ["segment_seconds", "overlap", "shifts", "pad_to_training_segment"],
-        )
-        self.observe(self._show_buttons, ["state", "out_dir"])
-        self._show_buttons()
-        self._tell_cost()
 
     def _show_model(self, _: object = None) -> None:
         spec = AudioStemSeparator(self.model).spec

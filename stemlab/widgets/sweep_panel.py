@@ -140,7 +140,53 @@ class SweepPanel(WorkPanel[Any]):
         self._set_grid()
         self._measured: pd.DataFrame | None = None
         self.message = "Choose values and press Estimate or Run."
-        self._build()
+        traitlets.link((self._songs, "path"), (self, "song"))
+        traitlets.link((self._models, "model"), (self, "model"))
+        self._on_song()
+        true_stems = self._bind(
+            "references",
+            text_field("True stems", "folder with drums.wav and so on, if you have it"),
+            to_field=lambda path: _DEMO_STEMS if path == str(demo_song_dir()) else path,
+            to_trait=lambda typed: str(demo_song_dir()) if typed == _DEMO_STEMS else typed,
+        )
+        segments = text_field("Segments (s)", "empty: default, a half and a quarter of it")
+        padded = [("model default" if value == _AS_MADE else value, value) for value in _PADDED]
+        excerpt = field(ipywidgets.BoundedFloatText, "Excerpt (s)", min=1, max=3600, step=1)
+        memory = checkbox("Measure peak memory (slower: one process per setting)")
+        figures = [(FIGURES[name].title, name) for name in SHOWN]
+        run = button("Run", "Measure each setting", self.run, "primary")
+        traitlets.dlink(
+            (self, "state"),
+            (run, "description"),
+            lambda state: "Resume" if state == "cancelled" else "Run",
+        )
+        self._table = SettingTable(self._select)
+        self.children = [
+            self._songs,
+            self._models,
+            self._bind("grid", grid_buttons()),
+            *([] if is_served() else [true_stems]),
+            self._bind("segments", segments),
+            self._bind("overlaps", text_field("Overlaps", "for instance 0, 0.25, 0.5")),
+            self._bind("shifts", text_field("Shifts", "for instance 0, 1")),
+            self._bind("padded", dropdown("Pad", padded)),
+            self._bind("excerpt_seconds", excerpt),
+            self._bind("memory", memory),
+            self._bind("memory_limit", text_field("Memory limit", "for instance 2 GB")),
+            self._controls(
+                button("Estimate", "Predict how long the sweep takes", self.estimate),
+                run,
+                cancel_tooltip="Stop; finished measurements are kept",
+            ),
+            self._bind("figure", dropdown("Cells show", figures)),
+            self._table,
+            self._results,
+        ]
+        self.observe(self._set_grid, "grid")
+        self.observe(self._name_grid, [*GRIDS["small"]])
+        self.observe(self._on_song, "song")
+        self.observe(self._on_figure, "figure")
+        self.observe(self._load, "selected")
 
     @property
     def results(self) -> pd.DataFrame:
@@ -241,56 +287,6 @@ class SweepPanel(WorkPanel[Any]):
             self.selected = None
             self.selected = self.recommendation.setting
         return results
-
-    def _build(self) -> None:
-        traitlets.link((self._songs, "path"), (self, "song"))
-        traitlets.link((self._models, "model"), (self, "model"))
-        self._on_song()
-        references = self._bind(
-            "references",
-            text_field("True stems", "folder with drums.wav and so on, if you have it"),
-            to_field=lambda path: _DEMO_STEMS if path == str(demo_song_dir()) else path,
-            to_trait=lambda typed: str(demo_song_dir()) if typed == _DEMO_STEMS else typed,
-        )
-        segments = text_field("Segments (s)", "empty: default, a half and a quarter of it")
-        padded = [("model default" if value == _AS_MADE else value, value) for value in _PADDED]
-        excerpt = field(ipywidgets.BoundedFloatText, "Excerpt (s)", min=1, max=3600, step=1)
-        memory = checkbox("Measure peak memory (slower: one process per setting)")
-        figures = [(FIGURES[name].title, name) for name in SHOWN]
-        run = button("Run", "Measure each setting", self.run, "primary")
-        traitlets.dlink(
-            (self, "state"),
-            (run, "description"),
-            lambda state: "Resume" if state == "cancelled" else "Run",
-        )
-        self._table = SettingTable(self._select)
-        self.children = [
-            self._songs,
-            self._models,
-            self._bind("grid", grid_buttons()),
-            *([] if is_served() else [references]),
-            self._bind("segments", segments),
-            self._bind("overlaps", text_field("Overlaps", "for instance 0, 0.25, 0.5")),
-            self._bind("shifts", text_field("Shifts", "for instance 0, 1")),
-            self._bind("padded", dropdown("Pad", padded)),
-            self._bind("excerpt_seconds", excerpt),
-            self._bind("memory", memory),
-            self._bind("memory_limit", text_field("Memory limit", "for instance 2 GB")),
-            self._controls(
-                button("Estimate", "Predict how long the sweep takes", self.estimate),
-                run,
-                cancel_tooltip="Stop; finished measurements are kept",
-            ),
-            self._status,
-            self._bind("figure", dropdown("Cells show", figures)),
-            self._table,
-            self._results,
-        ]
-        self.observe(self._set_grid, "grid")
-        self.observe(self._name_grid, [*GRIDS["small"]])
-        self.observe(self._on_song, "song")
-        self.observe(self._on_figure, "figure")
-        self.observe(self._load, "selected")
 
     def _on_song(self, _: object = None) -> None:
         """The true stems belong to the song: those of the demo song come and go with it."""

@@ -118,7 +118,6 @@ class TamperPanel(WorkPanel[bool]):
             self._controls(
                 button("Tamper and load", "Change and load a copy", self.tamper, "primary")
             ),
-            self._status,
             self._results,
         ]
 
