@@ -148,7 +148,7 @@ class ModelChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         names, about = dropdown("Model", self._manifests), ipywidgets.HTML()
         self.model = str(model)
         traitlets.link((self, "model"), (names, "value"))
-        traitlets.dlink((self, "model"), (about, "value"), lambda _: _about(self.manifest))
+        traitlets.dlink((self, "model"), (about, "value"), self._about)
         self.children = [names, indented(about)]
 
     @property
@@ -160,6 +160,16 @@ class ModelChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
     def segment_seconds(self) -> float:
         """Default segment of the chosen model."""
         return float(self.manifest.segment_seconds)
+
+    def _about(self, _: object) -> str:
+        manifest = self.manifest
+        lines = [
+            f"{manifest.title}. Sources: {', '.join(manifest.sources)}.",
+            f"Weights: {manifest.weight_license}, {manifest.origin}.",
+            f"Default segment: {manifest.segment_seconds:g} s. "
+            f"{_ABOUT_SHORT_SEGMENTS[manifest.segment_policy]}",
+        ]
+        return f"<small>{'<br>'.join(map(escape, lines))}</small>"
 
     @traitlets.validate("model")
     def _check(self, proposal: traitlets.Bunch) -> str:
@@ -191,13 +201,3 @@ def _with_recordings(folder: Path) -> list[Path]:
                 below += sorted(inner for inner in inside if inner.is_dir())
         level = below[:_MOST_FOLDERS]
     return found[:_MOST_FOLDERS]
-
-
-def _about(manifest: ModelManifest) -> str:
-    lines = [
-        f"{manifest.title}. Sources: {', '.join(manifest.sources)}.",
-        f"Weights: {manifest.weight_license}, {manifest.origin}.",
-        f"Default segment: {manifest.segment_seconds:g} s. "
-        f"{_ABOUT_SHORT_SEGMENTS[manifest.segment_policy]}",
-    ]
-    return f"<small>{'<br>'.join(map(escape, lines))}</small>"

@@ -71,8 +71,8 @@ def wait_for(widget: Any, what: str, future: Future[_Result], timeout: float | N
         widget.cancel()
         raise
     except TimeoutError:
-        if future.done():  # Then it is what made the work fail.
-            raise
+        if future.done():  # At this moment, or with such an error.
+            return future.result()
         raise TimeoutError(
             f"{what} is not done after timeout={timeout} s ({widget.progress:.0%}). Wait again, "
             "or call cancel()."
