@@ -255,6 +255,14 @@ def test_what_is_wrong_is_said_in_words(
     assert "bug" not in shown(panel)
 
 
+def test_what_is_chosen_after_run_was_pressed_is_for_the_next(panel: SweepPanel) -> None:
+    panel.memory_limit = "2 GB"
+    panel.observe(lambda _: setattr(panel, "memory", True), "state")
+    panel.run()
+    with pytest.raises(ParameterError, match="needs measured memory"):
+        panel.wait(SECONDS)
+
+
 def test_a_setting_that_is_impossible_says_why(measured_panel: SweepPanel) -> None:
     panel = measured_panel
     panel.segments = "1, 2"

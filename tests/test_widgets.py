@@ -145,6 +145,15 @@ def test_an_uploaded_song_is_chosen(panel: SeparationPanel, song: Path) -> None:
     assert panel.song == str(uploaded)
 
 
+def test_closing_the_panel_ends_an_upload(panel: SeparationPanel, song: Path) -> None:
+    (upload,) = (part for part in parts(panel) if isinstance(part, SongUpload))
+    upload._handle_custom_msg({"kind": "start", "id": "a", "name": "new.wav", "size": 9}, [])
+    assert upload.state == "uploading"
+    panel.close()
+    assert upload.state == "cancelled"
+    assert files_below(song.parent) == ["hum.wav"]
+
+
 def test_says_what_the_model_is_and_under_which_licence(panel: SeparationPanel) -> None:
     assert "tiny &lt;of the tests&gt;. Sources: drums, bass, other, vocals." in shown(panel)
     assert "Default segment: 1 s. Shorter ones are padded to this length" in shown(panel)

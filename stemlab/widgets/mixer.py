@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from io import BytesIO
@@ -262,20 +262,23 @@ class StemMixer(PageWidget):
             )
         return start, min(stop, end)
 
-    @traitlets.validate("muted", "soloed")
-    def _check_rows(self, proposal: traitlets.Bunch) -> tuple[str, ...]:
-        self._refuse_unknown(proposal.trait.name, proposal.value)
-        return tuple(row for row in self._rows if row in proposal.value)
-
-    @traitlets.validate("gains_db")
-    def _check_gains(self, proposal: traitlets.Bunch) -> dict[str, float]:
-        self._refuse_unknown("gains_db", proposal.value)
+    @traitlets.validate("muted", "soloed", "gains_db")
+    def _check_rows(self, proposal: traitlets.Bunch) -> tuple[str, ...] | dict[str, float]:
+        trait, value = proposal.trait.name, proposal.value
+        for name in value:
+            if name not in self._rows:
+                raise _TraitRefusedError(
+                    f"{trait}: {name!r} is not a row here. Pass some of "
+                    f"{', '.join(map(repr, self._rows))}, as a tuple or a mapping."
+                )
+        if trait != "gains_db":
+            return tuple(row for row in self._rows if row in value)
         low, high = GAIN_RANGE_DB
-        for name, gain in proposal.value.items():
+        for name, gain in value.items():
             if not (isinstance(gain, Real) and low <= gain <= high):  # type: ignore[operator]
                 allowed = f"[{low:g}, {high:g}]. Mute the row to silence it."
                 raise _TraitRefusedError(f"gains_db[{name!r}]={gain!r} is not in {allowed}")
-        return {name: float(gain) for name, gain in proposal.value.items()}
+        return {name: float(gain) for name, gain in value.items()}
 
     @traitlets.validate("heard")
     def _check_heard(self, proposal: traitlets.Bunch) -> str:
@@ -283,14 +286,6 @@ class StemMixer(PageWidget):
             labels = ", ".join(map(repr, self._labels))
             raise _TraitRefusedError(f"heard={proposal.value!r} is not one of {labels}.")
         return str(proposal.value)
-
-    def _refuse_unknown(self, trait: str, names: Iterable[str]) -> None:
-        for name in names:
-            if name not in self._rows:
-                raise _TraitRefusedError(
-                    f"{trait}: {name!r} is not a row here. Pass some of "
-                    f"{', '.join(map(repr, self._rows))}, as a tuple or a mapping."
-                )
 
     def _on_position(self, change: traitlets.Bunch) -> None:
         """Tell a page that plays to jump, unless the position is the one that it reported."""

@@ -281,10 +281,7 @@ class SeparationPanel(CostedPanel[SeparationResult]):
     def _show_model(self, _: object = None) -> None:
         spec = AudioStemSeparator(self.model).spec
         own = self._models.segment_seconds
-        longest = min(
-            (float(member.max_segment_seconds or math.inf) for member in spec.members),
-            default=math.inf,
-        )
+        longest = min(float(member.max_segment_seconds or math.inf) for member in spec.members)
         shortest = max(member.min_segment_samples for member in spec.members) / spec.sample_rate
         low = min(own, max(_LEAST_SEGMENT_SECONDS, math.ceil(20 * shortest) / 20))
         self.segment_seconds = None
