@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
 
 import ipywidgets
@@ -141,8 +142,12 @@ class WorkPanel(ipywidgets.VBox, Generic[Result]):  # type: ignore[misc]  # ipyw
         field.observe(take, "value")
         return field
 
-    def _start(self, work: Callable[[], Result], message: str) -> bool:
-        """Run `work` in a thread; return False if other work is going on, and do nothing then."""
+    def _start(self, work: Callable[[Any], Result], message: str) -> bool:
+        """Run `work` in a thread; return False if other work is going on, and do nothing then.
+
+        It is called with the traits as they are now: the fields may change while it goes on.
+        """
+        chosen = SimpleNamespace(**self.trait_values())
         if not self._busy.acquire(blocking=False):
             return False
         self._stop.clear()
@@ -152,7 +157,7 @@ class WorkPanel(ipywidgets.VBox, Generic[Result]):  # type: ignore[misc]  # ipyw
         atexit.register(self._shut_down)
         threading.Thread(
             target=self._run,
-            args=(work, future),
+            args=(work, chosen, future),
             name=f"stemlab-{type(self).__name__}",
             # Python waits for other threads before it asks anything to stop.
             daemon=True,
@@ -194,13 +199,13 @@ class WorkPanel(ipywidgets.VBox, Generic[Result]):  # type: ignore[misc]  # ipyw
         row = ipywidgets.HBox([*buttons, stop, bar, KeyKeeper()])
         return ipywidgets.VBox([row, self._status])
 
-    def _run(self, work: Callable[[], Result], future: Future[Result]) -> None:
+    def _run(self, work: Callable[[Any], Result], chosen: Any, future: Future[Result]) -> None:
         """Work in the thread. Nothing may escape: an exception in a thread reaches nobody."""
         result: Any = None
         failure: Exception | None = None
         state = "failed"
         try:
-            result = work()
+            result = work(chosen)
         except _Cancelled:
             state, self.message = "cancelled", self._cancelled_message
             failure = SeparationError("the run was cancelled. Start it again.")

@@ -154,16 +154,9 @@ class ComparePanel(WorkPanel[SpectralComparison]):
         names = [self.reference, *(name for name in self.compared if name != self.reference)]
         # Read now: another folder may be chosen while these are compared.
         signals = {name: self._signals.get(name) for name in names}
-        rate, difference = self._sample_rate, self.difference
-        whole = self.time_range_seconds == (0.0, self._seconds)
-        grid = {
-            "fft_samples": self.fft_samples,
-            "frequency_scale": self.frequency_scale,
-            "time_range_seconds": None if whole else self.time_range_seconds,
-            "frequency_range_hz": (self.lowest_hz, rate / 2),
-        }
+        rate, whole = self._sample_rate, self.time_range_seconds == (0.0, self._seconds)
         self._start(
-            lambda: self._compare(signals, rate, grid, difference), "Reading the recordings."
+            lambda chosen: self._compare(signals, rate, chosen, whole), "Reading the recordings."
         )
 
     def _open(self, _: object = None) -> None:
@@ -225,17 +218,18 @@ class ComparePanel(WorkPanel[SpectralComparison]):
         return value
 
     def _compare(
-        self,
-        signals: Mapping[str, Any],
-        sample_rate: int,
-        grid: Mapping[str, Any],
-        difference: bool,
+        self, signals: Mapping[str, Any], sample_rate: int, chosen: Any, whole: bool
     ) -> SpectralComparison:
         if len(signals) < 2:
             raise ParameterError(
                 "no signal is selected for comparison. Select one besides the reference."
             )
-        checked_grid = SpectralGrid(**grid)
+        grid = SpectralGrid(
+            fft_samples=chosen.fft_samples,
+            frequency_scale=chosen.frequency_scale,
+            time_range_seconds=None if whole else chosen.time_range_seconds,
+            frequency_range_hz=(chosen.lowest_hz, sample_rate / 2),
+        )
         with ExitStack() as opened:
             recordings: dict[str, audio.SeekableRecording] = {}
             for name, signal in signals.items():
@@ -246,8 +240,8 @@ class ComparePanel(WorkPanel[SpectralComparison]):
                 recordings[name] = audio.SeekableRecording(signal, sample_rate)
                 opened.callback(recordings[name].close)
             self.progress, self.message = 0.5, "Comparing."
-            comparison = compare_spectra(recordings, sample_rate, grid=checked_grid)
-        axes = draw_comparison(comparison, difference=difference, seams_seconds=self._seams)
+            comparison = compare_spectra(recordings, sample_rate, grid=grid)
+        axes = draw_comparison(comparison, difference=chosen.difference, seams_seconds=self._seams)
         drawn = _picture(axes.ravel()[0].figure, comparison)
         self._check_stop()
         first, second = list(signals)[:2]

@@ -111,7 +111,7 @@ class CostPanel(CostedPanel[MeasuredCost]):
         """
         separator = AudioStemSeparator(self.model, device=self.device)
         _, settings = self._chosen()
-        self._start(lambda: self._measure(separator, settings), "Calibrating.")
+        self._start(lambda _: self._measure(separator, settings), "Calibrating.")
 
     def _chosen(self) -> tuple[tuple[int, int], SeparationSettings]:
         rate = self._models.manifest.sample_rate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ipywidgets
 import numpy as np
@@ -128,18 +128,15 @@ class SeamPanel(WorkPanel[SeamView]):
         most = _MOST_OVERLAP if proposal.trait.name == "overlap" else 6.0
         return min(max(float(proposal.value), 0.0), most)
 
-    def _wanted(self) -> tuple[str, float, float]:
-        return self.material, self.overlap, self.difference_db
-
     def _follow(self, change: traitlets.Bunch | None = None) -> None:
         """Show what is chosen now, unless work is going on, was cancelled or failed."""
         if change is not None and change.name == "state" and change.new != "done":
             return
-        if not self._closed and self._shown != self._wanted():
+        if not self._closed and self._shown != _wanted(self):
             self._start(self._catch_up, "Computing.")
 
-    def _catch_up(self) -> SeamView:
-        material, overlap, difference_db = wanted = self._wanted()
+    def _catch_up(self, chosen: Any) -> SeamView:
+        material, overlap, difference_db = wanted = _wanted(chosen)
         if material == MATERIALS[0]:
             name, joined = "sine", _join_sine(overlap, difference_db)
             click_db = _step_db(joined)
@@ -185,6 +182,10 @@ class SeamPanel(WorkPanel[SeamView]):
                 whole = separator.separate_audio(mixture, _RATE, overlap=0.0, progress=tell)
             self._songs[overlap] = _Joined(plan, stems, whole)
         return self._songs[overlap]
+
+
+def _wanted(chosen: Any) -> tuple[str, float, float]:
+    return chosen.material, chosen.overlap, chosen.difference_db
 
 
 def _step_db(joined: _Joined) -> float:

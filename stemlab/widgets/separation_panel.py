@@ -173,11 +173,7 @@ class SeparationPanel(CostedPanel[SeparationResult]):
         `wait` then returns a `SeparationResult`, whose files lie in a temporary folder until the
         run after the next.
         """
-        # Read now: the fields may change during the run.
-        song, model, device = self.song.strip(), self.model, self.device
-        settings = self._settings()
-        message = "Reading the model and the song."
-        self._start(lambda: self._separate(song, model, device, settings), message)
+        self._start(self._separate, "Reading the model and the song.")
 
     def save(self, *, force: bool = False) -> None:
         """Start to save the stems of the last run to `out_dir`; does not wait.
@@ -197,8 +193,8 @@ class SeparationPanel(CostedPanel[SeparationResult]):
         """
         if not self._runs:
             raise SeparationError("there are no stems to save yet. Call separate() first.")
-        result, out_dir = self._runs[-1].result, self.out_dir.strip() or "."
-        self._start(lambda: self._save(result, panel_path(out_dir), force), "Saving the stems.")
+        result = self._runs[-1].result
+        self._start(lambda chosen: self._save(result, chosen.out_dir, force), "Saving the stems.")
 
     def close(self) -> None:
         """Stop the run, take the panel off the page, and remove stems that were not saved."""
@@ -213,24 +209,14 @@ class SeparationPanel(CostedPanel[SeparationResult]):
             AudioStemSeparator(self.model).check(settings)
         return proposal.value
 
-    def _settings(self) -> SeparationSettings:
-        return SeparationSettings(
-            segment_seconds=self.segment_seconds,
-            overlap=self.overlap,
-            shifts=self.shifts,
-            pad_to_training_segment=self.pad_to_training_segment,
-        )
-
     def _chosen(self) -> tuple[tuple[int, int], SeparationSettings]:
-        return self._songs.length(), self._settings()
+        return self._songs.length(), _settings_of(self)
 
-    def _separate(
-        self, song: str, model: str, device: str, settings: SeparationSettings
-    ) -> SeparationResult:
-        if not song:
+    def _separate(self, chosen: Any) -> SeparationResult:
+        if not chosen.song.strip():
             raise ParameterError("song is empty. Choose one, or type the path of an audio file.")
-        separator = AudioStemSeparator(model, device=device)
-        path = panel_path(song)
+        separator = AudioStemSeparator(chosen.model, device=chosen.device)
+        settings, path = _settings_of(chosen), panel_path(chosen.song.strip())
         folder = ScratchFolder()
         try:
             result = separator.separate_file(
@@ -255,9 +241,9 @@ class SeparationPanel(CostedPanel[SeparationResult]):
         self.message = f"Done in {seconds:.1f} s: {len(result.stems)} stems. {advice}"
         return result
 
-    def _save(self, result: SeparationResult, out_dir: Path, force: bool) -> SeparationResult:
+    def _save(self, result: SeparationResult, out_dir: str, force: bool) -> SeparationResult:
         try:
-            saved = save_result(result, out_dir, force=force)
+            saved = save_result(result, panel_path(out_dir.strip() or "."), force=force)
         except EarlierResultError as error:
             self._replace_button.layout.display = ""
             raise OutputError(
@@ -296,6 +282,15 @@ class SeparationPanel(CostedPanel[SeparationResult]):
         # Replace is offered only right after the result to be replaced was named.
         if change is None or change.name == "out_dir" or self.state == "running":
             self._replace_button.layout.display = "none"
+
+
+def _settings_of(chosen: Any) -> SeparationSettings:
+    return SeparationSettings(
+        segment_seconds=chosen.segment_seconds,
+        overlap=chosen.overlap,
+        shifts=chosen.shifts,
+        pad_to_training_segment=chosen.pad_to_training_segment,
+    )
 
 
 def _in_words(settings: SeparationSettings) -> list[str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from html import escape
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets
@@ -206,55 +204,47 @@ class SweepPanel(WorkPanel[Any]):
 
         `wait` then returns a `SweepEstimate`.
         """
-        plan = self._planned()
-        self._start(lambda: self._estimate(plan), "Estimating.")
+        self._start(self._estimate, "Estimating.")
 
     def run(self) -> None:
         """Start to measure what is not in the cache, unless work is going on; does not wait.
 
         `wait` then returns the table of results.
         """
-        plan, memory, limit = self._planned(), self.memory, self.memory_limit.strip() or None
-        self._start(lambda: self._measure(plan, memory, limit), "Planning the sweep.")
+        self._start(self._measure, "Planning the sweep.")
 
-    def _planned(self) -> Callable[[], Sweep]:
-        """Read the fields now; the work reports what is wrong with them."""
-        chosen = SimpleNamespace(**self.trait_values())
+    def _plan(self, chosen: Any) -> Sweep:
+        references = chosen.references.strip()
+        self.sweep = sweep = plan_sweep(
+            panel_path(chosen.song.strip()),
+            chosen.model,
+            segments=numbers("segments", chosen.segments, float) or None,
+            overlaps=numbers("overlaps", chosen.overlaps, float),
+            shifts=numbers("shifts", chosen.shifts, int),
+            padded=_PADDED[chosen.padded],
+            references=panel_path(references) if references else None,
+            excerpt_seconds=chosen.excerpt_seconds,
+            memory=chosen.memory,
+            keep_audio=True,
+        )
+        return sweep
 
-        def plan() -> Sweep:
-            references = chosen.references.strip()
-            return plan_sweep(
-                panel_path(chosen.song.strip()),
-                chosen.model,
-                segments=numbers("segments", chosen.segments, float) or None,
-                overlaps=numbers("overlaps", chosen.overlaps, float),
-                shifts=numbers("shifts", chosen.shifts, int),
-                padded=_PADDED[chosen.padded],
-                references=panel_path(references) if references else None,
-                excerpt_seconds=chosen.excerpt_seconds,
-                memory=chosen.memory,
-                keep_audio=True,
-            )
-
-        return plan
-
-    def _estimate(self, plan: Callable[[], Sweep]) -> SweepEstimate:
-        self.sweep = sweep = plan()
+    def _estimate(self, chosen: Any) -> SweepEstimate:
+        sweep = self._plan(chosen)
         estimate = sweep.estimate()
         self.message = estimate.in_words(sweep.device)
         self._show_table(sweep)
         return estimate
 
-    def _measure(
-        self, plan: Callable[[], Sweep], memory: bool, memory_limit: str | None
-    ) -> pd.DataFrame:
+    def _measure(self, chosen: Any) -> pd.DataFrame:
+        memory_limit = chosen.memory_limit.strip() or None
         check_limits(memory_limit=memory_limit)
-        if memory_limit and not memory:
+        if memory_limit and not chosen.memory:
             raise ParameterError(
                 f"memory_limit={memory_limit!r} needs measured memory. Tick 'Measure peak memory', "
                 "or leave the limit empty."
             )
-        self.sweep = sweep = plan()
+        sweep = self._plan(chosen)
         self.recommendation = None
         self._show_table(sweep)
         shown = -1
@@ -337,7 +327,7 @@ class SweepPanel(WorkPanel[Any]):
         stems = self._kept(setting)
         if not stems:
             gone = f"the stems of {setting} are no longer in the cache"
-            if not self._start(lambda: self._make_stems(sweep, setting), f"Restoring: {gone}."):
+            if not self._start(lambda _: self._make_stems(sweep, setting), f"Restoring: {gone}."):
                 self.error = f"{gone}. Press the cell again when the work has ended."
             return
         best = None if self.recommendation is None else self.recommendation.setting

@@ -126,19 +126,18 @@ class TamperPanel(WorkPanel[bool]):
 
         `wait` then returns whether it was loaded.
         """
-        asked = (self.tampering, self.byte, self.fit_manifest, self.ask_by)
-        self._start(lambda: self._try(*asked), "Changing the copy and loading it.")
+        self._start(self._try, "Changing the copy and loading it.")
 
     @traitlets.validate("byte")
     def _check_byte(self, proposal: traitlets.Bunch) -> int:
         return min(max(int(proposal.value), 0), self._file.size - 1)
 
-    def _try(self, tampering: str, byte: int, fit_manifest: bool, ask_by: str) -> bool:
+    def _try(self, chosen: Any) -> bool:
         original = self._file.path.read_bytes()
-        weights = _CHANGES[tampering](original, byte)
+        weights = _CHANGES[chosen.tampering](original, chosen.byte)
         manifest = (self._manifest.folder / MANIFEST_NAME).read_bytes()
         recorded = self._file.sha256
-        if fit_manifest and weights != original:
+        if chosen.fit_manifest and weights != original:
             manifest, recorded = _fitted(manifest, weights), _digest(weights)
         with ScratchFolder() as name:
             folder = Path(name) / "copy"
@@ -146,9 +145,9 @@ class TamperPanel(WorkPanel[bool]):
             (folder / MANIFEST_NAME).write_bytes(manifest)
             (folder / self._file.path.name).write_bytes(weights)
             self._check_stop()
-            refusal = self._load(folder, ask_by)
+            refusal = self._load(folder, chosen.ask_by)
         compared = [("weights", "manifest", recorded, _digest(weights))]
-        if ask_by == "name":
+        if chosen.ask_by == "name":
             pinned = self._manifest.sha256
             compared.insert(0, ("manifest", "registry", pinned, _digest(manifest)))
         self.refusal, self.loaded = refusal, not refusal
