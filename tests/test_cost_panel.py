@@ -16,11 +16,15 @@ from stemlab.widgets import CostPanel
 SECONDS = 180
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This machine is calibrated once for all panels."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def panel(
-    threads_end: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[CostPanel]:
-    monkeypatch.setenv("STEMLAB_CACHE", str(tmp_path / "cache"))
+def panel(threads_end: None, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CostPanel]:
+    monkeypatch.setenv("STEMLAB_CACHE", str(cache))
     made = CostPanel()
     yield made
     made.close()

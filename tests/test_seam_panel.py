@@ -88,8 +88,8 @@ def test_a_separation_may_be_cancelled(panel: SeamPanel) -> None:
     with pytest.raises(SeparationError, match="was cancelled"):
         panel.wait(SECONDS)
     panel.unobserve(stop, "progress")
-    panel.overlap = 0.1
-    assert panel.wait(SECONDS).material == "the demo song"
+    panel.material, panel.overlap = "a sine wave", 0.1
+    assert panel.wait(SECONDS).overlap == 0.1
 
 
 # --- the picture

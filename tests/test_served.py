@@ -24,7 +24,7 @@ from stemlab.widgets import (
     SweepPanel,
     TamperPanel,
 )
-from stemlab.widgets._served import panel_path
+from stemlab.widgets._page import panel_path
 
 OUTSIDE = "is outside the folder that is served here"
 
@@ -78,7 +78,7 @@ def test_no_song_outside_is_separated_and_none_is_told_of(
 ) -> None:
     panel = SeparationPanel()
     assert fields_shown(panel) == []
-    assert forge(str(outside / name)) == 2
+    assert forge(str(outside / name)) == 1
     assert panel.song == str(outside / name)
     assert panel.cost == f"{panel.song!r} {OUTSIDE}. Choose one inside it."
     panel.separate()
@@ -108,7 +108,7 @@ def test_stems_are_saved_in_the_folder_that_is_served(served: Path, outside: Pat
     panel.pad_to_training_segment = False
     panel.separate()
     panel.wait(120)
-    # The field is not even connected.
+    # There is no field for it.
     forge(str(outside))
     assert panel.out_dir == "stems"
     panel.out_dir = str(outside)

@@ -567,9 +567,9 @@ def test_a_full_disk_is_told_in_words(
 ) -> None:
     browser.start("hum.wav", len(song))
     assert upload._current is not None
-    song_file = upload._current.song._file
+    song_file = upload._current._file
     assert song_file is not None
-    upload._current.song._file = FullDisk(song_file)  # type: ignore[assignment]
+    upload._current._file = FullDisk(song_file)  # type: ignore[assignment]
     browser.piece(0, song[:PIECE])
     answer = browser.piece(PIECE, song[PIECE:])
     assert answer == {"kind": "end", "id": "a", "state": "failed"}

@@ -9,6 +9,7 @@ import shutil
 import stat
 import unicodedata
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -17,9 +18,7 @@ from stemlab import audio
 from stemlab.errors import AudioError, OutputError, StemlabError
 from stemlab.files import Folder, WorkFolder, abandoned_folders
 from stemlab.results import file_safe
-from stemlab.widgets._served import is_served
-
-__all__ = ["ArrivingSong"]
+from stemlab.widgets._page import is_served
 
 _OWNER, _DRAFT = "upload", "song.upload"
 # Visitors of a page can upload until the files of a folder come to this.
@@ -31,9 +30,12 @@ _DEVICES = re.compile(
 
 
 class ArrivingSong:
-    """A file of known size that is written piece by piece."""
+    """An upload: a file of known size that is written piece by piece."""
 
-    def __init__(self, folder: Path, name: str, size: int) -> None:
+    def __init__(self, id_: str, folder: Path, name: str, size: int) -> None:
+        self.id = id_  # Chosen by the page that sends it.
+        self.state = "uploading"
+        self.uploaded = Future[Path]()
         self.folder = folder
         self.name = _safe_name(name)
         self.size = size

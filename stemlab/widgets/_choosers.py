@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
@@ -17,13 +17,16 @@ from stemlab._typing import StrPath
 from stemlab.errors import AudioError, ModelError, ParameterError
 from stemlab.registry import ModelManifest, find_model, is_installed, list_models
 from stemlab.widgets._fields import dropdown, indented, text_field
-from stemlab.widgets._served import is_served, panel_path
+from stemlab.widgets._page import is_served, panel_path
 from stemlab.widgets.upload import SongUpload
-
-__all__ = ["FolderChooser", "ModelChooser", "SongChooser", "demo_song"]
 
 # How deep below a folder recordings are looked for, and how many folders are offered.
 _DEEPEST, _MOST_FOLDERS = 3, 100
+_ABOUT_SHORT_SEGMENTS = {
+    "free": "Shorter ones save memory, but give the model less context.",
+    "padded": "Shorter ones are padded to this length: they take as long and save no memory.",
+    "fixed": "No other length is possible.",
+}
 
 
 def demo_song() -> str:
@@ -50,10 +53,6 @@ class _PathChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         # Visitors of a page may not type paths.
         self.children = [self._list] if is_served() else [self._list, self._typed]
 
-    def __del__(self) -> None:
-        # ipywidgets would close the widget here, which fails if its constructor did.
-        pass
-
     def _on_picked(self, _: object) -> None:
         self.path = self._list.value or self._typed.value.strip()
 
@@ -77,22 +76,12 @@ class SongChooser(_PathChooser):
 
     def __init__(self, folder: StrPath, song: StrPath | None) -> None:
         self._folder = panel_path(folder)
-        self._lengths: dict[tuple[str, int, int], tuple[int, int]] = {}
-        super().__init__(
-            "Song",
-            self._offered(),
-            "path of an audio file",
-            demo_song() if song is None else str(song),
-        )
+        path = demo_song() if song is None else str(song)
+        super().__init__("Song", self._offered(), "path of an audio file", path)
         self._upload = SongUpload(self._folder)
         # Not its path, which stays the same when the same file is uploaded again.
         self._upload.observe(self._on_uploaded, "state")
         self.children = [*self.children, indented(self._upload)]
-
-    def close(self) -> None:
-        """Stop an upload and take the chooser off the page."""
-        self._upload.close()
-        super().close()
 
     def length(self) -> tuple[int, int]:
         """Samples and sample rate of the song, from its header or, without one, by decoding."""
@@ -101,10 +90,7 @@ class SongChooser(_PathChooser):
             status = os.stat(path)
         except (OSError, ValueError):
             raise AudioError(f"{self.path!r} cannot be opened.", path) from None
-        key = (str(path), status.st_size, status.st_mtime_ns)
-        if key not in self._lengths:
-            self._lengths = {key: audio.read_length(path)}
-        return self._lengths[key]
+        return _length(path, status.st_size, status.st_mtime_ns)
 
     def _offered(self) -> list[tuple[str, str]]:
         if not os.path.isdir(self._folder):
@@ -140,12 +126,8 @@ class FolderChooser(_PathChooser):
             for path in _with_recordings(start)
         ]
         typed = ("Choose a folder" if is_served() else "Other folder (type its path)", "")
-        super().__init__(
-            "Folder",
-            [*found, typed],
-            "folder with the stems of a song",
-            found[0][1] if found else "",
-        )
+        offered = [*found, typed]
+        super().__init__("Folder", offered, "folder with the stems of a song", offered[0][1])
 
 
 class ModelChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
@@ -155,17 +137,18 @@ class ModelChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
 
     def __init__(self, model: StrPath) -> None:
         super().__init__()
-        self._manifests = _offered_models(str(model))
-        about = ipywidgets.HTML()
-        names = dropdown("Model", self._manifests)
-
-        def show(_: object = None) -> None:
-            about.value = _about(self.manifest)
-
+        self._manifests: dict[str, ModelManifest] = {}
+        for manifest in list_models():
+            # A damaged one must not hide the others; `stemlab models verify` reports it.
+            with suppress(ModelError):
+                if is_installed(manifest):
+                    self._manifests[manifest.name] = manifest
+        if str(model) not in self._manifests:
+            self._manifests[str(model)] = find_model(str(model))
+        names, about = dropdown("Model", self._manifests), ipywidgets.HTML()
         self.model = str(model)
         traitlets.link((self, "model"), (names, "value"))
-        self.observe(show, "model")
-        show()
+        traitlets.dlink((self, "model"), (about, "value"), self._about)
         self.children = [names, indented(about)]
 
     @property
@@ -178,6 +161,16 @@ class ModelChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         """Default segment of the chosen model."""
         return float(self.manifest.segment_seconds)
 
+    def _about(self, _: object) -> str:
+        manifest = self.manifest
+        lines = [
+            f"{manifest.title}. Sources: {', '.join(manifest.sources)}.",
+            f"Weights: {manifest.weight_license}, {manifest.origin}.",
+            f"Default segment: {manifest.segment_seconds:g} s. "
+            f"{_ABOUT_SHORT_SEGMENTS[manifest.segment_policy]}",
+        ]
+        return f"<small>{'<br>'.join(map(escape, lines))}</small>"
+
     @traitlets.validate("model")
     def _check(self, proposal: traitlets.Bunch) -> str:
         name = str(proposal.value)
@@ -187,6 +180,11 @@ class ModelChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
                 "Make a panel for it: model=..."
             )
         return name
+
+
+@lru_cache(maxsize=1)  # Decoding takes long, and the cost is told at every move of a slider.
+def _length(path: Path, size: int, modified_ns: int) -> tuple[int, int]:
+    return audio.read_length(path)
 
 
 def _with_recordings(folder: Path) -> list[Path]:
@@ -203,27 +201,3 @@ def _with_recordings(folder: Path) -> list[Path]:
                 below += sorted(inner for inner in inside if inner.is_dir())
         level = below[:_MOST_FOLDERS]
     return found[:_MOST_FOLDERS]
-
-
-def _about(manifest: ModelManifest) -> str:
-    shorter = {
-        "free": "Shorter ones save memory, but give the model less context.",
-        "padded": "Shorter ones are padded to this length: they take as long and save no memory.",
-        "fixed": "No other length is possible.",
-    }[manifest.segment_policy]
-    lines = [
-        f"{manifest.title}. Sources: {', '.join(manifest.sources)}.",
-        f"Weights: {manifest.weight_license}, {manifest.origin}.",
-        f"Default segment: {manifest.segment_seconds:g} s. {shorter}",
-    ]
-    return f"<small>{'<br>'.join(map(escape, lines))}</small>"
-
-
-def _offered_models(model: str) -> Mapping[str, ModelManifest]:
-    registered = {}
-    for manifest in list_models():
-        # A damaged one must not hide the others; `stemlab models verify` reports it.
-        with suppress(ModelError):
-            if is_installed(manifest):
-                registered[manifest.name] = manifest
-    return registered if model in registered else {**registered, model: find_model(model)}

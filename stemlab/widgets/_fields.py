@@ -11,17 +11,6 @@ from typing import Any
 import ipywidgets
 from matplotlib.figure import Figure
 
-__all__ = [
-    "button",
-    "checkbox",
-    "dropdown",
-    "field",
-    "indented",
-    "picture",
-    "table",
-    "text_field",
-]
-
 _LABEL_WIDTH = "6.5em"
 
 
@@ -67,6 +56,13 @@ def indented(widget: Any) -> Any:
     """Line up a widget that has no label with the fields that have one."""
     widget.layout.margin = f"2px 2px 2px calc({_LABEL_WIDTH} + 8px)"
     return widget
+
+
+def close_tree(widget: Any) -> None:
+    """Close a widget and all widgets in it."""
+    for part in getattr(widget, "children", ()):
+        close_tree(part)
+    widget.close()
 
 
 def picture(figure: Figure, description: str) -> Any:

@@ -14,8 +14,6 @@ from stemlab.audio import SeekableRecording
 from stemlab.spectra import SpectralGrid, compare_spectra
 from stemlab.widgets._page import Message, telling_failures
 
-__all__ = ["Painter", "column_samples", "envelope"]
-
 _SCAN_SAMPLES = 1 << 18
 # Columns of an envelope, rows of a spectrogram.
 _COLUMNS, _ROWS = 1200, 96

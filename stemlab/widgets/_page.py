@@ -1,24 +1,50 @@
-"""Widgets that check what a page sends: a program that reaches the page can send anything."""
+"""What reaches a kernel from a page: widgets that check it, and paths that a visitor may name."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import anywidget
 
-from stemlab.errors import StemlabError
-
-__all__ = ["STATIC", "KeyKeeper", "Message", "PageWidget", "in_words", "telling_failures"]
+from stemlab._assets import demo_song_dir
+from stemlab._isolation import SERVED_FOLDER
+from stemlab._typing import StrPath
+from stemlab.errors import ParameterError, StemlabError
 
 STATIC = Path(__file__).resolve().parent / "static"
 _MOST_CHARACTERS = 10_000
 
+_Result = TypeVar("_Result")
 Message = tuple[dict[str, Any], list[bytes]]
 """Content and buffers."""
+
+
+def is_served() -> bool:
+    """Whether others than the owner of the server may use the panels (``stemlab lab --voila``)."""
+    return bool(os.environ.get(SERVED_FOLDER))
+
+
+def panel_path(text: StrPath) -> Path:
+    """Check a path that a panel got; for visitors, it must be in the served folder."""
+    path = Path(os.path.expanduser(text))
+    try:
+        real = Path(os.path.realpath(path))
+    except ValueError as error:  # For instance a null character.
+        raise ParameterError(f"{str(text)!r} is not a path. Choose a file or folder.") from error
+    if is_served():
+        folders = (os.environ[SERVED_FOLDER], demo_song_dir())
+        if not any(real.is_relative_to(os.path.realpath(folder)) for folder in folders):
+            # The same text whether it exists or not, which a visitor must not find out.
+            raise ParameterError(
+                f"{str(text)!r} is outside the folder that is served here. Choose one inside it."
+            )
+    return path
 
 
 def in_words(error: Exception) -> str:
@@ -35,6 +61,22 @@ def telling_failures(send: Callable[..., None]) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001
         send({"kind": "failed", "message": in_words(error)})
+
+
+def wait_for(widget: Any, what: str, future: Future[_Result], timeout: float | None) -> _Result:
+    """Wait for a result of a widget's work; interrupting the wait cancels the work."""
+    try:
+        return future.result(timeout)
+    except KeyboardInterrupt:
+        widget.cancel()
+        raise
+    except TimeoutError:
+        if future.done():  # At this moment, or with such an error.
+            return future.result()
+        raise TimeoutError(
+            f"{what} is not done after timeout={timeout} s ({widget.progress:.0%}). Wait again, "
+            "or call cancel()."
+        ) from None
 
 
 class PageWidget(anywidget.AnyWidget):

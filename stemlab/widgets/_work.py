@@ -5,28 +5,31 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from html import escape
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Generic, TypeVar
 
 import ipywidgets
 import traitlets
 
 from stemlab.errors import SeparationError, StemlabError
-from stemlab.widgets._fields import button, indented
-from stemlab.widgets._page import KeyKeeper, in_words
+from stemlab.widgets._fields import button, close_tree
+from stemlab.widgets._page import KeyKeeper, in_words, wait_for
 from stemlab.widgets.mixer import StemMixer
-
-__all__ = ["WorkPanel"]
 
 # How long closing a panel, or shutting down the kernel, waits for the work to clear up.
 _SHUTDOWN_SECONDS = 30
+
+Result = TypeVar("Result")
 
 
 class _Cancelled(Exception):
     """Raised within the work to end it."""
 
 
-class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+class WorkPanel(ipywidgets.VBox, Generic[Result]):  # type: ignore[misc]  # ipywidgets has no types
     """A panel that does one piece of work at a time, in a thread of its own.
 
     Fields stay enabled during the work: what is chosen meanwhile is for the next run.
@@ -38,18 +41,17 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
     error = traitlets.Unicode()
     mixer = traitlets.Instance(StemMixer, allow_none=True)
 
-    _thread_name = "stemlab-work"
     _cancelled_message = "Cancelled."
+    # Traits in the repr, which is the same on every machine: notebooks are compared with it.
+    _in_repr: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
         self.add_class("stemlab-panel")
-        self._busy = False
-        self._starting = threading.Lock()
+        self._closed = False
+        self._busy = threading.Lock()
         self._stop = threading.Event()
-        self._ended: threading.Event | None = None
-        self._result: Any = None
-        self._failure: BaseException | None = None
+        self._future: Future[Result] | None = None
         self._status, self._results = ipywidgets.HTML(), ipywidgets.VBox()
         self.observe(self._show_status, ["message", "error"])
         self._show_status()
@@ -58,39 +60,46 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
         # ipywidgets would close the widget here, which fails if its constructor did.
         pass
 
+    def __repr__(self) -> str:
+        values = {name: getattr(self, name) for name in self._in_repr}
+        if "song" in values:
+            values["song"] = Path(values["song"]).name
+        shown = (
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}"
+            for name, value in values.items()
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     def cancel(self) -> None:
         """Ask the work to stop as soon as it can; nothing half-done is left."""
-        if self._busy:
+        if self._busy.locked():
             self._stop.set()
             self.message = "Stopping."
 
-    def wait(self, timeout: float | None = None) -> Any:
-        """Wait for the work to end; interrupting the wait cancels it."""
-        if self._ended is None:
+    def wait(self, timeout: float | None = None) -> Result:
+        """Wait for the work to end, and return its result; interrupting the wait cancels it.
+
+        Raises TimeoutError if the work goes on for longer than `timeout` (in seconds; None for no
+        limit), SeparationError if it was cancelled or there was none, and what made it fail.
+        """
+        if self._future is None:
             raise SeparationError(
                 "nothing was started yet. Press a button of the panel, or call its method."
             )
-        try:
-            ended = self._ended.wait(timeout)
-        except KeyboardInterrupt:
-            self.cancel()
-            raise
-        if not ended:
-            raise TimeoutError(
-                f"the work is not done after timeout={timeout} s ({self.progress:.0%}). "
-                "Wait again, or call cancel()."
-            )
-        if self._failure is not None:
-            raise self._failure
-        return self._result
+        future = None
+        while future is not self._future:  # The end of the work may start more.
+            future = self._future
+            result = wait_for(self, "the work", future, timeout)
+        return result
 
     def close(self) -> None:
         """Stop the work and take the panel off the page."""
+        self._closed = True
         self._shut_down()
         self._show_results()
         super().close()
-
-    # ------------------------------------------------------------ for the panels
+        for part in self.children:
+            close_tree(part)
 
     def _bind(
         self,
@@ -110,8 +119,12 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
         def show(_: object = None) -> None:
             nonlocal showing
             showing = True
+            value = to_field(getattr(self, name))
             try:
-                _show_value(field, to_field(getattr(self, name)))
+                with field.hold_trait_notifications():
+                    if isinstance(value, (int, float)) and field.has_trait("max"):
+                        field.min, field.max = min(field.min, value), max(field.max, value)
+                    field.value = value
             finally:
                 showing = False
 
@@ -129,37 +142,32 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
         field.observe(take, "value")
         return field
 
-    def _caption(self, name: str) -> Any:
-        """Show a trait of text in small print."""
-        caption = indented(ipywidgets.HTML())
-        traitlets.dlink(
-            (self, name),
-            (caption, "value"),
-            lambda text: f'<small role="status">{escape(text)}</small>',
-        )
-        return caption
+    def _start(self, work: Callable[[Any], Result], message: str) -> bool:
+        """Run `work` in a thread; return False if other work is going on, and do nothing then.
 
-    def _start(self, work: Callable[[], Any], message: str) -> bool:
-        """Run `work` in a thread; return False if other work is going on, and do nothing then."""
-        with self._starting:
-            if self._busy:
-                return False
-            self._stop.clear()
-            self._busy = True
-        # One per run: Thread.join, when interrupted, would report the thread as ended.
-        self._ended = threading.Event()
-        self._result = self._failure = None
+        It is called with the traits as they are now: the fields may change while it goes on.
+        """
+        chosen = SimpleNamespace(**self.trait_values())
+        if not self._busy.acquire(blocking=False):
+            return False
+        self._stop.clear()
+        self._future = future = Future[Result]()
         self.error, self.progress, self.message = "", 0.0, message
         self.state = "running"
         atexit.register(self._shut_down)
         threading.Thread(
             target=self._run,
-            args=(work, self._ended),
-            name=self._thread_name,
+            args=(work, chosen, future),
+            name=f"stemlab-{type(self).__name__}",
             # Python waits for other threads before it asks anything to stop.
             daemon=True,
         ).start()
         return True
+
+    def _report(self, progress: float) -> None:
+        """Show the progress; end the work here if that was asked for."""
+        self._check_stop()
+        self.progress = progress
 
     def _check_stop(self) -> None:
         """End the work if that was asked for. Call this from within the work."""
@@ -176,48 +184,50 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
 
     def _controls(
         self, *buttons: ipywidgets.Button, cancel_tooltip: str = "Stop the work"
-    ) -> ipywidgets.HBox:
-        """Lay out the buttons, which are disabled during the work, Cancel and the progress bar."""
+    ) -> ipywidgets.VBox:
+        """Lay out the buttons, which are disabled during the work, Cancel, progress and status."""
         stop = button("Cancel", cancel_tooltip, self.cancel)
-        stop.disabled = True
         bar = ipywidgets.FloatProgress(
             max=1.0, tooltip="Progress", layout=ipywidgets.Layout(width="14em")
         )
         traitlets.dlink((self, "progress"), (bar, "value"))
+        traitlets.dlink((self, "state"), (stop, "disabled"), lambda state: state != "running")
+        for starter in buttons:
+            traitlets.dlink(
+                (self, "state"), (starter, "disabled"), lambda state: state == "running"
+            )
+        row = ipywidgets.HBox([*buttons, stop, bar, KeyKeeper()])
+        return ipywidgets.VBox([row, self._status])
 
-        def show(_: object) -> None:
-            running = self.state == "running"
-            stop.disabled = not running
-            for starter in buttons:
-                starter.disabled = running
-
-        self.observe(show, "state")
-        return ipywidgets.HBox([*buttons, stop, bar, KeyKeeper()])
-
-    def _run(self, work: Callable[[], Any], ended: threading.Event) -> None:
+    def _run(self, work: Callable[[Any], Result], chosen: Any, future: Future[Result]) -> None:
         """Work in the thread. Nothing may escape: an exception in a thread reaches nobody."""
+        result: Any = None
+        failure: Exception | None = None
         state = "failed"
         try:
-            self._result = work()
+            result = work(chosen)
         except _Cancelled:
             state, self.message = "cancelled", self._cancelled_message
-            self._failure = SeparationError("the run was cancelled. Start it again.")
+            failure = SeparationError("the run was cancelled. Start it again.")
         except Exception as error:  # noqa: BLE001
-            self._failure = error
+            failure = error
             self.message, self.error = "Failed.", in_words(error)
         else:
             state, self.progress = "done", 1.0
         atexit.unregister(self._shut_down)
-        self._busy = False
+        self._busy.release()
         try:
             self.state = state
         finally:
-            ended.set()
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(failure)
 
     def _shut_down(self) -> None:
         self._stop.set()
-        if self._ended is not None:
-            self._ended.wait(_SHUTDOWN_SECONDS)
+        if self._future is not None:
+            wait([self._future], _SHUTDOWN_SECONDS)
 
     def _show_status(self, _: object = None) -> None:
         # With these roles, a screen reader speaks what changes.
@@ -228,10 +238,3 @@ class WorkPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
                 f"<b>Error:</b> {escape(self.error)}</div>"
             )
         self._status.value = status
-
-
-def _show_value(field: Any, value: Any) -> None:
-    with field.hold_trait_notifications():
-        if isinstance(value, (int, float)) and field.has_trait("max"):
-            field.min, field.max = min(field.min, value), max(field.max, value)
-        field.value = value

@@ -14,6 +14,7 @@ import ipywidgets
 import numpy as np
 import numpy.typing as npt
 import traitlets
+from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Text
 
@@ -25,7 +26,7 @@ from stemlab.plots.spectrograms import band_name
 from stemlab.spectra import FREQUENCY_SCALES, SpectralComparison, SpectralGrid, compare_spectra
 from stemlab.widgets._choosers import FolderChooser
 from stemlab.widgets._fields import button, checkbox, dropdown, field, picture, table
-from stemlab.widgets._served import panel_path
+from stemlab.widgets._page import panel_path
 from stemlab.widgets._work import WorkPanel
 from stemlab.widgets.mixer import MIXTURE, StemMixer
 
@@ -38,7 +39,7 @@ _LOWEST_HZ = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 _MOST_OFFERED, _MOST_COMPARED = 100, 5
 
 
-class ComparePanel(WorkPanel):
+class ComparePanel(WorkPanel[SpectralComparison]):
     """Compare the spectrograms of recordings in a notebook, and hear two of them by turns.
 
     Parameters
@@ -70,12 +71,8 @@ class ComparePanel(WorkPanel):
     comparison : SpectralComparison or None
         The last.
     mixer : StemMixer or None
-    state : {"idle", "running", "done", "cancelled", "failed"}
-    progress : float, in [0, 1]
-    message : str
-        Status in words.
-    error : str
-        Error message of the last run; empty if there was none.
+    state, progress, message, error
+        As in `SeparationPanel`.
 
     Raises
     ------
@@ -96,14 +93,14 @@ class ComparePanel(WorkPanel):
     folder = traitlets.Unicode()
     reference = traitlets.Unicode()
     compared = traitlets.Tuple()
-    frequency_scale = traitlets.Enum(list(FREQUENCY_SCALES), "log")
-    fft_samples = traitlets.Enum(list(_FRAMES), 2048)
+    frequency_scale = traitlets.Enum(FREQUENCY_SCALES, "log")
+    fft_samples = traitlets.Enum(_FRAMES, 2048)
     time_range_seconds = traitlets.Tuple((0.0, 1.0))
-    lowest_hz = traitlets.Enum(list(_LOWEST_HZ), 0)
+    lowest_hz = traitlets.Enum(_LOWEST_HZ, 0)
     difference = traitlets.Bool(True)
     comparison = traitlets.Instance(SpectralComparison, allow_none=True)
 
-    _thread_name = "stemlab-comparison"
+    _in_repr = ("reference", "compared", "state")
 
     def __init__(
         self,
@@ -112,32 +109,42 @@ class ComparePanel(WorkPanel):
         *,
         seams_seconds: npt.ArrayLike = (),
     ) -> None:
-        chooser = None
-        if isinstance(signals, (str, PathLike)):
-            audio.find_recordings(panel_path(signals))  # Raises if the folder cannot be read.
-            chooser = FolderChooser(signals)
-        else:
+        choosers = []
+        if isinstance(signals, Mapping):
             _refuse_too_few(signals)
+        else:
+            audio.find_recordings(panel_path(signals))  # Raises if the folder cannot be read.
+            choosers = [FolderChooser(signals)]
         super().__init__()
         self._seams = np.asarray(seams_seconds, np.float64)
         self._asked_rate = sample_rate
         self._signals: dict[str, Any] = {}
         # Held while the signals change, and while their comparison is shown.
         self._offering = threading.RLock()
-        self._build([] if chooser is None else [chooser])
-        if chooser is None:
-            assert isinstance(signals, Mapping)
+        self._references = dropdown("Reference", [""])
+        self._others = field(ipywidgets.SelectMultiple, "Compared")
+        self._frames = dropdown("Frame", _FRAMES)
+        self._times = field(ipywidgets.FloatRangeSlider, "Time (s)", min=0, max=1, value=(0, 1))
+        lowest = [(f"{hz} Hz" if hz else "0 Hz (everything)", hz) for hz in _LOWEST_HZ]
+        compare = "Compute and compare the spectrograms"
+        self.children = [
+            *choosers,
+            self._bind("reference", self._references),
+            self._bind("compared", self._others),
+            self._bind("frequency_scale", dropdown("Freq. scale", FREQUENCY_SCALES)),
+            self._bind("fft_samples", self._frames),
+            self._bind("time_range_seconds", self._times),
+            self._bind("lowest_hz", dropdown("Show above", lowest)),
+            self._bind("difference", checkbox("Show differences")),
+            self._controls(button("Compare", compare, self.compare, "primary")),
+            self._results,
+        ]
+        if isinstance(signals, Mapping):
             self._offer(signals)
         else:
-            traitlets.link((chooser, "path"), (self, "folder"))
+            traitlets.link((choosers[0], "path"), (self, "folder"))
             self.observe(self._open, "folder")
             self._open()
-
-    def __repr__(self) -> str:
-        return (
-            f"ComparePanel(reference={self.reference!r}, compared={self.compared!r}, "
-            f"state={self.state!r})"
-        )
 
     def compare(self) -> None:
         """Start to compare what is chosen now, unless that is going on; does not wait.
@@ -147,21 +154,10 @@ class ComparePanel(WorkPanel):
         names = [self.reference, *(name for name in self.compared if name != self.reference)]
         # Read now: another folder may be chosen while these are compared.
         signals = {name: self._signals.get(name) for name in names}
-        rate = self._sample_rate
-        start, stop = self.time_range_seconds
-        whole = (start, stop) == (0.0, self._seconds)
-        chosen = {
-            "fft_samples": self.fft_samples,
-            "frequency_scale": self.frequency_scale,
-            "time_range_seconds": None if whole else (start, stop),
-            "frequency_range_hz": (self.lowest_hz, rate / 2),
-        }
-        difference = self.difference
+        rate, whole = self._sample_rate, self.time_range_seconds == (0.0, self._seconds)
         self._start(
-            lambda: self._compare(signals, rate, chosen, difference), "Reading the recordings."
+            lambda chosen: self._compare(signals, rate, chosen, whole), "Reading the recordings."
         )
-
-    # ------------------------------------------------------------ what may be chosen
 
     def _open(self, _: object = None) -> None:
         """Offer the recordings of the chosen folder, or show what is wrong with it."""
@@ -176,7 +172,10 @@ class ComparePanel(WorkPanel):
             return
         try:
             found = audio.find_recordings(panel_path(self.folder))
-            signals = _named(found[:_MOST_OFFERED])
+            offered = found[:_MOST_OFFERED]
+            # Without their suffix, unless that makes two alike.
+            count = Counter(path.stem for path in offered)
+            signals = {path.stem if count[path.stem] == 1 else path.name: path for path in offered}
             _refuse_too_few(signals)
             self._offer(signals, most=_MOST_COMPARED)
             if len(found) > len(signals):
@@ -184,9 +183,7 @@ class ComparePanel(WorkPanel):
         except (StemlabError, OSError) as error:
             self.message, self.error = "Choose another folder.", str(error)
 
-    def _offer(
-        self, signals: Mapping[str, StrPath | npt.ArrayLike], *, most: int | None = None
-    ) -> None:
+    def _offer(self, signals: Mapping[str, Any], *, most: int | None = None) -> None:
         """Offer these signals, and select the first and at most `most` others."""
         rate, seconds = _rate_and_length(signals, self._asked_rate) if signals else (1, 0.0)
         self._show_results()
@@ -194,11 +191,11 @@ class ComparePanel(WorkPanel):
         self._signals = dict(signals)
         self._sample_rate, self._seconds = rate, seconds
         # The mixture is what stems are compared with.
-        names = sorted(self._signals, key=lambda name: name != MIXTURE)
+        names = sorted(signals, key=lambda name: name != MIXTURE)
         self.compared = ()
         self._references.options = names or [("nothing to compare", "")]
         self._others.options, self._others.rows = names, max(1, min(6, len(names)))
-        self.reference, self.compared = next(iter(names), ""), tuple(names[1:][:most])
+        self.reference, self.compared = names[0] if names else "", tuple(names[1:][:most])
         frame = self.fft_samples  # New labels choose the first.
         self._frames.options = [
             (f"{samples} samples, {1000 * samples / rate:.0f} ms", samples) for samples in _FRAMES
@@ -209,56 +206,47 @@ class ComparePanel(WorkPanel):
         self.time_range_seconds = (0.0, seconds)
         self.message = "Choose what to compare and press Compare."
 
-    @traitlets.validate("reference")
-    def _check_reference(self, proposal: traitlets.Bunch) -> str:
-        self._refuse_unknown("reference", proposal.value)
-        return str(proposal.value)
-
-    @traitlets.validate("compared")
-    def _check_compared(self, proposal: traitlets.Bunch) -> tuple[str, ...]:
-        for name in proposal.value:
-            self._refuse_unknown("compared", name)
-        return tuple(proposal.value)
-
-    def _refuse_unknown(self, trait: str, name: str) -> None:
-        if name not in self._signals and (name or self._signals):
-            raise ParameterError(
-                f"{trait}={name!r} is not one of the signals. Choose one of "
-                f"{', '.join(map(repr, self._signals))}."
-            )
-
-    # ------------------------------------------------------------ the work
+    @traitlets.validate("reference", "compared")
+    def _check_names(self, proposal: traitlets.Bunch) -> Any:
+        trait, value = proposal.trait.name, proposal.value
+        for name in value if trait == "compared" else [value]:
+            if name not in self._signals and (name or self._signals):
+                raise ParameterError(
+                    f"{trait}={name!r} is not one of the signals. Choose one of "
+                    f"{', '.join(map(repr, self._signals))}."
+                )
+        return value
 
     def _compare(
-        self,
-        chosen_signals: Mapping[str, Any],
-        sample_rate: int,
-        chosen: Mapping[str, Any],
-        difference: bool,
+        self, signals: Mapping[str, Any], sample_rate: int, chosen: Any, whole: bool
     ) -> SpectralComparison:
-        if len(chosen_signals) < 2:
+        if len(signals) < 2:
             raise ParameterError(
                 "no signal is selected for comparison. Select one besides the reference."
             )
-        grid = SpectralGrid(**chosen)
-        with ExitStack() as opened:
-            signals = {}
-            for number, (name, signal) in enumerate(chosen_signals.items()):
-                self._check_stop()
-                signals[name] = _open(signal, sample_rate, name)
-                opened.callback(signals[name].close)
-                self.progress = (number + 1) / (2 * len(chosen_signals))
-            self.message = "Comparing."
-            comparison = compare_spectra(signals, sample_rate, grid=grid)
-        drawn = _picture(comparison, difference, self._seams)
-        self._check_stop()
-        first, second = list(chosen_signals)[:2]
-        mixer = StemMixer(
-            {"sound": _playable(chosen_signals[second])},
-            sample_rate,
-            other={"sound": _playable(chosen_signals[first])},
-            labels=(second, first),
+        grid = SpectralGrid(
+            fft_samples=chosen.fft_samples,
+            frequency_scale=chosen.frequency_scale,
+            time_range_seconds=None if whole else chosen.time_range_seconds,
+            frequency_range_hz=(chosen.lowest_hz, sample_rate / 2),
         )
+        with ExitStack() as opened:
+            recordings: dict[str, audio.SeekableRecording] = {}
+            for name, signal in signals.items():
+                self._report(len(recordings) / (2 * len(signals)))
+                signal = _checked(signal)
+                if not isinstance(signal, Path):
+                    signal = audio.as_audio(signal, name=f"signals[{name!r}]")
+                recordings[name] = audio.SeekableRecording(signal, sample_rate)
+                opened.callback(recordings[name].close)
+            self.progress, self.message = 0.5, "Comparing."
+            comparison = compare_spectra(recordings, sample_rate, grid=grid)
+        axes = draw_comparison(comparison, difference=chosen.difference, seams_seconds=self._seams)
+        drawn = _picture(axes.ravel()[0].figure, comparison)
+        self._check_stop()
+        first, second = list(signals)[:2]
+        stems, other = ({"sound": _checked(signals[name])} for name in (second, first))
+        mixer = StemMixer(stems, sample_rate, other=other, labels=(second, first))
         with ExitStack() as unless_shown, self._offering:
             unless_shown.callback(mixer.close)
             self._check_stop()
@@ -267,30 +255,6 @@ class ComparePanel(WorkPanel):
             unless_shown.pop_all()
         self.message = "Done."
         return comparison
-
-    # ------------------------------------------------------------ what is shown
-
-    def _build(self, choosers: list[FolderChooser]) -> None:
-        self._references = dropdown("Reference", [""])
-        self._others = field(ipywidgets.SelectMultiple, "Compared")
-        self._frames = dropdown("Frame", _FRAMES)
-        self._times = field(ipywidgets.FloatRangeSlider, "Time (s)", min=0, max=1, value=(0, 1))
-        lowest = [(f"{hz} Hz" if hz else "0 Hz (everything)", hz) for hz in _LOWEST_HZ]
-        self.children = [
-            *choosers,
-            self._bind("reference", self._references),
-            self._bind("compared", self._others),
-            self._bind("frequency_scale", dropdown("Freq. scale", FREQUENCY_SCALES)),
-            self._bind("fft_samples", self._frames),
-            self._bind("time_range_seconds", self._times),
-            self._bind("lowest_hz", dropdown("Show above", lowest)),
-            self._bind("difference", checkbox("Show differences")),
-            self._controls(
-                button("Compare", "Compute and compare the spectrograms", self.compare, "primary")
-            ),
-            self._status,
-            self._results,
-        ]
 
 
 def _refuse_too_few(signals: Mapping[str, Any]) -> None:
@@ -301,47 +265,35 @@ def _refuse_too_few(signals: Mapping[str, Any]) -> None:
         )
 
 
-def _named(recordings: list[Path]) -> dict[str, StrPath | npt.ArrayLike]:
-    """Name recordings without their suffix, unless that makes two alike."""
-    count = Counter(path.stem for path in recordings)
-    return {path.stem if count[path.stem] == 1 else path.name: path for path in recordings}
-
-
-def _open(signal: Any, sample_rate: int, name: str) -> audio.SeekableRecording:
-    if not isinstance(signal, (str, PathLike)):
-        signal = audio.as_audio(signal, name=f"signals[{name!r}]")
-    return audio.SeekableRecording(_playable(signal), sample_rate)
-
-
-def _playable(signal: Any) -> Any:
+def _checked(signal: Any) -> Any:
     return panel_path(signal) if isinstance(signal, (str, PathLike)) else signal
 
 
 def _rate_and_length(signals: Mapping[str, Any], sample_rate: int | None) -> tuple[int, float]:
     """The common sample rate, and the length of the longest in seconds."""
-    seconds = []
-    for signal in signals.values():
-        if isinstance(signal, (str, PathLike)):
-            samples, own_rate = audio.read_length(panel_path(signal))
-            sample_rate = sample_rate or own_rate
-            seconds.append(samples / own_rate)
-    for signal in signals.values():
-        if not isinstance(signal, (str, PathLike)):
-            if sample_rate is None:
-                raise ParameterError("sample_rate is missing. Pass the rate of the arrays in Hz.")
-            seconds.append(np.shape(signal)[-1] / sample_rate)
-    assert sample_rate is not None
-    return sample_rate, max(seconds)
+    lengths = [
+        audio.read_length(signal) if isinstance(signal, Path) else (np.shape(signal)[-1], None)
+        for signal in map(_checked, signals.values())
+    ]
+    sample_rate = sample_rate or next((rate for _, rate in lengths if rate), None)
+    if sample_rate is None:
+        raise ParameterError("sample_rate is missing. Pass the rate of the arrays in Hz.")
+    return sample_rate, max(samples / (rate or sample_rate) for samples, rate in lengths)
 
 
-def _picture(
-    comparison: SpectralComparison, difference: bool, seams_seconds: npt.NDArray[np.float64]
-) -> ipywidgets.HTML:
-    axes = draw_comparison(comparison, difference=difference, seams_seconds=seams_seconds)
-    figure = axes.ravel()[0].figure
+def _picture(figure: Figure, comparison: SpectralComparison) -> ipywidgets.HTML:
+    """Show the figure; its description is for those who cannot see it."""
     for text in figure.findobj(Text):
         _replace_missing(text)
-    return picture(figure, _describe(comparison))
+    distances = ", ".join(
+        f"{name} {distance_db:.1f} dB"
+        for name, distance_db in comparison.log_spectral_distance_db.items()
+    )
+    return picture(
+        figure,
+        f"Spectrograms of {', '.join(comparison.powers)}. Log-spectral distance from "
+        f"{comparison.reference}: {distances}.",
+    )
 
 
 def _replace_missing(text: Text) -> None:
@@ -358,18 +310,6 @@ def _replace_missing(text: Text) -> None:
         properties.set_family(family)
         known |= set(get_font(findfont(properties)).get_charmap())
     text.set_text("".join(letter if ord(letter) in known else "?" for letter in content))
-
-
-def _describe(comparison: SpectralComparison) -> str:
-    """The picture in words, for those who cannot see it."""
-    distances = ", ".join(
-        f"{name} {distance_db:.1f} dB"
-        for name, distance_db in comparison.log_spectral_distance_db.items()
-    )
-    return (
-        f"Spectrograms of {', '.join(comparison.powers)}. Log-spectral distance from "
-        f"{comparison.reference}: {distances}."
-    )
 
 
 def _differences(comparison: SpectralComparison) -> ipywidgets.HTML:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from io import BytesIO
@@ -65,19 +65,19 @@ class StemMixer(PageWidget):
     Attributes
     ----------
     playing : bool
-        Can be set. A browser plays nothing until its page was clicked once.
+        Like all but `message`, it can be set. A browser plays nothing until its page was clicked
+        once.
     position_seconds : float, in [0, duration_seconds]
-        Can be set, to jump.
     loop_seconds : tuple of float
-        Start and end of the loop; empty for none. Can be set.
+        Start and end of the loop; empty for none.
     muted, soloed : tuple of str
-        Rows. If any is soloed, only soloed ones are heard. Can be set.
+        Rows. If any is soloed, only soloed ones are heard.
     gains_db : dict of str to float, in [-40, 12]
-        By row; 0 for rows that are left out. Can be set.
+        By row; 0 for rows that are left out.
     heard : str
-        The one of `labels` that is heard. Can be set.
+        The one of `labels` that is heard.
     lanes : {"waveform", "spectrogram"}
-        What the rows show. Can be set.
+        What the rows show.
     message : str
         Status shown on the page.
 
@@ -171,7 +171,6 @@ class StemMixer(PageWidget):
         self._envelopes = [
             np.round(127 / (peak or 1) * extremes).astype(np.int8) for extremes in envelopes
         ]
-        self._seconds: float = samples / sample_rate
         super().__init__(
             heard=first,
             muted=(MIXTURE,) if mixture is not None else (),
@@ -190,7 +189,7 @@ class StemMixer(PageWidget):
     @property
     def duration_seconds(self) -> float:
         """Length of the longest recording."""
-        return self._seconds
+        return float(self._samples / self._sample_rate)
 
     def embed(self) -> None:
         """Put the whole recordings into the state of the widget, for pages without a kernel.
@@ -208,26 +207,15 @@ class StemMixer(PageWidget):
         Notes
         -----
         The sound is MP3 of the highest variable bit rate: about 2 MB per minute of a recording, a
-        third of FLAC. It is one piece, because MP3 cannot be cut without a gap. A page decodes all
-        of it at once, to 21 MB per minute. The encoder delays all recordings by the same time, so
-        they stay together.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, 44_100))
-        >>> mixer = StemMixer({"drums": noise}, 44_100)
-        >>> mixer.embed()
-        >>> sorted(mixer._answers)
-        ['overview', 'piece', 'spectrograms']
+        third of FLAC. A page decodes all of it at once, to 21 MB per minute, because MP3 cannot be
+        cut without a gap.
         """
         check_output_format("mp3", None, self._sample_rate)
+        tracks = range(len(self._recordings))
         answers = {
             "overview": [self._overview()],
             "piece": [({"kind": "piece", "piece": 0}, self._encoded(0, self._samples, "mp3"))],
-            "spectrograms": [
-                self._painter.picture(number) for number in range(len(self._recordings))
-            ],
+            "spectrograms": [self._painter.picture(number) for number in tracks],
         }
         with self.hold_sync():
             self._piece_samples = self._samples
@@ -247,17 +235,15 @@ class StemMixer(PageWidget):
         for recording in self._recordings:
             recording.close()
 
-    # ------------------------------------------------------------ what may be set
-
     @traitlets.validate("position_seconds")
     def _check_position(self, proposal: traitlets.Bunch) -> float:
         seconds = float(proposal.value)
         if not 0 <= seconds < np.inf:
             raise _TraitRefusedError(
-                f"position_seconds={seconds!r} is not in [0, {self._seconds:.3f}]. "
+                f"position_seconds={seconds!r} is not in [0, {self.duration_seconds:.3f}]. "
                 "Pass where to play, in seconds."
             )
-        return min(seconds, self._seconds)
+        return min(seconds, self.duration_seconds)
 
     @traitlets.validate("loop_seconds")
     def _check_loop(self, proposal: traitlets.Bunch) -> tuple[float, ...]:
@@ -267,48 +253,39 @@ class StemMixer(PageWidget):
             start, stop = map(float, proposal.value)
         except (TypeError, ValueError, OverflowError):
             start = stop = float("nan")
-        shortest = min(_SHORTEST_LOOP_SECONDS, self._seconds)
-        if not (start >= 0 and start + shortest <= stop + 1e-9 and stop <= self._seconds + 1e-9):
+        end = self.duration_seconds
+        shortest = min(_SHORTEST_LOOP_SECONDS, end)
+        if not (start >= 0 and start + shortest <= stop + 1e-9 and stop <= end + 1e-9):
             raise _TraitRefusedError(
                 f"loop_seconds={proposal.value!r} is not a range of at least {shortest:.3g} s in "
-                f"[0, {self._seconds:.3f}]. Pass (start, stop), or () for no loop."
+                f"[0, {end:.3f}]. Pass (start, stop), or () for no loop."
             )
-        return start, min(stop, self._seconds)
+        return start, min(stop, end)
 
-    @traitlets.validate("muted", "soloed")
-    def _check_rows(self, proposal: traitlets.Bunch) -> tuple[str, ...]:
-        self._refuse_unknown(proposal.trait.name, proposal.value)
-        return tuple(row for row in self._rows if row in proposal.value)
-
-    @traitlets.validate("gains_db")
-    def _check_gains(self, proposal: traitlets.Bunch) -> dict[str, float]:
-        self._refuse_unknown("gains_db", proposal.value)
-        low, high = GAIN_RANGE_DB
-        for name, gain in proposal.value.items():
-            if not (isinstance(gain, Real) and low <= gain <= high):  # type: ignore[operator]
-                raise _TraitRefusedError(
-                    f"gains_db[{name!r}]={gain!r} is not in [{low:g}, {high:g}]. Mute the row to "
-                    "silence it."
-                )
-        return {name: float(gain) for name, gain in proposal.value.items()}
-
-    @traitlets.validate("heard")
-    def _check_heard(self, proposal: traitlets.Bunch) -> str:
-        if proposal.value not in self._labels:
-            raise _TraitRefusedError(
-                f"heard={proposal.value!r} is not one of {', '.join(map(repr, self._labels))}."
-            )
-        return str(proposal.value)
-
-    def _refuse_unknown(self, trait: str, names: Iterable[str]) -> None:
-        for name in names:
+    @traitlets.validate("muted", "soloed", "gains_db")
+    def _check_rows(self, proposal: traitlets.Bunch) -> tuple[str, ...] | dict[str, float]:
+        trait, value = proposal.trait.name, proposal.value
+        for name in value:
             if name not in self._rows:
                 raise _TraitRefusedError(
                     f"{trait}: {name!r} is not a row here. Pass some of "
                     f"{', '.join(map(repr, self._rows))}, as a tuple or a mapping."
                 )
+        if trait != "gains_db":
+            return tuple(row for row in self._rows if row in value)
+        low, high = GAIN_RANGE_DB
+        for name, gain in value.items():
+            if not (isinstance(gain, Real) and low <= gain <= high):  # type: ignore[operator]
+                allowed = f"[{low:g}, {high:g}]. Mute the row to silence it."
+                raise _TraitRefusedError(f"gains_db[{name!r}]={gain!r} is not in {allowed}")
+        return {name: float(gain) for name, gain in value.items()}
 
-    # ------------------------------------------------------------ what the page asks for
+    @traitlets.validate("heard")
+    def _check_heard(self, proposal: traitlets.Bunch) -> str:
+        if proposal.value not in self._labels:
+            labels = ", ".join(map(repr, self._labels))
+            raise _TraitRefusedError(f"heard={proposal.value!r} is not one of {labels}.")
+        return str(proposal.value)
 
     def _on_position(self, change: traitlets.Bunch) -> None:
         """Tell a page that plays to jump, unless the position is the one that it reported."""
@@ -332,7 +309,7 @@ class StemMixer(PageWidget):
 
     def _overview(self) -> Message:
         content = {"kind": "overview", "width": column_samples(self._samples)}
-        return content, [each.tobytes() for each in self._envelopes]
+        return content, [extremes.tobytes() for extremes in self._envelopes]
 
     def _send_piece(self, number: int) -> None:
         pieces = max(1, self._samples // _PIECE_SAMPLES)

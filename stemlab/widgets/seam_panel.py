@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from typing import Any, NamedTuple
 
 import ipywidgets
 import numpy as np
 import traitlets
 
 from stemlab import audio
-from stemlab._assets import demo_song_dir
 from stemlab._typing import AudioArray
 from stemlab.chunking import ChunkPlan, FloatArray, MixtureWindow, overlap_add
 from stemlab.metrics import seams
 from stemlab.plots.seams import plot_seam
 from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
+from stemlab.widgets._choosers import demo_song
 from stemlab.widgets._fields import dropdown, field, picture
 from stemlab.widgets._work import WorkPanel
 from stemlab.widgets.mixer import StemMixer
@@ -49,17 +49,15 @@ class SeamView:
         return self.plan.covered_samples / self.plan.samples
 
 
-@dataclass(frozen=True)
-class _Joined:
+class _Joined(NamedTuple):
     """A signal that was processed in segments, and the same in one piece."""
 
     plan: ChunkPlan
     result: dict[str, AudioArray]
     uncut: dict[str, AudioArray]
-    shown: str  # the key of the signal in the picture
 
 
-class SeamPanel(WorkPanel):
+class SeamPanel(WorkPanel[SeamView]):
     """Move the overlap, and see and hear the seams between segments come and go.
 
     A sine wave goes through a stand-in for a network, which makes every second segment louder and
@@ -73,7 +71,7 @@ class SeamPanel(WorkPanel):
     Attributes
     ----------
     material : str
-        Can be set.
+        Can be set. ``wait(timeout=None)`` waits until what is chosen is shown, and returns `view`.
     overlap : float, in [0, 0.75]
         Can be set: the result follows at once, that of a song within seconds.
     difference_db : float, in [0, 6]
@@ -82,11 +80,8 @@ class SeamPanel(WorkPanel):
         What is shown.
     mixer : StemMixer or None
         Plays the result of the segments and, by turns, that of one piece.
-    state : {"idle", "running", "done", "cancelled", "failed"}
-    message : str
-        Status in words.
-    error : str
-        Error message of the last run; empty if there was none.
+    state, message, error
+        As in `SeparationPanel`.
 
     Examples
     --------
@@ -102,146 +97,103 @@ class SeamPanel(WorkPanel):
     difference_db = traitlets.Float(2.0)
     view = traitlets.Instance(SeamView, allow_none=True)
 
-    _thread_name = "stemlab-seams"
+    _in_repr = ("material", "overlap")
 
     def __init__(self, material: str = MATERIALS[0]) -> None:
         super().__init__()
         self.material = material
         self._songs: dict[float, _Joined] = {}
         self._shown: tuple[str, float, float] | None = None
-        self._closed = False
-        self._build()
+        slider = ipywidgets.FloatSlider
+        step = "Level difference between neighbouring segments"
+        difference = field(slider, "Step (dB)", max=6, step=0.5, tooltip=step)
+        self.children = [
+            self._bind("material", dropdown("Signal", MATERIALS)),
+            self._bind("overlap", field(slider, "Overlap", max=_MOST_OVERLAP, step=0.05)),
+            self._bind("difference_db", difference),
+            self._controls(cancel_tooltip="Stop the separation"),
+            self._results,
+        ]
+        traitlets.dlink(
+            (self, "material"),
+            (difference.layout, "display"),
+            lambda chosen: "" if chosen == MATERIALS[0] else "none",
+        )
+        # What was chosen during the work is shown next.
+        self.observe(self._follow, ["material", "overlap", "difference_db", "state"])
         self._follow()
-
-    def __repr__(self) -> str:
-        return f"SeamPanel(material={self.material!r}, overlap={self.overlap:g})"
-
-    def wait(self, timeout: float | None = None) -> SeamView:
-        """Wait until what is chosen is shown.
-
-        Parameters
-        ----------
-        timeout : float, in seconds, optional
-            Default: no limit.
-
-        Returns
-        -------
-        view : SeamView
-
-        Raises
-        ------
-        SeparationError
-            If it was cancelled.
-        TimeoutError
-            If it is not done after `timeout`; it goes on.
-        """
-        found: SeamView = super().wait(timeout)
-        while self._shown != self._wanted:
-            self._follow()
-            found = super().wait(timeout)
-        return found
-
-    def close(self) -> None:
-        """Stop the work and take the panel off the page."""
-        self._closed = True
-        super().close()
-
-    # ------------------------------------------------------------ what may be chosen
 
     @traitlets.validate("overlap", "difference_db")
     def _check(self, proposal: traitlets.Bunch) -> float:
         most = _MOST_OVERLAP if proposal.trait.name == "overlap" else 6.0
         return min(max(float(proposal.value), 0.0), most)
 
-    # ------------------------------------------------------------ the work
-
-    @property
-    def _wanted(self) -> tuple[str, float, float]:
-        return self.material, self.overlap, self.difference_db
-
-    def _follow(self, _: object = None) -> None:
-        """Show what is chosen now, unless work is going on."""
-        if not self._closed and self._shown != self._wanted:
+    def _follow(self, change: traitlets.Bunch | None = None) -> None:
+        """Show what is chosen now, unless work is going on, was cancelled or failed."""
+        if change is not None and change.name == "state" and change.new != "done":
+            return
+        if not self._closed and self._shown != _wanted(self):
             self._start(self._catch_up, "Computing.")
 
-    def _on_state(self, change: traitlets.Bunch) -> None:
-        if change.new == "done":
-            self._follow()
-
-    def _catch_up(self) -> SeamView:
-        material, overlap, difference_db = wanted = self._wanted
+    def _catch_up(self, chosen: Any) -> SeamView:
+        material, overlap, difference_db = wanted = _wanted(chosen)
         if material == MATERIALS[0]:
-            joined = _join_sine(overlap, difference_db)
+            name, joined = "sine", _join_sine(overlap, difference_db)
+            click_db = _step_db(joined)
         else:
-            joined = self._join_song(overlap)
+            name, joined = "bass", self._join_song(overlap)
+            click_db = _seam_db(joined)
         self._check_stop()
-        self.view = view = self._show(material, overlap, joined)
+        self.view = view = SeamView(material, overlap, joined.plan, click_db)
+        text = (
+            f"{view.plan.calls} segments, {view.work:.2f} times the length of the recording; "
+            f"the seams stand out by {click_db:z.0f} dB."
+        )
+        axes = plot_seam(joined.plan, joined.result[name], joined.uncut[name])
+        labels = ("in segments", "in one piece")
+        mixer = StemMixer(joined.result, _RATE, other=joined.uncut, labels=labels)
+        drawn = picture(axes[0].figure, text)
+        self._show_results(drawn, ipywidgets.HTML(f"<div>{escape(text)}</div>"), mixer)
+        self.message = f"Showing an overlap of {overlap:g}."
         self._shown = wanted
         return view
 
     def _join_song(self, overlap: float) -> _Joined:
+        """Separate an excerpt of the demo song in segments and in one piece, once per overlap."""
         if overlap not in self._songs:
             self.message = (
                 "Separating eight seconds of the demo song, in segments and in one piece."
             )
-            self._songs[overlap] = _separate(overlap, self._on_progress)
+
+            def tell(event: SegmentDone) -> None:
+                self._report(event.done / event.total)
+
+            separator = AudioStemSeparator()
+            excerpt = slice(_SONG_START * _RATE, int((_SONG_START + 4 * _SONG_SEGMENT) * _RATE))
+            mixture = audio.read_file(demo_song())[0][:, excerpt]
+            settings = SeparationSettings(
+                segment_seconds=_SONG_SEGMENT, overlap=overlap, pad_to_training_segment=False
+            )
+            (plan,) = separator.plan(mixture.shape[1], settings)
+            stems = separator.separate_audio(mixture, _RATE, settings=settings, progress=tell)
+            # In one piece, the overlap makes no difference.
+            whole = next((joined.uncut for joined in self._songs.values()), None)
+            if whole is None:
+                whole = separator.separate_audio(mixture, _RATE, overlap=0.0, progress=tell)
+            self._songs[overlap] = _Joined(plan, stems, whole)
         return self._songs[overlap]
 
-    def _on_progress(self, event: SegmentDone) -> None:
-        self._check_stop()
-        self.progress = event.done / event.total
 
-    # ------------------------------------------------------------ what is shown
-
-    def _build(self) -> None:
-        slider = ipywidgets.FloatSlider
-        difference = field(
-            slider,
-            "Step (dB)",
-            max=6,
-            step=0.5,
-            tooltip="Level difference between neighbouring segments",
-        )
-        self.children = [
-            self._bind("material", dropdown("Signal", MATERIALS)),
-            self._bind("overlap", field(slider, "Overlap", max=_MOST_OVERLAP, step=0.05)),
-            self._bind("difference_db", difference),
-            self._controls(cancel_tooltip="Stop the separation"),
-            self._status,
-            self._results,
-        ]
-
-        def show(_: object = None) -> None:
-            difference.layout.display = "" if self.material == MATERIALS[0] else "none"
-
-        self.observe(show, "material")
-        self.observe(self._follow, ["material", "overlap", "difference_db"])
-        # What was chosen during the work is shown next.
-        self.observe(self._on_state, "state")
-        show()
-
-    def _show(self, material: str, overlap: float, joined: _Joined) -> SeamView:
-        click_db = _step_db if material == MATERIALS[0] else _seam_db
-        view = SeamView(material, overlap, joined.plan, click_db(joined))
-        text = (
-            f"{view.plan.calls} segments, {view.work:.2f} times the length of the recording; "
-            f"the seams stand out by {view.click_db:z.0f} dB."
-        )
-        axes = plot_seam(joined.plan, joined.result[joined.shown], joined.uncut[joined.shown])
-        mixer = StemMixer(
-            joined.result, _RATE, other=joined.uncut, labels=("in segments", "in one piece")
-        )
-        drawn = picture(axes[0].figure, text)
-        self._show_results(drawn, ipywidgets.HTML(f"<div>{escape(text)}</div>"), mixer)
-        self.message = f"Showing an overlap of {overlap:g}."
-        return view
+def _wanted(chosen: Any) -> tuple[str, float, float]:
+    return chosen.material, chosen.overlap, chosen.difference_db
 
 
 def _step_db(joined: _Joined) -> float:
-    steps = [
-        np.abs(np.diff(signals[joined.shown])).max() for signals in (joined.result, joined.uncut)
-    ]
-    return float(20 * np.log10(steps[0] / steps[1]))
+    """How much larger the largest step of the sine wave is than in one piece."""
+    cut, uncut = (
+        np.abs(np.diff(signals["sine"])).max() for signals in (joined.result, joined.uncut)
+    )
+    return float(20 * np.log10(cut / uncut))
 
 
 def _seam_db(joined: _Joined) -> float:
@@ -267,18 +219,4 @@ def _join_sine(overlap: float, difference_db: float) -> _Joined:
     mixture = MixtureWindow([sine[None]], 1, samples)
     blocks = overlap_add(mixture, [plan], stand_in, gains=np.ones((1, 1), np.float32), channels=1)
     joined = np.concatenate([block for _, block in blocks], axis=-1)[0]
-    return _Joined(plan, {"sine": joined}, {"sine": sine[None]}, "sine")
-
-
-def _separate(overlap: float, progress: Callable[[SegmentDone], None]) -> _Joined:
-    """Separate an excerpt in segments, and in one piece."""
-    separator = AudioStemSeparator()
-    excerpt = slice(_SONG_START * _RATE, int((_SONG_START + 4 * _SONG_SEGMENT) * _RATE))
-    mixture = audio.read_file(demo_song_dir() / "mixture.flac")[0][:, excerpt]
-    settings = SeparationSettings(
-        segment_seconds=_SONG_SEGMENT, overlap=overlap, pad_to_training_segment=False
-    )
-    (plan,) = separator.plan(mixture.shape[1], settings)
-    stems = separator.separate_audio(mixture, _RATE, settings=settings, progress=progress)
-    whole = separator.separate_audio(mixture, _RATE, overlap=0.0, progress=progress)
-    return _Joined(plan, stems, whole, "bass")
+    return _Joined(plan, {"sine": joined}, {"sine": sine[None]})

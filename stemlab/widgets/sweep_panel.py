@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
 import pandas as pd
@@ -28,39 +28,37 @@ from stemlab.sweeps import (
 from stemlab.sweeps.recommendation import check_limits
 from stemlab.widgets._choosers import ModelChooser, SongChooser, demo_song
 from stemlab.widgets._fields import button, checkbox, dropdown, field, text_field
-from stemlab.widgets._grids import GRIDS, OWN_VALUES, grid_buttons, numbers
-from stemlab.widgets._served import is_served, panel_path
-from stemlab.widgets._setting_table import SHOWN, SettingTable
+from stemlab.widgets._page import is_served, panel_path
+from stemlab.widgets._sweep_grid import (
+    GRIDS,
+    OWN_VALUES,
+    SHOWN,
+    SettingTable,
+    grid_buttons,
+    numbers,
+)
 from stemlab.widgets._work import WorkPanel
 from stemlab.widgets.mixer import StemMixer
 
 __all__ = ["SweepPanel"]
 
-_PADDED = {
-    "as the model was made": None,
-    "yes": (True,),
-    "no": (False,),
-    "both": (True, False),
-}
+_AS_MADE = "as the model was made"
+_PADDED = {_AS_MADE: None, "yes": (True,), "no": (False,), "both": (True, False)}
 # Shown in place of their path, which is long and differs between machines.
 _DEMO_STEMS = "those of the demo song"
 
 
-class SweepPanel(WorkPanel):
+class SweepPanel(WorkPanel[Any]):
     """Sweep over segments, overlaps and shifts in a notebook, and listen to the results.
 
     Each setting is a cell of a table. Pressing a cell loads its stems into the mixer, beside those
-    of the recommended setting. Measurements are kept: a sweep that was cancelled, or whose
-    kernel died, resumes where it stopped.
+    of the recommended setting; stems that are no longer in the cache are made again. Measurements
+    are kept: a sweep that was cancelled, or whose kernel died, resumes where it stopped.
 
     Parameters
     ----------
-    folder : path, default "."
-        Its audio files are offered as songs; uploads go here.
-    song : path, optional
-        Initial choice. Default: the demo song that comes with stemlab.
-    model : str, default "stemlab-mini"
-        A registered name, or the path of a folder with a model, which is offered as well.
+    folder, song, model : optional
+        As in `SeparationPanel`.
     references : path, optional
         Folder of the true stems, named like the sources. Default: those of the demo song, while
         that is the song.
@@ -88,12 +86,8 @@ class SweepPanel(WorkPanel):
     figure : str
         Column of the results that the cells show; can be set.
     mixer : StemMixer or None
-    state : {"idle", "running", "done", "cancelled", "failed"}
-    progress : float, in [0, 1]
-    message : str
-        Status in words.
-    error : str
-        Error message of the last run; empty if there was none.
+    state, progress, message, error
+        As in `SeparationPanel`.
 
     Raises
     ------
@@ -101,11 +95,6 @@ class SweepPanel(WorkPanel):
         If `folder` is not a folder.
     ModelNotFoundError, ModelRefusedError
         If there is no such model, or a manifest failed a check.
-
-    Notes
-    -----
-    Stems are kept in the cache of sweeps while it has room; see ``stemlab cache``. Pressing a cell
-    whose stems are gone makes them again.
 
     Examples
     --------
@@ -121,7 +110,7 @@ class SweepPanel(WorkPanel):
     segments = traitlets.Unicode()
     overlaps = traitlets.Unicode()
     shifts = traitlets.Unicode()
-    padded = traitlets.Enum(list(_PADDED), "as the model was made")
+    padded = traitlets.Enum(list(_PADDED), _AS_MADE)
     excerpt_seconds = traitlets.Float()
     grid = traitlets.Enum([*GRIDS, OWN_VALUES], "small")
     memory = traitlets.Bool(False)
@@ -129,10 +118,10 @@ class SweepPanel(WorkPanel):
     sweep = traitlets.Instance(Sweep, allow_none=True)
     recommendation = traitlets.Instance(Recommendation, allow_none=True)
     selected = traitlets.Instance(SweepSetting, allow_none=True)
-    figure = traitlets.Enum(list(SHOWN), "agreement_db")
+    figure = traitlets.Enum(SHOWN, "agreement_db")
 
-    _thread_name = "stemlab-sweep"
     _cancelled_message = "Cancelled. Measurements so far are kept; press Resume to continue."
+    _in_repr = ("song", "model", "state")
 
     def __init__(
         self,
@@ -149,12 +138,53 @@ class SweepPanel(WorkPanel):
         self._set_grid()
         self._measured: pd.DataFrame | None = None
         self.message = "Choose values and press Estimate or Run."
-        self._build()
-
-    def __repr__(self) -> str:
-        return (
-            f"SweepPanel(song={Path(self.song).name!r}, model={self.model!r}, state={self.state!r})"
+        traitlets.link((self._songs, "path"), (self, "song"))
+        traitlets.link((self._models, "model"), (self, "model"))
+        self._on_song()
+        true_stems = self._bind(
+            "references",
+            text_field("True stems", "folder with drums.wav and so on, if you have it"),
+            to_field=lambda path: _DEMO_STEMS if path == str(demo_song_dir()) else path,
+            to_trait=lambda typed: str(demo_song_dir()) if typed == _DEMO_STEMS else typed,
         )
+        segments = text_field("Segments (s)", "empty: default, a half and a quarter of it")
+        padded = [("model default" if value == _AS_MADE else value, value) for value in _PADDED]
+        excerpt = field(ipywidgets.BoundedFloatText, "Excerpt (s)", min=1, max=3600, step=1)
+        memory = checkbox("Measure peak memory (slower: one process per setting)")
+        figures = [(FIGURES[name].title, name) for name in SHOWN]
+        run = button("Run", "Measure each setting", self.run, "primary")
+        traitlets.dlink(
+            (self, "state"),
+            (run, "description"),
+            lambda state: "Resume" if state == "cancelled" else "Run",
+        )
+        self._table = SettingTable(self._select)
+        self.children = [
+            self._songs,
+            self._models,
+            self._bind("grid", grid_buttons()),
+            *([] if is_served() else [true_stems]),
+            self._bind("segments", segments),
+            self._bind("overlaps", text_field("Overlaps", "for instance 0, 0.25, 0.5")),
+            self._bind("shifts", text_field("Shifts", "for instance 0, 1")),
+            self._bind("padded", dropdown("Pad", padded)),
+            self._bind("excerpt_seconds", excerpt),
+            self._bind("memory", memory),
+            self._bind("memory_limit", text_field("Memory limit", "for instance 2 GB")),
+            self._controls(
+                button("Estimate", "Predict how long the sweep takes", self.estimate),
+                run,
+                cancel_tooltip="Stop; finished measurements are kept",
+            ),
+            self._bind("figure", dropdown("Cells show", figures)),
+            self._table,
+            self._results,
+        ]
+        self.observe(self._set_grid, "grid")
+        self.observe(self._name_grid, [*GRIDS["small"]])
+        self.observe(self._on_song, "song")
+        self.observe(self._on_figure, "figure")
+        self.observe(self._load, "selected")
 
     @property
     def results(self) -> pd.DataFrame:
@@ -174,69 +204,54 @@ class SweepPanel(WorkPanel):
 
         `wait` then returns a `SweepEstimate`.
         """
-        plan = self._planned()
-        self._start(lambda: self._estimate(plan), "Estimating.")
+        self._start(self._estimate, "Estimating.")
 
     def run(self) -> None:
         """Start to measure what is not in the cache, unless work is going on; does not wait.
 
         `wait` then returns the table of results.
         """
-        plan, limit = self._planned(), self.memory_limit.strip() or None
-        self._start(lambda: self._measure(plan, limit), "Planning the sweep.")
+        self._start(self._measure, "Planning the sweep.")
 
-    def close(self) -> None:
-        """Stop the sweep and take the panel off the page."""
-        super().close()
-        self._songs.close()
+    def _plan(self, chosen: Any) -> Sweep:
+        references = chosen.references.strip()
+        self.sweep = sweep = plan_sweep(
+            panel_path(chosen.song.strip()),
+            chosen.model,
+            segments=numbers("segments", chosen.segments, float) or None,
+            overlaps=numbers("overlaps", chosen.overlaps, float),
+            shifts=numbers("shifts", chosen.shifts, int),
+            padded=_PADDED[chosen.padded],
+            references=panel_path(references) if references else None,
+            excerpt_seconds=chosen.excerpt_seconds,
+            memory=chosen.memory,
+            keep_audio=True,
+        )
+        return sweep
 
-    # ------------------------------------------------------------ the work
-
-    def _planned(self) -> Callable[[], Sweep]:
-        """Read the fields now; the work reports what is wrong with them."""
-        song, model, references = self.song.strip(), self.model, self.references.strip()
-        segments, overlaps, shifts = self.segments, self.overlaps, self.shifts
-        padded, excerpt, memory = _PADDED[self.padded], self.excerpt_seconds, self.memory
-
-        def plan() -> Sweep:
-            return plan_sweep(
-                panel_path(song),
-                model,
-                segments=numbers("segments", segments, float) or None,
-                overlaps=numbers("overlaps", overlaps, float),
-                shifts=numbers("shifts", shifts, int),
-                padded=padded,
-                references=panel_path(references) if references else None,
-                excerpt_seconds=excerpt,
-                memory=memory,
-                keep_audio=True,
-            )
-
-        return plan
-
-    def _estimate(self, plan: Callable[[], Sweep]) -> SweepEstimate:
-        self.sweep = sweep = plan()
+    def _estimate(self, chosen: Any) -> SweepEstimate:
+        sweep = self._plan(chosen)
         estimate = sweep.estimate()
         self.message = estimate.in_words(sweep.device)
         self._show_table(sweep)
         return estimate
 
-    def _measure(self, plan: Callable[[], Sweep], memory_limit: str | None) -> pd.DataFrame:
+    def _measure(self, chosen: Any) -> pd.DataFrame:
+        memory_limit = chosen.memory_limit.strip() or None
         check_limits(memory_limit=memory_limit)
-        if memory_limit and not self.memory:
+        if memory_limit and not chosen.memory:
             raise ParameterError(
                 f"memory_limit={memory_limit!r} needs measured memory. Tick 'Measure peak memory', "
                 "or leave the limit empty."
             )
-        self.sweep = sweep = plan()
+        sweep = self._plan(chosen)
         self.recommendation = None
         self._show_table(sweep)
         shown = -1
 
         def tell(event: SweepProgress) -> None:
             nonlocal shown
-            self._check_stop()
-            self.progress = event.share
+            self._report(event.share)
             left = event.remaining_seconds
             self.message = f"{event.done} of {event.total} measured; running {event.running}" + (
                 "." if left is None else f"; about {duration(left)} left."
@@ -263,57 +278,6 @@ class SweepPanel(WorkPanel):
             self.selected = self.recommendation.setting
         return results
 
-    # ------------------------------------------------------------ what is shown
-
-    def _build(self) -> None:
-        traitlets.link((self._songs, "path"), (self, "song"))
-        traitlets.link((self._models, "model"), (self, "model"))
-        self._on_song()
-        references = self._bind(
-            "references",
-            text_field("True stems", "folder with drums.wav and so on, if you have it"),
-            to_field=lambda path: _DEMO_STEMS if path == str(demo_song_dir()) else path,
-            to_trait=lambda typed: str(demo_song_dir()) if typed == _DEMO_STEMS else typed,
-        )
-        padded = [("model default", "as the model was made")]
-        padded += [(label, label) for label in ("yes", "no", "both")]
-        fields = {
-            "segments": text_field("Segments (s)", "empty: default, a half and a quarter of it"),
-            "overlaps": text_field("Overlaps", "for instance 0, 0.25, 0.5"),
-            "shifts": text_field("Shifts", "for instance 0, 1"),
-            "padded": dropdown("Pad", padded),
-            "excerpt_seconds": field(
-                ipywidgets.BoundedFloatText, "Excerpt (s)", min=1, max=3600, step=1
-            ),
-            "memory": checkbox("Measure peak memory (slower: one process per setting)"),
-            "memory_limit": text_field("Memory limit", "for instance 2 GB"),
-        }
-        figures = [(FIGURES[name].title, name) for name in SHOWN]
-        self._run_button = button("Run", "Measure each setting", self.run, "primary")
-        self._table = SettingTable(self._select)
-        self.children = [
-            self._songs,
-            self._models,
-            self._bind("grid", grid_buttons()),
-            *([] if is_served() else [references]),
-            *(self._bind(name, made) for name, made in fields.items()),
-            self._controls(
-                button("Estimate", "Predict how long the sweep takes", self.estimate),
-                self._run_button,
-                cancel_tooltip="Stop; finished measurements are kept",
-            ),
-            self._status,
-            self._bind("figure", dropdown("Cells show", figures)),
-            self._table,
-            self._results,
-        ]
-        self.observe(self._set_grid, "grid")
-        self.observe(self._name_grid, [*GRIDS["small"]])
-        self.observe(self._on_song, "song")
-        self.observe(self._on_figure, "figure")
-        self.observe(self._load, "selected")
-        self.observe(self._show_state, "state")
-
     def _on_song(self, _: object = None) -> None:
         """The true stems belong to the song: those of the demo song come and go with it."""
         demo = str(demo_song_dir())
@@ -332,9 +296,6 @@ class SweepPanel(WorkPanel):
         values = {name: getattr(self, name) for name in GRIDS["small"]}
         names = (name for name, grid in GRIDS.items() if grid == values)
         self.grid = next(names, OWN_VALUES)
-
-    def _show_state(self, _: object) -> None:
-        self._run_button.description = "Resume" if self.state == "cancelled" else "Run"
 
     def _show_table(self, sweep: Sweep) -> None:
         self._measured = results = sweep.table()
@@ -363,14 +324,14 @@ class SweepPanel(WorkPanel):
         setting, sweep = self.selected, self.sweep
         if setting is None or sweep is None:
             return
-        stems = self._kept(sweep, setting)
+        stems = self._kept(setting)
         if not stems:
             gone = f"the stems of {setting} are no longer in the cache"
-            if not self._start(lambda: self._make_stems(sweep, setting), f"Restoring: {gone}."):
+            if not self._start(lambda _: self._make_stems(sweep, setting), f"Restoring: {gone}."):
                 self.error = f"{gone}. Press the cell again when the work has ended."
             return
         best = None if self.recommendation is None else self.recommendation.setting
-        other = self._kept(sweep, best) if best is not None and best != setting else {}
+        other = self._kept(best) if best is not None and best != setting else {}
         mixture, rate = sweep.recording
         labels = (_short(setting), "recommended: " + _short(best) if best else "B")
         mixer = StemMixer(stems, rate, mixture=mixture, other=other or None, labels=labels)
@@ -378,19 +339,14 @@ class SweepPanel(WorkPanel):
         self._show_results(ipywidgets.HTML(f"Playing: <b>{escape(str(setting))}</b>"), mixer)
 
     def _make_stems(self, sweep: Sweep, setting: SweepSetting) -> None:
-        def tell(event: SweepProgress) -> None:
-            self._check_stop()
-            self.progress = event.share
-
-        sweep.make_stems(setting, progress=tell)
+        sweep.make_stems(setting, progress=lambda event: self._report(event.share))
         self._load()
         self.message = f"The stems of {setting} were made again."
 
-    def _kept(self, sweep: Sweep, setting: SweepSetting) -> dict[str, Path]:
-        found = sweep.kept_stems(setting)
-        # In the order of the model, as the table has them.
-        order = [] if self._measured is None else list(dict.fromkeys(self._measured["source"]))
-        return {name: found[name] for name in sorted(found, key=[*order, *found].index)}
+    def _kept(self, setting: SweepSetting) -> dict[str, Path]:
+        """The stems of a setting that are in the cache, in the order of the model."""
+        found = {} if self.sweep is None else self.sweep.kept_stems(setting)
+        return {name: found[name] for name in self.results["source"].unique() if name in found}
 
 
 def _short(setting: SweepSetting) -> str:

@@ -33,33 +33,29 @@ class _Surprise:
         return print, ("A pickle was opened, and its code ran.",)
 
 
-def _flip(content: bytes, byte: int) -> bytes:
-    return content[:byte] + bytes([content[byte] ^ 1]) + content[byte + 1 :]
-
-
-def _other(content: bytes, byte: int) -> bytes:
+def _other_weights(content: bytes) -> bytes:
     """Valid weights of the same names, shapes and size, all of them 0."""
     start = 8 + int.from_bytes(content[:8], "little")
     return content[:start] + bytes(len(content) - start)
 
 
-def _pickle(content: bytes, byte: int) -> bytes:
-    """A pickle of the same size; what follows its end is not read."""
-    return pickle.dumps(_Surprise()).ljust(len(content), b"\0")
-
-
 _CHANGES: dict[str, Callable[[bytes, int], bytes]] = {
     "nothing": lambda content, byte: content,
-    "flip one bit": _flip,
+    "flip one bit": lambda content, byte: (
+        content[:byte] + bytes([content[byte] ^ 1]) + content[byte + 1 :]
+    ),
     "cut off the last byte": lambda content, byte: content[:-1],
-    "put other weights in its place": _other,
-    "put a pickle in its place": _pickle,
+    "put other weights in its place": lambda content, byte: _other_weights(content),
+    # Of the same size: what follows the end of a pickle is not read.
+    "put a pickle in its place": lambda content, byte: pickle.dumps(_Surprise()).ljust(
+        len(content), b"\0"
+    ),
 }
 TAMPERING = tuple(_CHANGES)
 """What can be done to the weights of the copy."""
 
 
-class TamperPanel(WorkPanel):
+class TamperPanel(WorkPanel[bool]):
     """Change the weights of a copy of the default model, and try to load it.
 
     The installed model is not touched. The copy is in a temporary folder, which is removed after
@@ -68,24 +64,20 @@ class TamperPanel(WorkPanel):
     Attributes
     ----------
     tampering : str
-        One of `TAMPERING`; can be set.
+        One of `TAMPERING`; can be set, like the next three.
     byte : int
-        Which one has a bit flipped; can be set.
+        Which one has a bit flipped.
     fit_manifest : bool
-        Whether size and digest in the copy's manifest are changed to those of the changed weights;
-        can be set.
+        Whether size and digest in the copy's manifest are changed to those of the changed weights.
     ask_by : {"folder", "name"}
         How the copy is loaded: by its folder, whose manifest is taken as it is, or by its name,
-        whose manifest has to match the registry; can be set.
+        whose manifest has to match the registry.
     loaded : bool or None
         Whether the last copy was loaded; None before the first.
     refusal : str
         Why stemlab refused the last copy; empty if it was loaded.
-    state : {"idle", "running", "done", "cancelled", "failed"}
-    message : str
-        Status in words.
-    error : str
-        Error message of the last run; empty if there was none.
+    state, message, error
+        As in `SeparationPanel`.
 
     Examples
     --------
@@ -103,7 +95,7 @@ class TamperPanel(WorkPanel):
     loaded = traitlets.Bool(None, allow_none=True)
     refusal = traitlets.Unicode()
 
-    _thread_name = "stemlab-tampering"
+    _in_repr = ("tampering", "fit_manifest", "ask_by", "loaded")
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,34 +103,41 @@ class TamperPanel(WorkPanel):
         self._file = installed_file(self._manifest, self._manifest.networks[0])
         self.byte = self._file.size // 2
         self.message = "Choose what to do to the copy, and press Tamper and load."
-        self._build()
-
-    def __repr__(self) -> str:
-        return (
-            f"TamperPanel(tampering={self.tampering!r}, fit_manifest={self.fit_manifest}, "
-            f"ask_by={self.ask_by!r}, loaded={self.loaded})"
+        byte = self._bind("byte", field(ipywidgets.IntSlider, "Byte", max=self._file.size - 1))
+        traitlets.dlink(
+            (self, "tampering"),
+            (byte.layout, "display"),
+            lambda chosen: "" if chosen == "flip one bit" else "none",
         )
+        folder_or_name = [("its folder", "folder"), ("its name", "name")]
+        self.children = [
+            self._bind("tampering", dropdown("Tampering", TAMPERING)),
+            byte,
+            self._bind("fit_manifest", checkbox("Change the manifest to match")),
+            self._bind("ask_by", dropdown("Load by", folder_or_name)),
+            self._controls(
+                button("Tamper and load", "Change and load a copy", self.tamper, "primary")
+            ),
+            self._results,
+        ]
 
     def tamper(self) -> None:
         """Start to change a copy and load it, unless that is going on; does not wait.
 
         `wait` then returns whether it was loaded.
         """
-        asked = (self.tampering, self.byte, self.fit_manifest, self.ask_by)
-        self._start(lambda: self._try(*asked), "Changing the copy and loading it.")
+        self._start(self._try, "Changing the copy and loading it.")
 
     @traitlets.validate("byte")
     def _check_byte(self, proposal: traitlets.Bunch) -> int:
         return min(max(int(proposal.value), 0), self._file.size - 1)
 
-    # ------------------------------------------------------------ the try
-
-    def _try(self, tampering: str, byte: int, fit_manifest: bool, ask_by: str) -> bool:
+    def _try(self, chosen: Any) -> bool:
         original = self._file.path.read_bytes()
-        weights = _CHANGES[tampering](original, byte)
+        weights = _CHANGES[chosen.tampering](original, chosen.byte)
         manifest = (self._manifest.folder / MANIFEST_NAME).read_bytes()
         recorded = self._file.sha256
-        if fit_manifest and weights != original:
+        if chosen.fit_manifest and weights != original:
             manifest, recorded = _fitted(manifest, weights), _digest(weights)
         with ScratchFolder() as name:
             folder = Path(name) / "copy"
@@ -146,9 +145,9 @@ class TamperPanel(WorkPanel):
             (folder / MANIFEST_NAME).write_bytes(manifest)
             (folder / self._file.path.name).write_bytes(weights)
             self._check_stop()
-            refusal = self._load(folder, ask_by)
+            refusal = self._load(folder, chosen.ask_by)
         compared = [("weights", "manifest", recorded, _digest(weights))]
-        if ask_by == "name":
+        if chosen.ask_by == "name":
             pinned = self._manifest.sha256
             compared.insert(0, ("manifest", "registry", pinned, _digest(manifest)))
         self.refusal, self.loaded = refusal, not refusal
@@ -167,29 +166,6 @@ class TamperPanel(WorkPanel):
             return str(error).replace(str(folder), "copy")
         return ""
 
-    # ------------------------------------------------------------ what is shown
-
-    def _build(self) -> None:
-        byte = field(ipywidgets.IntSlider, "Byte", max=self._file.size - 1)
-        folder_or_name = [("its folder", "folder"), ("its name", "name")]
-        self.children = [
-            self._bind("tampering", dropdown("Tampering", TAMPERING)),
-            self._bind("byte", byte),
-            self._bind("fit_manifest", checkbox("Change the manifest to match")),
-            self._bind("ask_by", dropdown("Load by", folder_or_name)),
-            self._controls(
-                button("Tamper and load", "Change and load a copy", self.tamper, "primary")
-            ),
-            self._status,
-            self._results,
-        ]
-
-        def show(_: object = None) -> None:
-            byte.layout.display = "" if self.tampering == "flip one bit" else "none"
-
-        self.observe(show, "tampering")
-        show()
-
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
@@ -204,18 +180,17 @@ def _fitted(manifest: bytes, weights: bytes) -> bytes:
 
 def _describe(compared: list[tuple[str, str, str, str]], refusal: str) -> str:
     said = f"<b>stemlab says:</b> {escape(refusal)}" if refusal else ""
-    rows = "".join(_row(*digests) for digests in compared)
+    rows = ""
+    for what, witness, expected, found in compared:
+        pairs = list(zip(expected, found, strict=True))
+        different = sum(one != other for one, other in pairs)
+        differ = f"{different} of 64 digits differ" if different else "identical"
+        marked = "".join(
+            other if one == other else f"<b style='{_MARK}'>{other}</b>" for one, other in pairs
+        )
+        for title, digits in (
+            (f"SHA-256 in the {witness}", expected),
+            (f"actual SHA-256, {differ}", marked),
+        ):
+            rows += f"<tr><td>{what}: {title} &emsp;</td><td><code>{digits}</code></td></tr>"
     return f"<div style='overflow-wrap: anywhere'>{said}</div><table>{rows}</table>"
-
-
-def _row(what: str, witness: str, expected: str, found: str) -> str:
-    different = [one != other for one, other in zip(expected, found, strict=True)]
-    marked = "".join(
-        f"<b style='{_MARK}'>{digit}</b>" if differs else digit
-        for digit, differs in zip(found, different, strict=True)
-    )
-    differ = f"{sum(different)} of 64 digits differ" if any(different) else "identical"
-    return (
-        f"<tr><td>{what}: SHA-256 in the {witness} &emsp;</td><td><code>{expected}</code></td></tr>"
-        f"<tr><td>{what}: actual SHA-256, {differ} &emsp;</td><td><code>{marked}</code></td></tr>"
-    )

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,12 @@ import traitlets
 from stemlab._typing import StrPath
 from stemlab.errors import AudioError, ParameterError
 from stemlab.widgets._arriving import ArrivingSong
-from stemlab.widgets._page import STATIC, PageWidget, in_words
-from stemlab.widgets._served import panel_path
+from stemlab.widgets._page import STATIC, PageWidget, in_words, panel_path, wait_for
 
 __all__ = ["SongUpload"]
 
 
-@dataclass
-class _Upload:
-    """One upload, from its start to its end."""
-
-    id: str  # chosen by the page that sends it
-    song: ArrivingSong
-    state: str = "uploading"
-    path: Path | None = None
-    failure: Exception | None = None
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def name(self) -> str:
-        return self.song.name
+_STATES = ["idle", "uploading", "done", "cancelled", "failed"]
 
 
 class SongUpload(PageWidget):
@@ -88,9 +73,7 @@ class SongUpload(PageWidget):
     _esm = STATIC / "upload.js"
     _css = STATIC / "upload.css"
 
-    state = traitlets.Enum(["idle", "uploading", "done", "cancelled", "failed"], "idle").tag(
-        sync=True
-    )
+    state = traitlets.Enum(_STATES, "idle").tag(sync=True)
     progress = traitlets.Float(0.0).tag(sync=True)
     message = traitlets.Unicode("Choose a song, or drop one here.").tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
@@ -103,8 +86,8 @@ class SongUpload(PageWidget):
         # observers of the traits may call cancel().
         self._lock = threading.RLock()
         self._closed = False
-        self._current: _Upload | None = None
-        self._last: _Upload | None = None
+        self._current: ArrivingSong | None = None
+        self._last: ArrivingSong | None = None
         self.folder = Path(os.path.abspath(panel_path(folder)))
         self.max_bytes = max_bytes
         if os.path.exists(self.folder) and not os.path.isdir(self.folder):
@@ -121,7 +104,9 @@ class SongUpload(PageWidget):
         """End the upload, if there is one, and remove what has arrived."""
         with self._lock:
             if self._current is not None:
-                self._cancel(self._current)
+                name = self._current.name
+                failure = AudioError(f"the upload of {name!r} was cancelled. Choose a song again.")
+                self._end("cancelled", "Cancelled. Nothing was kept.", failure)
 
     def wait(self, timeout: float | None = None) -> Path:
         """Wait for the upload to end; interrupting the wait cancels it.
@@ -134,34 +119,19 @@ class SongUpload(PageWidget):
         Returns
         -------
         path : Path
-            The song.
 
         Raises
         ------
-        AudioError
-            If the upload was cancelled, there was none, or it is not a readable recording.
-        OutputError
-            If the song could not be written.
+        AudioError, OutputError
+            If the song is not a readable recording, could not be written, or was cancelled, or if
+            there was none.
         TimeoutError
             If the upload still runs after `timeout`; it goes on.
         """
-        upload = self._last
-        if upload is None:
+        if self._last is None:
             raise AudioError("no song was uploaded yet. Press 'Upload a song…' first.")
-        try:
-            ended = upload.ended.wait(timeout)
-        except KeyboardInterrupt:
-            self.cancel()
-            raise
-        if not ended:
-            raise TimeoutError(
-                f"the upload of {upload.name!r} is not done after timeout={timeout} s "
-                f"({self.progress:.0%}). Wait again, or call cancel()."
-            )
-        if upload.failure is not None:
-            raise upload.failure
-        assert upload.path is not None
-        return upload.path
+        what = f"the upload of {self._last.name!r}"
+        return wait_for(self, what, self._last.uploaded, timeout)
 
     def close(self) -> None:
         """Take the widget off all pages; ends an upload."""
@@ -170,8 +140,6 @@ class SongUpload(PageWidget):
                 self._closed = True
                 self.cancel()
         super().close()
-
-    # ------------------------------------------------------------ messages of the pages
 
     def _hear(
         self, _: object, content: Mapping[str, Any], buffers: Sequence[memoryview] | None
@@ -184,32 +152,31 @@ class SongUpload(PageWidget):
                     case {"kind": "start", "id": str(id_), "name": str(name), "size": int(size)}:
                         self._start(id_, name, max(0, min(size, sys.maxsize)))
                     case {"kind": "piece", "id": str(id_), "offset": int(offset)} if buffers:
-                        if upload := self._find(id_):
-                            self._take(upload, offset, memoryview(buffers[0]).cast("B"))
+                        if song := self._find(id_):
+                            self._take(song, offset, memoryview(buffers[0]).cast("B"))
                     case {"kind": "where", "id": str(id_), "offset": int(offset)}:
-                        if upload := self._find(id_):
-                            self._acknowledge(upload, asked=offset)
+                        if song := self._find(id_):
+                            self._acknowledge(song, asked=offset)
                     case {"kind": "unreadable", "id": str(id_)}:
-                        if upload := self._find(id_):
+                        if song := self._find(id_):
                             raise AudioError(
-                                f"the browser can no longer read {upload.name!r}. It may have "
-                                "been changed or moved. Choose it again."
+                                f"the browser can no longer read {song.name!r}. It may have been "
+                                "changed or moved. Choose it again."
                             )
                     case {"kind": "cancel", "id": str(id_)}:
-                        if upload := self._find(id_):
-                            self._cancel(upload)
+                        if self._find(id_):
+                            self.cancel()
                     case _:
                         self.log.warning("SongUpload: unknown message")
             except BaseException as error:
                 if self._current is None:  # From an observer of the end; ipywidgets logs it.
                     raise
                 if not isinstance(error, Exception):
-                    # Interrupted: how much of a piece was written is unknown.
-                    self._cancel(self._current)
+                    self.cancel()  # How much of a piece was written is unknown.
                     raise
                 self._end("failed", "Failed.", error, in_words(error))
 
-    def _find(self, id_: str) -> _Upload | None:
+    def _find(self, id_: str) -> ArrivingSong | None:
         """Find the upload that a message is about; if it is over, tell the page so."""
         if self._current is not None and self._current.id == id_:
             return self._current
@@ -219,91 +186,78 @@ class SongUpload(PageWidget):
 
     def _start(self, id_: str, name: str, size: int) -> None:
         if self._last is not None and self._last.id == id_:  # A repeated message.
-            if upload := self._find(id_):
-                self._acknowledge(upload)
+            if song := self._find(id_):
+                self._acknowledge(song)
             return
         if self._current is not None:
-            self._tell(
-                "refused",
-                id_,
-                message=f"{self._current.name!r} is being uploaded. Wait for it, or cancel it.",
-            )
+            name = self._current.name
+            message = f"{name!r} is being uploaded. Wait for it, or cancel it."
+            self._tell("refused", id_, message=message)
             return
-        upload = self._current = self._last = _Upload(id_, ArrivingSong(self.folder, name, size))
+        song = self._current = self._last = ArrivingSong(id_, self.folder, name, size)
         atexit.register(self.cancel)
         for trait, value in {
             "_upload_id": id_,
             "error": "",
             "progress": 0.0,
-            "message": f"Uploading {upload.name!r} ({size / 1e6:.1f} MB).",
+            "message": f"Uploading {song.name!r} ({size / 1e6:.1f} MB).",
             "state": "uploading",
         }.items():
             setattr(self, trait, value)
-            if self._current is not upload:  # An observer cancelled it.
+            if self._current is not song:  # An observer cancelled it.
                 return
         if size < 1:
-            raise AudioError(f"{upload.name!r} is empty (0 bytes). Choose a recording.")
+            raise AudioError(f"{song.name!r} is empty (0 bytes). Choose a recording.")
         if size > self.max_bytes:
             raise AudioError(
-                f"{upload.name!r} has {size / 1e6:.1f} MB; the limit is "
+                f"{song.name!r} has {size / 1e6:.1f} MB; the limit is "
                 f"{self.max_bytes / 1e6:.1f} MB. Choose a smaller file, or make the widget with a "
                 "larger max_bytes."
             )
-        upload.song.open()
-        self._acknowledge(upload)
+        song.open()
+        self._acknowledge(song)
 
-    def _take(self, upload: _Upload, offset: int, content: memoryview) -> None:
-        song = upload.song
+    def _take(self, song: ArrivingSong, offset: int, content: memoryview) -> None:
         if offset != song.received:
             # Repeated or out of turn: tell the page where to go on.
-            self._acknowledge(upload)
+            self._acknowledge(song)
             return
         song.write(content)
-        self._acknowledge(upload)
+        self._acknowledge(song)
         self.progress = song.received / song.size
-        if song.received == song.size and self._current is upload:
+        if song.received == song.size and self._current is song:
             self.message = f"Checking {song.name!r}."
-            if self._current is upload:
-                self._finish(upload)
+            if self._current is song:
+                path, is_new = song.publish()
+                name, folder = path.name, self.folder.name
+                message = f"{name!r} is already in {folder!r}, with the same content."
+                if is_new:
+                    message = f"Uploaded {name!r} to {folder!r}."
+                self._end("done", message, path)
 
-    def _acknowledge(self, upload: _Upload, **more: object) -> None:
-        self._tell("ack", upload.id, offset=upload.song.received, **more)
+    def _acknowledge(self, song: ArrivingSong, **more: object) -> None:
+        self._tell("ack", song.id, offset=song.received, **more)
 
     def _tell(self, kind: str, id_: str, **more: object) -> None:
         self.send({"kind": kind, "id": id_, **more})
 
-    # ------------------------------------------------------------ how an upload ends
-
-    def _finish(self, upload: _Upload) -> None:
-        upload.path, is_new = upload.song.publish()
-        name, folder = upload.path.name, self.folder.name
-        self._end(
-            "done",
-            f"Uploaded {name!r} to {folder!r}."
-            if is_new
-            else f"{name!r} is already in {folder!r}, with the same content.",
-        )
-
-    def _cancel(self, upload: _Upload) -> None:
-        failure = AudioError(f"the upload of {upload.name!r} was cancelled. Choose a song again.")
-        self._end("cancelled", "Cancelled. Nothing was kept.", failure)
-
-    def _end(
-        self, state: str, message: str, failure: Exception | None = None, text: str = ""
-    ) -> None:
-        upload, self._current = self._current, None
-        assert upload is not None
-        upload.song.close()
-        upload.state, upload.failure = state, failure
+    def _end(self, state: str, message: str, result: Path | Exception, error: str = "") -> None:
+        song, self._current = self._current, None
+        assert song is not None
+        song.close()
+        song.state = state
         atexit.unregister(self.cancel)
         # An observer may raise, but the buttons and waiting code depend on what follows.
         try:
-            if upload.path is not None:
-                self.path = str(upload.path)
-            self.error, self.message = text, message
+            if isinstance(result, Path):
+                self.path = str(result)
+            self.error, self.message = error, message
         finally:
             try:
                 self.state = state
             finally:
-                upload.ended.set()
-                self._tell("end", upload.id, state=state)
+                if isinstance(result, Path):
+                    song.uploaded.set_result(result)
+                else:
+                    song.uploaded.set_exception(result)
+                self._tell("end", song.id, state=state)
