@@ -20,7 +20,7 @@ import torch
 from demucs.apply import BagOfModels, apply_model
 from demucs.states import load_model
 from hostile import killed_at
-from model_files import hub_file, package, publish, recorded
+from model_files import convert_once, hub_file, package, publish, recorded
 
 from stemlab.audio import write_file
 from stemlab.cli import main
@@ -53,6 +53,12 @@ def store(tmp_path, monkeypatch):
     folder = tmp_path / "store"
     monkeypatch.setenv("STEMLAB_MODELS", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def converted_once(monkeypatch):
+    """Most tests add the same two pickles; to convert one takes seconds."""
+    monkeypatch.setattr(_declared, "convert", convert_once)
 
 
 @pytest.fixture(scope="module")
