@@ -67,6 +67,8 @@ class Fork:
     *arguments : object
         Of ``stemlab``.
     cwd : path, optional
+    environment : mapping, optional
+        Variables that are set besides those of this process.
     first : callable, optional
         Called in the fork before the command.
     """
@@ -75,6 +77,7 @@ class Fork:
         self,
         *arguments: object,
         cwd: os.PathLike[str] | None = None,
+        environment: Mapping[str, str] | None = None,
         first: Callable[[], object] = lambda: None,
     ) -> None:
         self._words = [str(argument) for argument in arguments]
@@ -83,6 +86,7 @@ class Fork:
             warnings.simplefilter("ignore")  # Of threads, none of which the fork needs.
             self.pid = os.fork()
         if self.pid == 0:
+            os.environ.update(environment or {})
             self._run(cwd, first)
 
     def _run(self, cwd: os.PathLike[str] | None, first: Callable[[], object]) -> None:
