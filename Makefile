@@ -8,7 +8,7 @@ CONSTRAINTS := supply-chain/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick test-long check attacks coverage lint format lab test-training train repeat evaluate model notebooks benchmark report docs constraints supply-chain clean
+.PHONY: help install demo test test-quick test-long check attacks mutants coverage lint format lab test-training train repeat evaluate model notebooks benchmark report docs constraints supply-chain clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ check: lint ## check everything but the tests: lint, docs, wheel, supply chain
 attacks: $(STAMP) ## try every attack on weights, and write what came of them (docs/attacks.csv)
 	STEMLAB_ATTACKS=write $(BIN)/python -m pytest tests/test_conversion.py tests/test_registry.py \
 	  tests/test_provisioning.py tests/test_download.py
+
+# Others: make mutants ARGUMENTS="chunking metrics --count 50 --seed 1"
+mutants: $(STAMP) ## plant small faults in the code, and tell which of them no test notices
+	$(BIN)/python tests/mutants.py $(ARGUMENTS)
 
 coverage: $(STAMP) ## run the tests, and tell which lines and branches none of them reached
 	rm -rf build/coverage

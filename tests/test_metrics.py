@@ -311,7 +311,7 @@ def test_edges_count_apart_from_half_a_zone_on(rng, gap, count):
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("peak_memory_bytes", 1.2499e9, "1250 MB"),
+        ("peak_memory_bytes", 2e12, "2000000 MB"),
         ("wasted_share", 0.253, "25%"),
         ("wall_seconds", -0.01, "0.0 s"),
         ("rtf", 0.01234, "0.0123"),
