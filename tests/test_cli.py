@@ -55,7 +55,7 @@ def files_in(folder):
 def test_the_demo_song_is_really_separated(tmp_path):
     """The default model, the demo song, and a floor below what the evaluation measured."""
     measured = json.loads((asset_dir("models") / "stemlab-mini" / "evaluation.json").read_bytes())
-    done = run("demo", "--out", tmp_path, "--json", check=0, by=run_fresh)
+    done = run("demo", "--out", tmp_path, "--json", check=0, by=run_forked)
     figures = json.loads(done.stdout)["figures"]
     for name in ("drums", "bass", "other", "vocals"):
         each = figures[name]
