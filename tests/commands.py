@@ -107,9 +107,11 @@ class Fork:
         except BaseException:  # noqa: BLE001 - whatever it is, the fork ends here
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(code)
 
     def ended(self) -> bool:
         """Whether it ended, without waiting."""
