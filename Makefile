@@ -8,7 +8,7 @@ CONSTRAINTS := supply-chain/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick test-long check attacks coverage lint format lab test-training train repeat evaluate model notebooks benchmark report docs constraints supply-chain clean
+.PHONY: help install demo test test-quick test-long check attacks mutants coverage lint format lab test-training train repeat evaluate model notebooks benchmark report docs constraints supply-chain clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,14 +26,13 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: $(STAMP) ## separate the demo song into demo-output/
 	$(BIN)/stemlab demo --out demo-output
 
-# A worker for each core. What belongs together stays in one of them (see tests/conftest.py). The
-# cells of a notebook share a kernel: notebooks run by themselves.
+# A worker for each core. Each file stays in one of them: its tests share what takes long to make,
+# and the cells of a notebook its kernel.
 WORKERS ?= logical
-PARALLEL := --numprocesses $(WORKERS) --dist loadgroup
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile
 
 test: $(STAMP) ## run the tests and every notebook
-	$(BIN)/python -m pytest $(PARALLEL) tests stemlab
-	$(BIN)/python -m pytest notebooks
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # What needs neither a process of its own nor a separation of the demo song.
 UNITS := $(addprefix tests/test_,$(addsuffix .py,assets chunking fast metrics recommending registry spectra))
@@ -42,8 +41,7 @@ test-quick: $(STAMP) ## run only the tests of the parts, under a minute
 	$(BIN)/python -m pytest $(PARALLEL) $(UNITS)
 
 test-long: $(STAMP) ## run the long tests too: thousands of hostile files, hundreds of kills (an hour)
-	STEMLAB_LONG=1 $(BIN)/python -m pytest -o faulthandler_timeout=7200 $(PARALLEL) tests stemlab
-	STEMLAB_LONG=1 $(BIN)/python -m pytest notebooks
+	STEMLAB_LONG=1 $(BIN)/python -m pytest -o faulthandler_timeout=7200 $(PARALLEL)
 
 check: lint ## check everything but the tests: lint, docs, wheel, supply chain
 	$(BIN)/python -m pytest --quiet checks
@@ -51,6 +49,10 @@ check: lint ## check everything but the tests: lint, docs, wheel, supply chain
 attacks: $(STAMP) ## try every attack on weights, and write what came of them (docs/attacks.csv)
 	STEMLAB_ATTACKS=write $(BIN)/python -m pytest tests/test_conversion.py tests/test_registry.py \
 	  tests/test_provisioning.py tests/test_download.py
+
+# Others: make mutants ARGUMENTS="chunking metrics --count 50 --seed 1"
+mutants: $(STAMP) ## plant small faults in the code, and tell which of them no test notices
+	$(BIN)/python tests/mutants.py $(ARGUMENTS)
 
 coverage: $(STAMP) ## run the tests, and tell which lines and branches none of them reached
 	rm -rf build/coverage

@@ -200,11 +200,16 @@ def wait_for(lab: Lab, server: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"the server did not start:\n{log.read_text('utf-8')}")
 
 
+def end_kernels(lab: Lab) -> None:
+    for kernel in lab.ask("api/kernels"):
+        lab.ask(f"api/kernels/{kernel['id']}", "DELETE")
+
+
 def stop(lab: Lab, server: subprocess.Popen[bytes]) -> None:
     try:
         # Kernels outlive a server that is only told to end.
-        for kernel in lab.ask("api/kernels") if server.poll() is None else ():
-            lab.ask(f"api/kernels/{kernel['id']}", "DELETE")
+        if server.poll() is None:
+            end_kernels(lab)
     finally:
         server.terminate()
         try:

@@ -10,12 +10,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from attacks import AttackTable
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from demucs.apply import BagOfModels
@@ -44,23 +46,26 @@ os.environ["STEMLAB_CACHE"] = _CACHE.name
 SOURCES = ["drums", "bass", "other", "vocals"]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # pytest-xdist describes this marker itself; without it, the marker is harmless.
-    config.addinivalue_line("markers", "xdist_group(name): runs in one worker with its group")
-
-
-# First: xdist reads the groups in its own hook, and would come before this one.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out long tests; keep in one worker what shares a browser or memory."""
-    for item in items:
-        for marker in ("browser", "memory"):
-            if item.get_closest_marker(marker):
-                item.add_marker(pytest.mark.xdist_group(marker))
+    """Leave out long tests."""
     if os.environ.get("STEMLAB_LONG") != "1":
         left_out = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+@pytest.fixture(autouse=True)
+def one_at_a_time(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Run one test at a time of those that measure memory, and of those that drive a browser."""
+    with ExitStack() as held:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            shared = tmp_path_factory.getbasetemp().parent
+            for marker in ("browser", "memory"):
+                if request.node.get_closest_marker(marker):
+                    held.enter_context(FileLock(shared / f"{marker}.lock"))
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -13,7 +14,19 @@ import torch
 from demucs.states import get_state
 from safetensors.torch import save
 
-__all__ = ["hub_file", "package", "publish", "recorded"]
+from stemlab.provisioning._pickles import convert
+
+__all__ = ["convert_once", "hub_file", "package", "publish", "recorded"]
+
+_CONVERTED: dict[bytes, tuple[bytes, dict[str, Any]]] = {}
+
+
+def convert_once(content: bytes, label: str) -> tuple[bytes, dict[str, Any]]:
+    """Convert a pickle as stemlab does, in a process of its own; the same one only once."""
+    if content not in _CONVERTED:
+        _CONVERTED[content] = convert(content, label)
+    weights, facts = _CONVERTED[content]
+    return weights, copy.deepcopy(facts)
 
 
 def package(network: Any, **changes: Any) -> bytes:

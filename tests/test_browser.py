@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from browsing import (
     NOTEBOOK,
+    Lab,
     Visit,
+    end_kernels,
     expect_status,
     find_browser,
     open_notebook,
@@ -164,22 +166,33 @@ def stems_in(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.wav"))
 
 
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One server for the tests below, whose kernels share a cache."""
+    find_browser()
+    folder = tmp_path_factory.mktemp("lab")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEMLAB_CACHE", str(folder / "cache"))
+        with running_lab(folder) as running:
+            yield running
+
+
 @contextmanager
-def visited(tmp_path: Path, name: str) -> Iterator[Visit]:
+def visited(lab: Lab, name: str) -> Iterator[Visit]:
     """A notebook, all of whose cells were run; nothing may complain until the end."""
-    executable = find_browser()
-    with running_lab(tmp_path) as lab:
-        shutil.copy(NOTEBOOKS / name, lab.folder)
-        with open_notebook(lab, name, executable) as visit:
+    shutil.copy(NOTEBOOKS / name, lab.folder)
+    try:
+        with open_notebook(lab, name, find_browser()) as visit:
             run_all(visit.page)
             yield visit
             assert visit.complaints() == []
+    finally:
+        end_kernels(lab)
 
 
 @pytest.mark.browser
-def test_chunk_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STEMLAB_CACHE", str(tmp_path / "cache"))
-    with visited(tmp_path, "02_chunk_sweep.ipynb") as visit:
+def test_chunk_sweep(lab: Lab) -> None:
+    with visited(lab, "02_chunk_sweep.ipynb") as visit:
         page = visit.page
         expect_status(page, "Recommended: stemlab-mini")
         cells = page.locator(".widget-gridbox button")
@@ -211,8 +224,8 @@ def test_chunk_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.browser
-def test_trust_your_models(tmp_path: Path) -> None:
-    with visited(tmp_path, "06_trust_your_models.ipynb") as visit:
+def test_trust_your_models(lab: Lab) -> None:
+    with visited(lab, "06_trust_your_models.ipynb") as visit:
         page = visit.page
         page.get_by_label("Tampering", exact=True).select_option(label="flip one bit")
         page.locator(".widget-hslider", has_text="Byte").get_by_role("slider").press("Home")
@@ -231,8 +244,8 @@ def test_trust_your_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-def test_how_chunking_works(tmp_path: Path) -> None:
-    with visited(tmp_path, "04_how_chunking_works.ipynb") as visit:
+def test_how_chunking_works(lab: Lab) -> None:
+    with visited(lab, "04_how_chunking_works.ipynb") as visit:
         page = visit.page
         overlap = page.locator(".widget-hslider", has_text="Overlap").first.get_by_role("slider")
         overlap.press("Home")
@@ -245,9 +258,8 @@ def test_how_chunking_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-def test_memory_and_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STEMLAB_CACHE", str(tmp_path / "cache"))
-    with visited(tmp_path, "05_memory_and_devices.ipynb") as visit:
+def test_memory_and_devices(lab: Lab) -> None:
+    with visited(lab, "05_memory_and_devices.ipynb") as visit:
         page = visit.page
         rows = page.locator("table tr", has_text="stemlab-mini")
         assert rows.count() == 1
@@ -260,8 +272,8 @@ def test_memory_and_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.browser
-def test_compare_spectrograms(tmp_path: Path) -> None:
-    with visited(tmp_path, "03_compare_spectrograms.ipynb") as visit:
+def test_compare_spectrograms(lab: Lab) -> None:
+    with visited(lab, "03_compare_spectrograms.ipynb") as visit:
         page = visit.page
         first = page.locator(".jp-CodeCell").nth(1)
         picture = first.get_by_role("img", name=re.compile("Spectrograms of true vocals"))

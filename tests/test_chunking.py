@@ -338,6 +338,9 @@ def test_a_run_can_begin_where_another_one_ended(
     needed = sum(each.stop > begin for each in chunks) if begin else plan.calls
     assert plan.calls_from(begin) == needed
     assert plan.calls_from(begin, batch_size) - needed < batch_size * len(starts)
+    if begin:
+        wanted = [chunk for chunk in plan.chunks(starts[0]) if chunk.stop > begin]
+        assert [*plan.chunks(starts[0], begin)] == wanted
     np.testing.assert_array_equal(
         np.concatenate([each for _, each in rest], axis=-1), whole[..., begin:]
     )

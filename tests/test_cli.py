@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from commands import run_fresh, run_here
+from commands import Fork, run_forked, run_fresh, run_here
 
 from stemlab import (
     AudioStemSeparator,
@@ -43,7 +43,7 @@ from stemlab.errors import OutputError
 from stemlab.metrics import si_sdr
 
 RATE = 44_100
-COMMAND = [sys.executable, "-m", "stemlab"]
+unix = pytest.mark.skipif(sys.platform == "win32", reason="forks and signals of Unix")
 
 
 def run(*arguments, check=None, by=run_here, cwd=None):
@@ -70,7 +70,7 @@ def files_in(folder):
 def test_the_demo_song_is_really_separated(tmp_path):
     """The default model, the demo song, and a floor below what the evaluation measured."""
     measured = json.loads((asset_dir("models") / "stemlab-mini" / "evaluation.json").read_bytes())
-    done = run("demo", "--out", tmp_path, "--json", check=0, by=run_fresh)
+    done = run("demo", "--out", tmp_path, "--json", check=0, by=run_forked)
     figures = json.loads(done.stdout)["figures"]
     for name in ("drums", "bass", "other", "vocals"):
         each = figures[name]
@@ -230,7 +230,7 @@ def test_a_damaged_mp3_gives_no_noise_of_its_library(tmp_path, seed):
     content = bytearray(path.read_bytes())
     content[3000:20_000] = np.random.default_rng(seed).bytes(17_000)
     path.write_bytes(content)
-    done = run("separate", path, "--out", tmp_path / "o", "-q", by=run_fresh)
+    done = run("separate", path, "--out", tmp_path / "o", "-q", by=run_forked)
     assert done.returncode in (0, 3)
     # An error, or a warning that less came out than the header states; no line is the library's.
     lines = done.stderr.splitlines()
@@ -251,27 +251,24 @@ def test_a_bug_is_called_one(tmp_path, monkeypatch, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@unix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupting_leaves_nothing(tmp_path, number, code):
-    path = song(tmp_path / "song.wav", 300)
+    path = song(tmp_path / "song.wav", 60)
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [*COMMAND, "separate", str(path), "--out", str(out)],
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs ignore interrupts; a person's terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    # A shell's background jobs ignore interrupts; a person's terminal does not.
+    running = Fork(
+        *("separate", path, "--out", out),
+        first=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
-    while not any(each.stat().st_size for each in out.glob("*/*.f32")):
-        assert process.poll() is None, process.stderr.read()
+    while not any(draft.stat().st_size for draft in out.glob("*/*.f32")):
+        assert not running.ended(), running.wait().stderr
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(number)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "Traceback" not in error
+    done = running.kill(number)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
     assert not out.exists()
 
 
@@ -322,26 +319,27 @@ def test_little_memory_hides_no_bug(monkeypatch, error, code):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_FSIZE as Linux has it")
 def test_a_full_disk_is_said(tmp_path):
-    path = song(tmp_path / "song.wav", 20)
-    code = (
-        "import resource, signal, sys\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000,) * 2)\n"
-        "from stemlab.cli import main\n"
-        f"sys.exit(main(['separate', {str(path)!r}, '--out', {str(tmp_path / 'out')!r}]))\n"
+    import resource
+
+    def fill() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000,) * 2)
+
+    running = Fork(
+        *("separate", song(tmp_path / "song.wav", 3), "--out", tmp_path / "out"), first=fill
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = running.wait()
     assert done.returncode == 6, done.stderr
     assert "cannot write" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
+@unix
 def test_two_runs_of_one_song_at_once(tmp_path):
-    path = song(tmp_path / "song.wav", 2)
-    command = [*COMMAND, "separate", str(path), "--out", str(tmp_path / "o"), "-q"]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [each.communicate()[1] for each in processes]
-    assert sorted(each.returncode for each in processes) == [0, 6], errors
+    path = song(tmp_path / "song.wav")
+    runs = [Fork("separate", path, "--out", tmp_path / "o", "-q") for _ in range(2)]
+    done = [running.wait() for running in runs]
+    assert sorted(run.returncode for run in done) == [0, 6], done
     assert len(files_in(tmp_path / "o")) == 5
     assert run("replay", tmp_path / "o" / "song", check=0).stdout.startswith("equal")
 
@@ -362,7 +360,7 @@ def test_a_name_that_is_no_text(tmp_path):
     path = song(tmp_path / "plain.wav", 0.2)
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff.wav")
     os.rename(path, odd)
-    done = run("separate", odd, "--out", tmp_path / "o", "--json", check=0, by=run_fresh)
+    done = run("separate", odd, "--out", tmp_path / "o", "--json", check=0, by=run_forked)
     assert json.loads(done.stdout)["songs"][0]["exit_code"] == 0
     (folder,) = (tmp_path / "o").iterdir()
     assert run("replay", folder, check=0).stdout.startswith("equal")

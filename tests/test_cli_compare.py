@@ -11,6 +11,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import planted
 import pytest
 import soundfile
 
@@ -289,6 +290,20 @@ def test_seams_are_those_of_the_run(tmp_path, monkeypatch, unsaved, capsys):
         Path("changed.json").write_text(json.dumps({**recorded, field: value}))
         assert run("song.wav", "--seams", "changed.json") == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_chunk_that_was_left_out_has_no_seams(tmp_path, monkeypatch, unsaved, capsys):
+    """Of 2.4 s in chunks of one second, the third one reaches the end."""
+    monkeypatch.chdir(tmp_path)
+    song(tmp_path / "song.wav", seconds=2.4, rate=44_100)
+    separator = AudioStemSeparator(planted.Planted(), device="cpu")
+    seams = {}
+    for skips in (False, True):
+        separator.separate_file("song.wav", f"{skips}", sources=["bass"], skip_covered_tail=skips)
+        assert run("song.wav", "--seams", f"{skips}/song", "--json") == 0
+        seams[skips] = json.loads(capsys.readouterr().out)["seams_seconds"]
+    assert seams[True] == pytest.approx([0.75, 1.0, 1.5, 1.75])
+    assert seams[False] == pytest.approx([0.75, 1.0, 1.5, 1.75, 2.25])
 
 
 def test_seams_of_a_run_of_version_0_1(v0_1, unsaved, tmp_path, monkeypatch, capsys):

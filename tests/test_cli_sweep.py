@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from commands import run_fresh, run_here
+from commands import Fork, run_fresh, run_here
 
 from stemlab._assets import demo_song_dir
 from stemlab.sweeps import read_sweep
 
 COMMAND = [sys.executable, "-m", "stemlab"]
 MIXTURE = demo_song_dir() / "mixture.flac"
-GRID = ["--segments", "1,2", "--overlaps", "0,0.25", "--excerpt", "6"]
+GRID = ["--segments", "0.5,1", "--overlaps", "0,0.25", "--excerpt", "3"]
 
 
 @pytest.fixture
@@ -170,46 +170,46 @@ def test_a_long_sweep_asks_first(environment):
     assert "--yes" in done.stderr
 
 
-def test_a_limit_that_nothing_meets_is_said_after_the_table(environment):
-    done = run(environment, "sweep", MIXTURE, *GRID, "--max-rtf", "0.0001", check=2)
+def test_a_limit_that_nothing_meets_is_said_after_the_table(environment, tiny_model_folder):
+    model = ["--model", tiny_model_folder]
+    done = run(environment, "sweep", MIXTURE, *model, *GRID, "--max-rtf", "0.0001", check=2)
     assert "max_rtf=0.0001 is below every setting" in done.stderr
     assert "segment" in done.stdout
 
 
-def test_costs_alone_are_no_error(environment):
-    done = run(environment, "sweep", MIXTURE, *GRID, "--no-agreement", "--no-store")
+def test_costs_alone_are_no_error(environment, tiny_model_folder):
+    model = ["--model", tiny_model_folder]
+    done = run(environment, "sweep", MIXTURE, *model, *GRID, "--no-agreement", "--no-store")
     assert "nothing is recommended" in done.stderr
     assert json.loads(run(environment, "cache", "show", "--json").stdout)["results"] == 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@pytest.mark.skipif(sys.platform == "win32", reason="forks and signals of Unix")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_sweep_goes_on_where_it_was(environment, tmp_path, number):
-    arguments = ["sweep", str(MIXTURE), "--segments", "0.5,1,2,4,7.8", "--overlaps", "0,0.25,0.5"]
-    process = subprocess.Popen(
-        [*COMMAND, *arguments],
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+def test_a_killed_sweep_goes_on_where_it_was(environment, tiny_model_folder, tmp_path, rng, number):
+    soundfile.write(tmp_path / "song.wav", rng.uniform(-0.3, 0.3, (2 * 44_100, 2)), 44_100)
+    arguments = ["sweep", tmp_path / "song.wav", "--model", tiny_model_folder]
+    arguments += ["--segments", "0.4,0.6,0.8,1", "--overlaps", "0,0.25"]
+    running = Fork(
+        *arguments,
+        environment=environment,
+        first=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     records = (tmp_path / "cache").glob
     deadline = time.monotonic() + 180
     while len(list(records("sweeps/results/*/*.json"))) < 3:
-        assert process.poll() is None, process.stderr.read()
+        assert not running.ended(), running.wait().stderr
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode in (-number, 130), error
-    assert "Traceback" not in error
+        time.sleep(0.02)
+    killed = running.kill(number)
+    assert killed.returncode in (-number, 130), killed.stderr
+    assert "Traceback" not in killed.stderr
     if number == signal.SIGINT:
-        assert "the same command goes on from there" in error
+        assert "the same command goes on from there" in killed.stderr
     before = {each: each.stat().st_mtime_ns for each in records("sweeps/results/*/*.json")}
-    assert 3 <= len(before) < 15
+    assert 3 <= len(before) < 8
     done = run(environment, *arguments)
     assert f"{len(before)} measured before" in done.stdout
     after = {each: each.stat().st_mtime_ns for each in records("sweeps/results/*/*.json")}
-    assert len(after) == 15
+    assert len(after) == 8
     assert before.items() <= after.items(), "what was measured was measured again"

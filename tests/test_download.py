@@ -5,9 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import select
+import signal
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -15,6 +15,7 @@ from functools import partial
 
 import pytest
 import trustme
+from commands import Fork
 from https_server import serve
 from model_files import hub_file, package, publish, recorded
 
@@ -24,6 +25,7 @@ from stemlab.registry import find_model, is_installed, lookup
 
 NAME = "tiny"
 CUT = 100_001
+unix = pytest.mark.skipif(sys.platform == "win32", reason="forks, signals and limits of Unix")
 
 
 @pytest.fixture(scope="module")
@@ -620,26 +622,10 @@ def test_proxies_are_used(assets, server, store, monkeypatch):
     assert fetched(store)
 
 
-# --- processes
-
-_PROGRAM = """
-import pathlib, sys
-from stemlab.registry import lookup
-lookup.asset_dir = lambda _: pathlib.Path(sys.argv.pop(1))
-from stemlab.cli import main
-sys.exit(main())
-"""
+# --- processes: forks of this one, in which the registry is the one of the tests
 
 
-def start(assets, *arguments):
-    program = _PROGRAM.replace("sys.argv.pop(1)", repr(str(assets)))
-    return subprocess.Popen(
-        [sys.executable, "-c", program, "models", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
+@unix
 def test_a_killed_download_goes_on(assets, server, store, content):
     killed = threading.Event()
 
@@ -648,7 +634,7 @@ def test_a_killed_download_goes_on(assets, server, store, content):
         killed.wait(60)
 
     server.answer = slow
-    process = start(assets, "add", NAME, "--download")
+    running = Fork("models", "add", NAME, "--download")
     try:
         deadline = time.monotonic() + 60
         while not sum(each.stat().st_size for each in store.glob(".downloads/*.part")):
@@ -656,8 +642,7 @@ def test_a_killed_download_goes_on(assets, server, store, content):
             time.sleep(0.01)
         assert not is_installed(find_model(NAME))
     finally:
-        process.kill()
-        process.communicate()
+        running.kill(signal.SIGKILL)
         killed.set()
     kept = part_of(store).stat().st_size
     assert lying_in(store) == {str(part_of(store).relative_to(store))}
@@ -667,27 +652,25 @@ def test_a_killed_download_goes_on(assets, server, store, content):
     assert fetched(store)
 
 
+@unix
 def test_processes_that_want_the_same_fetch_it_once(assets, server, store):
-    running = [start(assets, "add", NAME, "--download", "--json") for _ in range(2)]
-    said = [each.communicate(timeout=120) for each in running]
-    assert [each.returncode for each in running] == [0, 0], said
+    running = [Fork("models", "add", NAME, "--download", "--json") for _ in range(2)]
+    done = [fork.wait() for fork in running]
+    assert [fork.returncode for fork in done] == [0, 0], done
     assert len(server.requests) == 1
-    assert all(json.loads(out)["installed"] for out, _ in said)
+    assert all(json.loads(fork.stdout)["installed"] for fork in done)
     assert fetched(store)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+@unix
 def test_a_full_disk_is_said_and_leaves_nothing_installed(assets, server, store):
     """A limit on the size of files stands for a disk that is full."""
-    global_limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
-    program = f"{global_limit}\n{_PROGRAM}".replace("sys.argv.pop(1)", repr(str(assets)))
-    done = subprocess.run(
-        [sys.executable, "-c", program, "models", "add", NAME, "--download"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    import resource
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    done = Fork("models", "add", NAME, "--download", first=limit).wait()
     assert done.returncode == 6, done
     assert "cannot be written" in done.stderr
     assert "free space" in done.stderr

@@ -24,13 +24,14 @@ import numpy as np
 import pytest
 import soundfile
 from hostile import Nursery, cases, killed_at, mounted, permissions_hold
-from model_files import package
+from model_files import hub_file, package
 
 from stemlab import AudioStemSeparator, OutputSettings, audio
+from stemlab.cli import main
 from stemlab.errors import AudioError, OutputError
 from stemlab.files import ScratchFolder
 from stemlab.results import RunManifest
-from stemlab.sweeps.store import SweepStore
+from stemlab.sweeps.store import StemsFormat, SweepStore
 
 RATE = 44_100
 COMMAND = [sys.executable, "-m", "stemlab"]
@@ -44,10 +45,24 @@ def nursery() -> Iterator[Nursery]:
 
 
 @pytest.fixture(scope="module")
+def second_nursery() -> Iterator[Nursery]:
+    with Nursery() as nursery:
+        yield nursery
+
+
+@pytest.fixture(scope="module")
 def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("songs") / "song.wav"
-    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (6 * RATE, 2)).astype(np.float32)
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (3 * RATE, 2)).astype(np.float32)
     soundfile.write(path, noise, RATE, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture(scope="module")
+def short_song(tmp_path_factory: pytest.TempPathFactory, song: Path) -> Path:
+    """The first second."""
+    path = tmp_path_factory.mktemp("short") / "song.wav"
+    audio.write_file(path, [audio.read_file(song)[0][:, :RATE]], RATE, 2)
     return path
 
 
@@ -72,7 +87,9 @@ def whole(out: Path) -> dict[str, str]:
 
 def go_on_after_a_kill(separator, song, out, expected):
     """The next run ends with the samples of one that was not killed, and leaves nothing else."""
-    separator.separate_file(song, out, output=OutputSettings(resume=True))
+    separator.separate_file(
+        song, out, sources=["drums", "bass"], output=OutputSettings(resume=True)
+    )
     assert whole(out) == expected
     assert [path.name for path in out.iterdir()] == ["song"]
     shutil.rmtree(out)
@@ -80,17 +97,78 @@ def go_on_after_a_kill(separator, song, out, expected):
 
 @unix
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_separation_killed_at_each_change_of_a_file(separator, song, tmp_path, resume):
-    excerpt, out = tmp_path / "song.wav", tmp_path / "out"
-    audio.write_file(excerpt, [audio.read_file(song)[0][:, :RATE]], RATE, 2)
-    separator.separate_file(excerpt, tmp_path / "whole")
-    expected, output = whole(tmp_path / "whole"), OutputSettings(resume=resume)
+def test_a_separation_killed_at_each_change_of_a_file(separator, short_song, tmp_path, resume):
+    out, output = tmp_path / "out", OutputSettings(resume=resume)
+
+    def separate(out: Path) -> None:
+        separator.separate_file(short_song, out, sources=["drums", "bass"], output=output)
+
+    separate(tmp_path / "whole")
+    expected = whole(tmp_path / "whole")
     for number in itertools.count():
-        was_killed = killed_at(number, lambda: separator.separate_file(excerpt, out, output=output))
-        go_on_after_a_kill(separator, excerpt, out, expected)
+        was_killed = killed_at(number, lambda: separate(out))
+        go_on_after_a_kill(separator, short_song, out, expected)
         if not was_killed:
             break
     assert number > 10
+
+
+@unix
+def test_a_store_of_sweeps_killed_at_each_change_of_a_file(tmp_path, rng):
+    stems = {name: rng.uniform(-1, 1, (2, 100)).astype(np.float32) for name in ("bass", "drums")}
+    expected, key = StemsFormat(tuple(stems), RATE, 2, 100), "ab" * 32
+    for number in itertools.count():
+        store = SweepStore(tmp_path / str(number))
+
+        def fill(store: SweepStore = store) -> None:
+            store.add(key, {"figure": 1.0})
+            store.keep(key, stems, RATE)
+
+        was_killed = killed_at(number, fill)
+        assert store.find(key) in (None, {"figure": 1.0})
+        for name, samples in store.kept_samples(key, expected).items():
+            np.testing.assert_array_equal(samples, stems[name])
+        fill()
+        assert store.find(key) == {"figure": 1.0}
+        assert store.kept_samples(key, expected).keys() == stems.keys()
+        assert sorted(path.name for path in store.folder.iterdir()) == ["audio", "results"]
+        if not was_killed:
+            break
+    assert number > 10
+
+
+@unix
+def test_a_sweep_killed_at_changes_of_files(tiny_model_folder, short_song, tmp_path, monkeypatch):
+    """At all of them in `make test-long`."""
+    whole, cache, step = tmp_path / "whole", tmp_path / "cache", cases(quick=20, long=1)
+
+    def sweep(cache: Path) -> None:
+        monkeypatch.setenv("STEMLAB_CACHE", str(cache))
+        command = ["sweep", short_song, "--model", tiny_model_folder, "--keep-audio"]
+        command += ["--segments", "1", "--overlaps", "0.25", "--out", cache / "table.json"]
+        assert main([*map(str, command)]) == 0
+
+    whole.mkdir()
+    sweep(whole)
+    for number in itertools.count(0, step):
+        cache.mkdir()
+        shutil.copy(whole / "calibrations.json", cache)  # Measuring it anew takes longest.
+        was_killed = killed_at(number, lambda: sweep(cache))
+        sweep(cache)
+        assert figures(cache) == figures(whole)
+        stray = [path for path in cache.rglob("*") if path.name.startswith(".")]
+        assert stray == [], f"killed at change {number}"
+        shutil.rmtree(cache)
+        if not was_killed:
+            break
+    assert number > 40
+
+
+def figures(cache: Path) -> list[tuple[object, ...]]:
+    """What the table of a sweep says, but for what was measured in seconds."""
+    names = ("segment_seconds", "overlap", "padded", "source", "agreement_db")
+    rows = json.loads((cache / "table.json").read_bytes())["rows"]
+    return sorted(tuple(str(row.get(name)) for name in names) for row in rows)
 
 
 # ---------------------------------------------------------------- killed at any moment
@@ -151,6 +229,7 @@ def test_replacements_that_are_killed(nursery, tiny_model_folder, song, tmp_path
 
 
 @unix
+@pytest.mark.long
 def test_sweeps_that_are_killed(nursery, tiny_model_folder, song, tmp_path):
     command = ["sweep", song, "--model", tiny_model_folder, "--segments", "0.5,1"]
     command += ["--overlaps", "0,0.25", "--keep-audio"]
@@ -160,25 +239,19 @@ def test_sweeps_that_are_killed(nursery, tiny_model_folder, song, tmp_path):
         environment = {"STEMLAB_CACHE": str(cache)}
         return nursery.run([*command, *table], environment=environment, **options)
 
-    def table(cache: Path) -> list[tuple[object, ...]]:
-        names = ("segment_seconds", "overlap", "padded", "source", "agreement_db")
-        content = json.loads((cache / "table.json").read_bytes())
-        rows = content["rows"] if isinstance(content, dict) else content
-        return sorted(tuple(str(row.get(name)) for name in names) for row in rows)
-
     (tmp_path / "whole").mkdir()
     code, seconds, said = run(tmp_path / "whole")
     assert code == 0, said
-    expected, rng = table(tmp_path / "whole"), np.random.default_rng(20)
+    expected, rng = figures(tmp_path / "whole"), np.random.default_rng(20)
     cache = tmp_path / "cache"
-    for _ in range(cases(quick=4, long=60)):
+    for _ in range(60):
         cache.mkdir()
         moment = rng.uniform(0, 1.1 * seconds)
         code, _, said = run(cache, kill_after=moment)
         assert code in (0, -9), said
         code, _, said = run(cache)
         assert code == 0, said
-        assert table(cache) == expected
+        assert figures(cache) == expected
         stray = [each for each in cache.rglob("*") if each.name.startswith(".")]
         assert stray == [], f"killed after {moment} s"
         shutil.rmtree(cache)
@@ -233,14 +306,15 @@ def test_a_file_system_without_locks(separator, song, tmp_path, monkeypatch):
 @unix
 @pytest.mark.parametrize("options", [[], ["--force"], ["--resume"]])
 def test_two_processes_separate_into_one_folder(
-    nursery, tiny_model_folder, song, tmp_path, options
+    nursery, second_nursery, tiny_model_folder, song, tmp_path, options
 ):
     command = ["separate", song, "--model", tiny_model_folder, "-q", "--overlap", "0.5", "--out"]
     nursery.run([*command, tmp_path / "whole"])
     out = tmp_path / "out"
-    with Nursery() as other, ThreadPoolExecutor(2) as pool:
-        for _ in range(cases(quick=2, long=30)):
-            done = pool.map(lambda each: each.run([*command, out, *options]), (nursery, other))
+    nurseries = (nursery, second_nursery)
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(cases(quick=1, long=30)):
+            done = pool.map(lambda starts: starts.run([*command, out, *options]), nurseries)
             codes = {code: said for code, _, said in done}
             assert 0 in codes, codes
             assert codes.keys() <= {0, 6}, codes
@@ -254,12 +328,14 @@ def test_two_processes_separate_into_one_folder(
 
 
 @unix
-def test_two_processes_sweep_into_one_store(nursery, tiny_model_folder, song, tmp_path):
+def test_two_processes_sweep_into_one_store(
+    nursery, second_nursery, tiny_model_folder, short_song, tmp_path
+):
     environment = {"STEMLAB_CACHE": str(tmp_path / "cache")}
-    command = ["sweep", song, "--model", tiny_model_folder, "--segments", "0.5,1"]
+    command = ["sweep", short_song, "--model", tiny_model_folder, "--segments", "0.5,1"]
     command += ["--keep-audio", "--overlaps", "0", "--out", tmp_path / "table.json"]
-    with Nursery() as other, ThreadPoolExecutor(2) as pool:
-        runs = [each.run for each in (nursery, other)]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [each.run for each in (nursery, second_nursery)]
         done = pool.map(lambda run: run(command, environment=environment), runs)
         for code, _, said in done:
             assert code == 0, said
@@ -301,21 +377,21 @@ def lockable(
 
 @unix
 def test_nothing_is_begun_where_nothing_can_be_written(
-    nursery, tiny_model_folder, tiny_htdemucs, song, lockable, tmp_path
+    nursery, tiny_model_folder, tiny_htdemucs, short_song, lockable, tmp_path
 ):
     folder, lock = lockable
-    weights = tmp_path / "mine.th"
-    weights.write_bytes(package(tiny_htdemucs))
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(hub_file(tiny_htdemucs))
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     environment = {
         "STEMLAB_CACHE": str(folder / "cache"),
         "STEMLAB_MODELS": str(folder / "models"),
     }
     model = ["--model", tiny_model_folder]
-    sweep = ["sweep", song, *model, "--segments", "1", "--overlaps"]
+    sweep = ["sweep", short_song, *model, "--segments", "1", "--overlaps"]
     elsewhere = {**environment, "STEMLAB_CACHE": str(tmp_path / "cache")}
     commands = [
-        (["separate", song, *model, "-q", "--out", folder / "out", "--force"], environment),
+        (["separate", short_song, *model, "-q", "--out", folder / "out", "--force"], environment),
         ([*sweep, "0"], environment),
         ([*sweep, "0", "--out", folder / "table.csv"], elsewhere),
         (["models", "add", "mine", "--from", weights, "--sha256", digest], environment),
@@ -482,7 +558,7 @@ def test_too_little_memory_at_any_point(tiny_model_folder, song, tmp_path, name)
         return finish(process)
 
     # Where this build of PyTorch is loaded, and where a network of a few MB works.
-    for megabytes in np.linspace(200, 1100, cases(quick=4, long=60)):
+    for megabytes in np.linspace(200, 1100, cases(quick=3, long=60)):
         code, said = run(int(megabytes * 1e6))
         lines = [each for each in said.splitlines() if "settings on cpu" not in each]
         assert "ulimit -v" in lines[0], said

@@ -10,6 +10,7 @@ import pytest
 from stemlab.errors import MissingDependencyError, ParameterError
 from stemlab.metrics import bss_eval, consistency, sdr, seams, si_sdr
 from stemlab.metrics.bsseval import museval_metrics
+from stemlab.metrics.figures import FIGURES, pareto_front
 
 
 @pytest.mark.parametrize("level_db", [-6.0, 0.0, 12.5])
@@ -305,3 +306,31 @@ def test_seams_are_what_their_notes_say(rng, edges):
 def test_edges_count_apart_from_half_a_zone_on(rng, gap, count):
     true = rng.standard_normal((1, 3000))
     assert seams(true, true, [1000, 1000 + gap], 2000).count == count
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("peak_memory_bytes", 2e12, "2000000 MB"),
+        ("wasted_share", 0.253, "25%"),
+        ("wall_seconds", -0.01, "0.0 s"),
+        ("rtf", 0.01234, "0.0123"),
+        ("sdr_db", -3.456, "-3.46 dB"),
+    ],
+)
+def test_figures_are_written_in_their_units(name, value, text):
+    assert FIGURES[name].text(value) == text
+
+
+def test_titles_have_units():
+    assert FIGURES["peak_memory_bytes"].title == "Peak memory (MB)"
+    assert FIGURES["repeats"].title == "Repeats"
+
+
+def test_the_front_is_what_no_other_setting_beats():
+    rtf, quality = [0.3, 0.1, 0.2, 0.2, 0.1], [9.0, 5.0, 5.0, 7.0, 5.0]
+    # The fourth costs as much as the third and is better; the last one equals the second.
+    assert pareto_front(rtf, quality) == [1, 3, 0]
+    # Less memory counts, unless that of a setting is not known.
+    assert pareto_front(rtf, quality, [4, 4, 3, 4, 4]) == [1, 3, 2, 0]
+    assert pareto_front(rtf, quality, [4, 4, 3, 4, float("nan")]) == [1, 3, 0]

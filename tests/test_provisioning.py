@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import Fork
 from demucs.apply import BagOfModels, apply_model
 from demucs.states import load_model
 from hostile import killed_at
-from model_files import hub_file, package, publish, recorded
+from model_files import convert_once, hub_file, package, publish, recorded
 
 from stemlab.audio import write_file
 from stemlab.cli import main
@@ -42,6 +42,7 @@ from stemlab.provisioning import (
     remove_model,
     verify_model,
 )
+from stemlab.provisioning._pickles import convert
 from stemlab.registry import find_model, installed_file, is_installed, lookup, own_names
 from stemlab.separation import AudioStemSeparator
 
@@ -53,6 +54,12 @@ def store(tmp_path, monkeypatch):
     folder = tmp_path / "store"
     monkeypatch.setenv("STEMLAB_MODELS", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def converted_once(monkeypatch):
+    """Most tests add the same two pickles; to convert one takes seconds."""
+    monkeypatch.setattr(_declared, "convert", convert_once)
 
 
 @pytest.fixture(scope="module")
@@ -586,24 +593,18 @@ def test_folders_are_not_removed(tmp_path):
 # --- more than one process, and dead ones
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "stemlab", "models", *map(str, arguments)]
-
-
-def test_processes_that_add_at_once_all_succeed(downloads, store, pickled, hub):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks of Unix")
+def test_processes_that_add_at_once_all_succeed(downloads, store, pickled, hub, monkeypatch):
     """Two want the same model, the third another one."""
+    monkeypatch.setattr(_declared, "convert", convert)
     (downloads / "one").write_bytes(pickled)
     (downloads / "two").write_bytes(hub)
     running = [
-        subprocess.Popen(
-            command("add", name, "--from", downloads / file, "--sha256", digest(content)),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        Fork("models", "add", name, "--from", downloads / file, "--sha256", digest(content))
         for name, file, content in (("a", "one", pickled), ("a", "one", pickled), ("b", "two", hub))
     ]
-    said = [each.communicate(timeout=120)[1].decode() for each in running]
-    assert [each.returncode for each in running] == [0, 0, 0], said
+    done = [fork.wait() for fork in running]
+    assert [fork.returncode for fork in done] == [0, 0, 0], done
     assert {"a", "b"} <= set(own_names())
     for name in ("a", "b"):
         assert verify_model(name)

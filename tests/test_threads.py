@@ -6,21 +6,30 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what runs")
 TELL = "print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY'))"
 START = f"import os; from stemlab._threads import share_cores; share_cores(); {TELL}"
+# Ends where PyTorch would be loaded.
 COMMAND = (
     """
-import os
+import os, sys
 from stemlab.cli.parser import make_parser
 from stemlab.errors import StemlabError
+
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise ImportError("it is not to be loaded")
+
+sys.meta_path.insert(0, Stop())
 options = make_parser().parse_args({arguments!r})
 try:
     options.run(options)
-except StemlabError as error:
+except (StemlabError, ImportError):
     pass
 """
     + TELL
@@ -53,6 +62,14 @@ def others() -> Iterator[None]:
         process.wait()
 
 
+@pytest.fixture
+def busy(tmp_path: Path) -> str:
+    """A line of a program that makes the system tell of many others, without running them."""
+    path = tmp_path / "loadavg"
+    path.write_text(f"9 9 9 {(os.cpu_count() or 1) + 2}/99 7", "ascii")
+    return f"import pathlib, stemlab._threads as t; t._WHAT_RUNS = pathlib.Path({str(path)!r})"
+
+
 def settings(program: str = START, **environment: str) -> list[str]:
     unset = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     told = subprocess.run(
@@ -74,11 +91,11 @@ def test_what_the_user_set_stays(others: None) -> None:
     assert settings(OMP_WAIT_POLICY="active") == ["None", "active"]
 
 
-def test_once_pytorch_is_loaded_it_is_too_late(others: None) -> None:
-    assert settings(f"import torch; {START}") == ["None", "None"]
+def test_once_pytorch_is_loaded_it_is_too_late(busy: str) -> None:
+    assert settings(f"{busy}; import torch; {START}") == ["None", "None"]
 
 
-def test_importing_stemlab_does_not_look_wait_or_set_anything(others: None) -> None:
+def test_importing_stemlab_does_not_look_wait_or_set_anything() -> None:
     assert settings(IMPORT) == []
 
 
@@ -92,9 +109,9 @@ def test_importing_stemlab_does_not_look_wait_or_set_anything(others: None) -> N
     ],
 )
 def test_commands_that_separate_look_before_pytorch_is_loaded(
-    others: None, arguments: list[str], expected: str
+    busy: str, arguments: list[str], expected: str
 ) -> None:
-    assert settings(COMMAND.format(arguments=arguments)) == [expected, "None"]
+    assert settings(busy + COMMAND.format(arguments=arguments)) == [expected, "None"]
 
 
 def test_the_kernels_of_stemlab_lab_look_first(others: None) -> None:
