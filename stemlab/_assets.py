@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["DEMO_SOURCES", "asset_dir", "demo_song_dir"]
-
 _PACKAGE = Path(__file__).resolve().parent
 DEMO_SOURCES = ("drums", "bass", "other", "vocals")
 

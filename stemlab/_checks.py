@@ -9,16 +9,6 @@ import numpy as np
 
 from stemlab.errors import ParameterError
 
-__all__ = [
-    "MOST_SECONDS",
-    "RATE_RANGE_HZ",
-    "check_count",
-    "check_rate",
-    "check_seconds",
-    "is_number",
-    "plain",
-]
-
 # Four months: longer than any recording, and at any sample rate a whole number of samples.
 MOST_SECONDS = 10_000_000
 RATE_RANGE_HZ = (1_000, 768_000)

@@ -2,6 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["DEFAULT_OVERLAP"]
-
 DEFAULT_OVERLAP = 0.25

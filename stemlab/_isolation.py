@@ -16,8 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypedDict
 
-__all__ = ["SERVED_FOLDER", "Child", "child", "ignore_settings_here", "leave_current_folder_out"]
-
 SERVED_FOLDER = "STEMLAB_SERVED_FOLDER"
 """Names the only folder that the panels of a served kernel may use."""
 

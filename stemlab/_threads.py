@@ -7,8 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["share_cores"]
-
 _WHAT_RUNS = Path("/proc/loadavg")
 _LOOKS = 3
 _BETWEEN_SECONDS = 0.004

@@ -8,8 +8,6 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AudioArray", "StrPath"]
-
 AudioArray: TypeAlias = npt.NDArray[np.float32]
 """Audio, shape (channels, samples), float32, nominally in [-1, 1]."""
 

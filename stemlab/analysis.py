@@ -24,8 +24,6 @@ from stemlab.spectra import SpectralComparison, compare_spectra
 if TYPE_CHECKING:
     from stemlab.separation import AudioStemSeparator, SegmentDone, SeparationSettings
 
-__all__ = ["ACTIVE_RANGE_DB", "STEP_SECONDS", "SignalLevels", "SongReport", "StemReport", "analyze"]
-
 _MIXTURE = "mixture"
 
 STEP_SECONDS = 0.5

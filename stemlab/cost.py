@@ -30,8 +30,6 @@ from stemlab.files import Folder, cache_dir, parse_json, write_atomically
 from stemlab.networks.identity import digest_of
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
-__all__ = ["CostEstimate", "CostModel", "calibrate", "call_seconds", "duration", "peak_bytes"]
-
 # A machine is calibrated with calls of two lengths: the network's own segment, at most this long,
 # and a quarter of it.
 _LONGEST_CALIBRATION_SECONDS = 8.0

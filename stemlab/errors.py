@@ -21,21 +21,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = [
-    "AudioError",
-    "AudioNotFoundError",
-    "DownloadError",
-    "MissingDependencyError",
-    "ModelError",
-    "ModelNotFoundError",
-    "ModelRefusedError",
-    "OutOfMemoryError",
-    "OutputError",
-    "ParameterError",
-    "SeparationError",
-    "StemlabError",
-]
-
 
 class StemlabError(Exception):
     """Root of every error that stemlab raises on purpose."""

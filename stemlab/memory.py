@@ -9,8 +9,6 @@ from stemlab.cost import peak_bytes
 from stemlab.errors import ParameterError
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
-__all__ = ["fit_memory", "parse_memory"]
-
 _UNITS = {
     **{"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9},
     **{"kib": 2**10, "mib": 2**20, "gib": 2**30},

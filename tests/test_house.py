@@ -122,14 +122,14 @@ def public_modules() -> Iterator[str]:
 
 
 def public_objects(module_name: str) -> Iterator[tuple[str, Any]]:
-    """Functions, classes and their own methods that `module_name` defines and exports."""
+    """Functions, classes and their own methods that a module defines, or exports for others."""
     module = importlib.import_module(module_name)
-    for name in module.__all__:
-        thing = getattr(module, name)
-        if not inspect.isroutine(thing) and not inspect.isclass(thing):
+    exported = getattr(module, "__all__", ())
+    for name, thing in list(vars(module).items()):
+        if name.startswith("_") or not (inspect.isroutine(thing) or inspect.isclass(thing)):
             continue
         defined_in = thing.__module__
-        if defined_in != module_name and is_public(defined_in):
+        if defined_in != module_name and (name not in exported or is_public(defined_in)):
             continue
         yield f"{module_name}.{name}", thing
         for member_name, member in vars(thing).items() if inspect.isclass(thing) else ():

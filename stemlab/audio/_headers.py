@@ -17,15 +17,6 @@ from typing import BinaryIO
 
 from stemlab._typing import StrPath
 
-__all__ = [
-    "Mp3Frames",
-    "OggPages",
-    "scan_mp3",
-    "scan_ogg",
-    "stated_data_bytes",
-    "stated_loudspeakers",
-]
-
 # By bit of a channel mask. Apple labels channels with the same order, counted from 1.
 _LOUDSPEAKERS = "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR".split()
 _UNKNOWN = "?"

@@ -25,8 +25,6 @@ from stemlab.audio._opening import (
 from stemlab.audio.arrays import wave_layout
 from stemlab.errors import AudioError
 
-__all__ = ["ForwardFile", "descriptor_or_name", "open_libsndfile"]
-
 # Log messages name files without their folders: logs are passed on more readily than errors.
 _LOG = logging.getLogger(__name__)
 

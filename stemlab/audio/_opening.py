@@ -15,16 +15,6 @@ import soundfile
 from stemlab._typing import AudioArray, StrPath
 from stemlab.errors import AudioError, AudioNotFoundError
 
-__all__ = [
-    "AudioInfo",
-    "NotCoveredError",
-    "OpenRecording",
-    "decoding_error",
-    "reason",
-    "regular_file",
-    "shown",
-]
-
 # Formats that can be read from any position. In others, seeking fails or changes the samples that
 # follow.
 _EXACT_CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC"})

@@ -18,8 +18,6 @@ from stemlab.errors import AudioError, MissingDependencyError
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
 
-__all__ = ["open_pyav"]
-
 _LOG = logging.getLogger(__name__)
 
 

@@ -12,17 +12,6 @@ import numpy.typing as npt
 from stemlab._typing import AudioArray
 from stemlab.errors import AudioError, ParameterError
 
-__all__ = [
-    "MAX_CHANNELS",
-    "as_audio",
-    "as_signals",
-    "check_finite",
-    "downmix_matrix",
-    "first_not_finite",
-    "scale_samples",
-    "wave_layout",
-]
-
 MAX_CHANNELS = 8
 
 _SAMPLE_TYPES = "float32, float64, float16, int16, int32 or uint8"

@@ -8,8 +8,6 @@ from pathlib import Path
 from stemlab._typing import StrPath
 from stemlab.errors import AudioError
 
-__all__ = ["RECORDING_SUFFIXES", "find_recordings"]
-
 RECORDING_SUFFIXES = frozenset(
     ".wav .wave .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .caf .rf64 .w64 .au "
     ".m4a .aac .mp4 .m4v .mov .mkv .webm .wma".split()

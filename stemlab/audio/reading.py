@@ -25,15 +25,6 @@ from stemlab.audio.arrays import MAX_CHANNELS, check_finite, downmix_matrix
 from stemlab.audio.resampling import StreamResampler, resampled_length
 from stemlab.errors import AudioError
 
-__all__ = [
-    "check_length",
-    "file_digest",
-    "read_file",
-    "read_info",
-    "read_length",
-    "stream_file",
-]
-
 # 50 minutes of stereo float32 at 44.1 kHz. A few MB of FLAC can decode to days.
 _MOST_BYTES = 1 << 30
 _MOST_BLOCK_SAMPLES = 1 << 26

@@ -10,8 +10,6 @@ from stemlab._typing import AudioArray
 from stemlab.audio.arrays import as_audio
 from stemlab.errors import ParameterError
 
-__all__ = ["StreamResampler", "resample", "resampled_length"]
-
 _BLOCK_SAMPLES = 65_536
 # What soxr takes; the stems of a separation go through together.
 _MOST_CHANNELS = 65_536

@@ -20,8 +20,6 @@ from stemlab.audio.reading import read_info, stream_file
 from stemlab.audio.resampling import StreamResampler
 from stemlab.errors import AudioError, OutputError, ParameterError
 
-__all__ = ["SeekableRecording"]
-
 # Six hours of stereo at 44.1 kHz. A few MB of FLAC can decode to days, and fill the disk.
 _MOST_DECODED_BYTES = 1 << 33
 

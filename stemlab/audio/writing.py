@@ -23,8 +23,6 @@ from stemlab.audio.arrays import first_not_finite
 from stemlab.errors import OutputError, ParameterError
 from stemlab.files import atomic_file
 
-__all__ = ["FORMATS", "OutputFormat", "check_output_format", "write_file", "write_to"]
-
 # libvorbis overflows the stack when it is handed a very long block.
 _BLOCK_SAMPLES = 65_536
 # A RIFF length has 32 bits; leave room for the header's own chunks.

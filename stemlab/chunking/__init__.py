@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from stemlab.chunking.overlap_add import MixtureWindow, overlap_add
 from stemlab.chunking.plan import (
-    DEFAULT_OVERLAP,
     Chunk,
     ChunkPlan,
     FloatArray,
@@ -19,7 +18,6 @@ from stemlab.chunking.plan import (
 )
 
 __all__ = [
-    "DEFAULT_OVERLAP",
     "Chunk",
     "ChunkPlan",
     "FloatArray",

@@ -14,8 +14,6 @@ import numpy as np
 from stemlab._typing import AudioArray
 from stemlab.chunking.plan import Chunk, ChunkPlan, FloatArray
 
-__all__ = ["MixtureWindow", "overlap_add"]
-
 
 class MixtureWindow:
     """The part of the recording that chunks still need, read from a stream of blocks."""

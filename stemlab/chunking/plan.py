@@ -14,17 +14,6 @@ from stemlab._checks import check_seconds, is_number
 from stemlab._defaults import DEFAULT_OVERLAP
 from stemlab.errors import ParameterError
 
-__all__ = [
-    "DEFAULT_OVERLAP",
-    "Chunk",
-    "ChunkPlan",
-    "FloatArray",
-    "check_overlap",
-    "check_segment_seconds",
-    "samples_in",
-    "triangular_window",
-]
-
 FloatArray = npt.NDArray[np.float32]
 
 # No network takes nearly as much at once; the crossfade of such a segment fits into memory.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from stemlab._isolation import ignore_settings_here
 from stemlab._threads import share_cores
 
-__all__: list[str] = []
-
 
 def _main() -> None:
     ignore_settings_here()

@@ -9,8 +9,6 @@ from typing import Any, TextIO
 
 from stemlab._text import printable
 
-__all__ = ["PrintableStream", "printable_output"]
-
 
 class PrintableStream:
     """A text stream that escapes all that is not printable, but for the ends of lines."""

@@ -20,8 +20,6 @@ from tornado import web
 from voila.app import Voila
 from voila.static_file_handler import AllowListFileHandler
 
-__all__: list[str] = []
-
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 

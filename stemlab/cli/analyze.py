@@ -23,8 +23,6 @@ from stemlab.plots import plot_report
 from stemlab.results import file_safe
 from stemlab.separation import AudioStemSeparator, SeparationSettings
 
-__all__ = ["run"]
-
 _REPORT, _PICTURE = "report.json", "report.png"
 _MOST_BYTES = 16_000_000
 _ADVICE = "Choose another --out."

@@ -10,8 +10,6 @@ from stemlab.cli._shared import show
 from stemlab.cost import calibrations_bytes, clear_calibrations
 from stemlab.sweeps.store import SweepStore
 
-__all__ = ["run_clear", "run_show"]
-
 
 def run_show(options: argparse.Namespace) -> int:
     """Say what is stored, and where."""

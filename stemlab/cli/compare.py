@@ -22,14 +22,12 @@ from stemlab.cli._shared import aligned, save, show
 from stemlab.errors import AudioError, ParameterError
 from stemlab.files import write_atomically
 from stemlab.plots import draw_comparison
-from stemlab.plots.spectrograms import band_name
+from stemlab.plots._panels import band_name
 from stemlab.results import RunManifest
 from stemlab.spectra import SpectralComparison, SpectralGrid, compare_spectra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["run"]
 
 # Without the date: the same recordings give the same bytes.
 _METADATA: dict[str, dict[str, Any]] = {

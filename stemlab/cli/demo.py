@@ -17,8 +17,6 @@ from stemlab.plots import compare_spectrograms
 from stemlab.results import RunCost
 from stemlab.separation import AudioStemSeparator, OutputSettings
 
-__all__ = ["run"]
-
 _PICTURE = "spectrograms.png"
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["draw", "run"]
-
 
 def run(options: argparse.Namespace) -> int:
     """Draw the results of a sweep."""

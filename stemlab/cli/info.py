@@ -18,8 +18,6 @@ from stemlab.networks.devices import available_devices
 from stemlab.registry import without_folder
 from stemlab.results import package_versions
 
-__all__ = ["run"]
-
 
 def run(options: argparse.Namespace) -> int:
     """Print versions, devices, models and codecs; no paths and no names of persons."""

@@ -18,8 +18,6 @@ from stemlab._version import __version__
 from stemlab.errors import MissingDependencyError, OutputError, ParameterError
 from stemlab.files import ScratchFolder, parse_json, read_bounded, write_atomically
 
-__all__ = ["copy_notebooks", "run"]
-
 # The settings in this folder keep JupyterLab's page from asking whether it may fetch news, which
 # no option does. They also make widgets talk to the kernel's main thread: with JupyterLab 4.6 and
 # ipykernel 7.4, a page that is opened while the kernel computes often gets no answer from a

@@ -28,8 +28,6 @@ from stemlab.errors import (
     StemlabError,
 )
 
-__all__ = ["explain", "main", "tell"]
-
 BUG, INTERRUPTED = 1, 130
 # A small address space: the libraries of PyTorch alone take half a gigabyte.
 _LITTLE_BYTES = 2_000_000_000

@@ -26,8 +26,6 @@ from stemlab.registry import (
 if TYPE_CHECKING:
     from stemlab.provisioning import FileProgress
 
-__all__ = ["described_models", "run_add", "run_list", "run_remove", "run_show", "run_verify"]
-
 _POLICIES = {
     "free": "free: shorter ones work as well, and save time and memory with --no-pad",
     "padded": "padded: a shorter one costs as much and saves nothing; longer ones are refused",

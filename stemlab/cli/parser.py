@@ -16,8 +16,6 @@ from stemlab._defaults import DEFAULT_OVERLAP
 from stemlab._threads import share_cores
 from stemlab._version import __version__
 
-__all__ = ["add_settings", "make_parser"]
-
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 a bug of ours, 2 bad usage or parameter, 3 unreadable audio, 4 model "
     "missing or refused, 5 out of memory, 6 cannot write, 130 interrupted."

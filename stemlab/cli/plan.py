@@ -13,8 +13,6 @@ from stemlab.audio import read_length, resampled_length
 from stemlab.cli.separate import checked_separator
 from stemlab.cost import calibrate, call_seconds, duration
 
-__all__ = ["run"]
-
 
 def run(options: argparse.Namespace) -> int:
     """Say what a separation would compute and cost."""

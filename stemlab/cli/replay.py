@@ -11,8 +11,6 @@ from stemlab._text import printable
 from stemlab.cli._shared import passed, progress_bar, show
 from stemlab.separation import ReplayReport, replay
 
-__all__ = ["run"]
-
 
 def run(options: argparse.Namespace) -> int:
     """Repeat a run and say whether its samples are equal."""

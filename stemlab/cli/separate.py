@@ -23,8 +23,6 @@ from stemlab.separation import (
     SeparationSettings,
 )
 
-__all__ = ["checked_separator", "run"]
-
 
 def run(options: argparse.Namespace) -> int:
     """Separate each song; the exit code is that of the first that failed."""

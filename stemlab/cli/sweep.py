@@ -21,6 +21,7 @@ from stemlab.cli.figures import draw
 from stemlab.cost import duration
 from stemlab.errors import MissingDependencyError, OutputError, ParameterError, SeparationError
 from stemlab.metrics import FIGURES
+from stemlab.metrics.figures import by_setting
 from stemlab.sweeps import (
     SETTING_COLUMNS,
     Recommendation,
@@ -33,12 +34,10 @@ from stemlab.sweeps import (
     write_sweep,
 )
 from stemlab.sweeps.recommendation import check_limits
-from stemlab.sweeps.table import by_setting, check_table_path, plain_rows
+from stemlab.sweeps.table import check_table_path, plain_rows
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["run"]
 
 # A longer sweep asks before it starts.
 _LONG_SECONDS = 600

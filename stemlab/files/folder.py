@@ -26,8 +26,6 @@ from stemlab.files.whole import (
     write_all,
 )
 
-__all__ = ["Folder", "belongs_to_user"]
-
 # Systems without folder handles look up the path at each operation.
 _HANDLES = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)

@@ -17,26 +17,6 @@ import platformdirs
 
 from stemlab.errors import OutputError
 
-__all__ = [
-    "HIDDEN_PREFIX",
-    "HIDDEN_SUFFIX",
-    "NO_LINK",
-    "READ_FLAGS",
-    "atomic_file",
-    "cache_dir",
-    "check_regular",
-    "check_writable",
-    "draft_name",
-    "nearest_existing",
-    "parse_json",
-    "read_at_most",
-    "read_bounded",
-    "refuse_link",
-    "strict_json",
-    "write_all",
-    "write_atomically",
-]
-
 # Names of hidden files and folders that hold unfinished work.
 HIDDEN_PREFIX, HIDDEN_SUFFIX = ".stemlab-", ".partial"
 READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

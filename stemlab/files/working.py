@@ -20,8 +20,6 @@ import filelock
 from stemlab.files.folder import Folder, belongs_to_user
 from stemlab.files.whole import HIDDEN_PREFIX, HIDDEN_SUFFIX
 
-__all__ = ["ScratchFolder", "WorkFolder", "abandoned_folders", "lock_file"]
-
 _SCRATCH_PREFIX = "stemlab-scratch-"
 _LOCK_NAME = "lock"
 # Names of files in working folders. A folder that holds anything else is left alone, as

@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from stemlab.metrics.ratios import pair
 
-__all__ = ["Seam", "SeamReport", "seams"]
-
 _Floats = npt.NDArray[np.float64]
 
 # Half of the zone around a boundary. A click is shorter; errors from missing context at the edge

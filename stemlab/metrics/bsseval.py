@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 from stemlab.errors import MissingDependencyError, ParameterError
 
-__all__ = ["BssEval", "bss_eval", "museval_metrics"]
-
 
 @dataclass(frozen=True)
 class BssEval:

@@ -17,8 +17,6 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FIGURES", "QUALITIES", "SETTING_COLUMNS", "Figure", "by_setting", "pareto_front"]
-
 SETTING_COLUMNS = ("model", "segment_seconds", "overlap", "shifts", "padded")
 """Names of the columns that tell a setting from others."""
 

@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from stemlab.errors import ParameterError
 
-__all__ = ["consistency", "pair", "sdr", "si_sdr"]
-
 
 def sdr(reference: npt.ArrayLike, estimate: npt.ArrayLike) -> float:
     """Signal-to-distortion ratio over a whole recording, all channels together.

@@ -11,18 +11,6 @@ import torch
 
 from stemlab.errors import ParameterError
 
-__all__ = [
-    "Device",
-    "arithmetic_of",
-    "available_devices",
-    "free_cache",
-    "is_out_of_memory",
-    "is_same_device",
-    "peak_device_bytes",
-    "reset_peak",
-    "resolve_device",
-]
-
 # Messages of the allocators of CPU and MPS, and of Python if a thread finds no room. PyTorch's own
 # allocator on CUDA has an exception class; the libraries beside it (cuBLAS, cuDNN, cuFFT) only
 # name a status.

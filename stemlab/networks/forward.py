@@ -16,8 +16,6 @@ from stemlab.networks.architectures.base import FastForward, Forward
 from stemlab.networks.devices import is_out_of_memory, is_same_device
 from stemlab.networks.fast import UnknownLayoutError
 
-__all__ = ["NetworkRunner", "check_works"]
-
 # Networks normalise over their innermost values, and a single value cannot be normalised. Demucs
 # fails on such a short input; padded with silence to this length, it has enough values.
 _PADDED_SAMPLES = 4096

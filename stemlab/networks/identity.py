@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["code_is_known", "digest_of", "network_digest"]
-
 _PLAIN = (bool, int, float, str, bytes, Fraction, type(None))
 _KNOWN_PACKAGES = ("torch", "demucs")
 # PyTorch's own bookkeeping: weights are hashed as tensors, and modules one by one.

@@ -24,8 +24,6 @@ from stemlab.registry.files import read_verified
 from stemlab.registry.manifests import ModelManifest, NetworkEntry, printable
 from stemlab.registry.store import InstalledFile, installed_file
 
-__all__ = ["build_network", "load_network", "parse_network"]
-
 # Names the cache of PyTorch's compiler, which stemlab does not use.
 _COMPILER_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 

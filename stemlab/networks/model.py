@@ -16,8 +16,6 @@ from stemlab.networks.spec import spec_of_manifest, spec_of_network
 from stemlab.registry.lookup import asked_for, find_model
 from stemlab.registry.store import installed_file
 
-__all__ = ["Model"]
-
 
 class Model:
     """A registered model, one in a folder, or a ready network."""

@@ -16,8 +16,6 @@ from stemlab.networks.architectures import (
 )
 from stemlab.registry.manifests import ModelManifest, check_sources
 
-__all__ = ["ModelSpec", "spec_of_manifest", "spec_of_network"]
-
 
 @dataclass(frozen=True)
 class ModelSpec:

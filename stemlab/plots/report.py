@@ -13,8 +13,6 @@ from stemlab.analysis import ACTIVE_RANGE_DB, SignalLevels, SongReport, StemRepo
 from stemlab.plots._panels import Panels, name_bands, panels
 from stemlab.plots.spectrograms import draw_comparison
 
-__all__ = ["plot_report"]
-
 # Bands further than this below the strongest have no bar.
 _BAND_RANGE_DB = 60.0
 _LANE_INCHES = 1.5

@@ -14,8 +14,6 @@ from stemlab.chunking import ChunkPlan, samples_in
 from stemlab.errors import ParameterError
 from stemlab.plots._panels import COLORS, Panels, panels
 
-__all__ = ["plot_seam"]
-
 _COLUMNS = 1200
 # To both sides of the seam.
 _ZOOM_SECONDS = 0.01

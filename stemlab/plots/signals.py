@@ -14,8 +14,6 @@ from stemlab._typing import AudioArray
 from stemlab.audio.arrays import as_signals
 from stemlab.plots._panels import Panels, panels, share_time, show_plainly
 
-__all__ = ["plot_waveforms"]
-
 # More columns than this cannot be told apart on a screen.
 _COLUMNS = 1200
 

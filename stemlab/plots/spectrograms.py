@@ -18,7 +18,6 @@ from stemlab.errors import ParameterError
 from stemlab.plots._panels import (
     COLORS,
     Panels,
-    band_name,
     name_bands,
     panels,
     share_time,
@@ -26,8 +25,6 @@ from stemlab.plots._panels import (
     show_plainly,
 )
 from stemlab.spectra import SpectralComparison, SpectralGrid, compare_spectra
-
-__all__ = ["band_name", "compare_spectrograms", "draw_comparison"]
 
 # Round numbers at about equal distances on a mel scale.
 _MEL_TICKS = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)

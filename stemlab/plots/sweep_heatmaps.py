@@ -20,8 +20,6 @@ from stemlab.metrics import FIGURES
 from stemlab.plots._panels import Panels, panels, show_plainly
 from stemlab.plots._sweep_rows import check_table, default_quality, done, failed, known, no_values
 
-__all__ = ["plot_sweep_heatmap", "plot_sweep_heatmaps"]
-
 
 def plot_sweep_heatmap(
     results: pd.DataFrame,

@@ -21,8 +21,6 @@ from stemlab.metrics.figures import SETTING_COLUMNS, by_setting
 from stemlab.plots._panels import COLORS, panels, show_plainly
 from stemlab.plots._sweep_rows import check_table, default_quality, done, known, no_values
 
-__all__ = ["plot_sdr_against_rtf", "plot_sweep_pareto"]
-
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LINES: tuple[Any, ...] = (
     *("-", "--", "-.", ":"),

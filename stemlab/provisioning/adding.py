@@ -14,8 +14,6 @@ from stemlab.provisioning._released import add_released
 from stemlab.registry.lookup import asked_for, builtin_names, find_model, registered_name
 from stemlab.registry.manifests import ModelManifest, check_digest
 
-__all__ = ["add_model"]
-
 
 def add_model(
     name: str,

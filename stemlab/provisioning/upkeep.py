@@ -17,8 +17,6 @@ from stemlab.registry.lookup import asked_for, find_model, is_folder, registered
 from stemlab.registry.manifests import ModelManifest, NetworkEntry
 from stemlab.registry.store import InstalledFile, models_dir
 
-__all__ = ["VerifiedModel", "is_whole", "remove_model", "verify_model"]
-
 
 @dataclass(frozen=True)
 class VerifiedModel:

@@ -9,8 +9,6 @@ from pathlib import Path
 from stemlab import files
 from stemlab.errors import ModelNotFoundError, ModelRefusedError
 
-__all__ = ["read_bounded", "read_verified", "refuse_digest"]
-
 _AGAIN = "Install the model again; do not use this file."
 
 

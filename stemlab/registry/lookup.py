@@ -14,17 +14,6 @@ from stemlab.errors import ModelError, ModelNotFoundError, ModelRefusedError, Pa
 from stemlab.registry.manifests import MANIFEST_NAME, ModelManifest, read_manifest
 from stemlab.registry.store import models_dir, read_registry
 
-__all__ = [
-    "asked_for",
-    "builtin_names",
-    "find_model",
-    "is_folder",
-    "list_models",
-    "own_names",
-    "registered_name",
-    "without_folder",
-]
-
 _log = logging.getLogger(__name__)
 
 

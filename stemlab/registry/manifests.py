@@ -18,26 +18,6 @@ from stemlab.errors import ModelError, ModelRefusedError
 from stemlab.files import parse_json
 from stemlab.registry.files import read_bounded, refuse_digest
 
-__all__ = [
-    "MANIFEST_NAME",
-    "MAX_TABLE_BYTES",
-    "MAX_WEIGHTS_BYTES",
-    "PICKLE_SUFFIXES",
-    "SCHEMA",
-    "ModelManifest",
-    "NetworkEntry",
-    "WeightFile",
-    "check_digest",
-    "check_file_name",
-    "check_sources",
-    "check_text",
-    "exact_seconds",
-    "invalid",
-    "parse_manifest",
-    "printable",
-    "read_manifest",
-]
-
 SCHEMA = 2
 MANIFEST_NAME = "manifest.json"
 SEGMENT_POLICIES = ("free", "padded", "fixed")

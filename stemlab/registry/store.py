@@ -28,19 +28,6 @@ from stemlab.registry.manifests import (
     printable,
 )
 
-__all__ = [
-    "RECORDS_NAME",
-    "REGISTRY_NAME",
-    "InstalledFile",
-    "SourceRecord",
-    "installed_file",
-    "is_installed",
-    "models_dir",
-    "read_records",
-    "read_registry",
-    "refuse_link",
-]
-
 REGISTRY_NAME = "registry.json"
 RECORDS_NAME = "installed.json"
 

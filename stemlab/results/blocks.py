@@ -22,8 +22,6 @@ from stemlab.results.names import file_safe
 from stemlab.results.place import Target
 from stemlab.results.publishing import publish
 
-__all__ = ["BlockStore", "check_capacity"]
-
 _READ_BYTES = 1 << 20
 
 

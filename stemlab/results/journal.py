@@ -13,8 +13,6 @@ from typing import BinaryIO
 from stemlab.files import WorkFolder
 from stemlab.results.manifest import MAX_BYTES, is_digest
 
-__all__ = ["Journal", "Mark", "read_marks"]
-
 _NAME = "journal"
 # A power cut may cost as much; after a killed process nothing is lost.
 _SYNC_SECONDS = 10.0

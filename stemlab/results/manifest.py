@@ -28,20 +28,6 @@ from stemlab.chunking import ChunkPlan
 from stemlab.errors import ParameterError
 from stemlab.files import parse_json, read_bounded
 
-__all__ = [
-    "MAX_BYTES",
-    "DeviceRecord",
-    "InputRecord",
-    "ModelRecord",
-    "RunCost",
-    "RunManifest",
-    "StemRecord",
-    "describe_plan",
-    "is_digest",
-    "package_versions",
-    "peak_memory_bytes",
-]
-
 # Schema 1 was written by version 0.1: its plans are shorter, and nothing says the threads.
 _SCHEMA = 2
 MAX_BYTES = 16_000_000

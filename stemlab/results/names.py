@@ -9,8 +9,6 @@ from pathlib import Path
 
 from stemlab.errors import ParameterError
 
-__all__ = ["ResultNames", "check_filename", "file_safe"]
-
 _TEMPLATE_FIELDS = ("song", "source", "model", "ext")
 # These end lines, or turn the direction of a text so that a name reads as another.
 _TURNS = "\u200e\u200f\u2028-\u202e\u2066-\u2069"

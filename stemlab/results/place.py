@@ -15,8 +15,6 @@ from stemlab.files import Folder, check_writable
 from stemlab.results.manifest import MAX_BYTES, RunManifest, StemRecord
 from stemlab.results.names import ResultNames, file_safe
 
-__all__ = ["EarlierResultError", "ResultPlace", "Target"]
-
 _OTHER_FOLDER = "Choose another output folder."
 
 

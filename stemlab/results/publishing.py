@@ -23,8 +23,6 @@ from stemlab.files import Folder, WorkFolder, abandoned_folders, parse_json
 from stemlab.results.manifest import MAX_BYTES, is_digest
 from stemlab.results.place import Target
 
-__all__ = ["only_publisher", "publish", "recover", "remove_unfinished"]
-
 _log = logging.getLogger(__name__)
 
 _RECORD = "moves-2.json"

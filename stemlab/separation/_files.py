@@ -46,8 +46,6 @@ from stemlab.separation._job import Job, Recording, exactly, recording_of_file
 from stemlab.separation.events import SeparationResult
 from stemlab.separation.settings import OutputSettings, SeparationSettings, pack_parameters
 
-__all__ = ["relative_path", "run_to_files", "settings_for_model"]
-
 _log = logging.getLogger(__name__)
 
 # By so much a lossy codec may change the length of a recording.

@@ -10,8 +10,6 @@ from stemlab.networks.devices import arithmetic_of
 from stemlab.networks.model import Model
 from stemlab.results import package_versions
 
-__all__ = ["identity_of"]
-
 
 def identity_of(model: Model, batch_size: int) -> dict[str, Any]:
     """Collect what decides the samples besides the recording and the settings.

@@ -24,8 +24,6 @@ from stemlab.separation.events import SegmentDone, StemBlock
 from stemlab.separation.planning import check_segment, make_plans
 from stemlab.separation.settings import SeparationSettings
 
-__all__ = ["Job", "Progress", "Recording", "exactly", "recording_of_array", "recording_of_file"]
-
 Progress = Callable[[SegmentDone], None]
 _BLOCK_SAMPLES = 1 << 16
 _BLOCKS_AHEAD = 8  # More than a usual segment has.

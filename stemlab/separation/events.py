@@ -10,8 +10,6 @@ from typing import Any
 from stemlab._typing import AudioArray
 from stemlab.results import RunManifest
 
-__all__ = ["SegmentDone", "SeparationResult", "StemBlock"]
-
 
 @dataclass(frozen=True)
 class SegmentDone:

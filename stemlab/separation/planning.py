@@ -12,8 +12,6 @@ from stemlab.networks.architectures import MemberSpec
 from stemlab.networks.spec import ModelSpec
 from stemlab.separation.settings import SeparationSettings
 
-__all__ = ["check_segment", "make_plans"]
-
 _MAX_SHIFT_SECONDS = 0.5
 
 

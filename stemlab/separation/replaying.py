@@ -20,8 +20,6 @@ from stemlab.separation.events import SegmentDone
 from stemlab.separation.separator import AudioStemSeparator
 from stemlab.separation.settings import unpack_parameters
 
-__all__ = ["ReplayReport", "replay"]
-
 
 @dataclass(frozen=True)
 class ReplayReport:

@@ -13,8 +13,6 @@ from stemlab.separation._files import relative_path
 from stemlab.separation.events import SeparationResult
 from stemlab.separation.settings import unpack_parameters
 
-__all__ = ["save_result"]
-
 
 def save_result(
     result: SeparationResult, out_dir: StrPath, *, force: bool = False

@@ -23,8 +23,6 @@ from stemlab.separation.events import SeparationResult, StemBlock
 from stemlab.separation.planning import make_plans
 from stemlab.separation.settings import OutputSettings, SeparationSettings, make_settings
 
-__all__ = ["AudioStemSeparator"]
-
 
 class AudioStemSeparator:
     """Separate recordings into stems with one model on one device.

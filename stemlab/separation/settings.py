@@ -7,18 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stemlab._checks import check_count
+from stemlab._defaults import DEFAULT_OVERLAP
 from stemlab.audio import check_output_format
-from stemlab.chunking import DEFAULT_OVERLAP, check_overlap, check_segment_seconds
+from stemlab.chunking import check_overlap, check_segment_seconds
 from stemlab.errors import ParameterError
 from stemlab.results import check_filename
-
-__all__ = [
-    "OutputSettings",
-    "SeparationSettings",
-    "make_settings",
-    "pack_parameters",
-    "unpack_parameters",
-]
 
 CLIP_MODES = ("rescale", "clamp")
 # Each shift costs a whole pass; beyond this it is a typing error rather than a wish.

@@ -14,11 +14,6 @@ from stemlab.audio.arrays import as_audio
 from stemlab.errors import ParameterError
 from stemlab.spectra.grid import SpectralGrid
 
-__all__ = [
-    "SpectralComparison",
-    "compare_spectra",
-]
-
 _Floats = npt.NDArray[np.float64]
 _Powers = npt.NDArray[np.float32]
 

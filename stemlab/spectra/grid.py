@@ -11,8 +11,6 @@ import numpy.typing as npt
 from stemlab._checks import MOST_SECONDS, check_count
 from stemlab.errors import ParameterError
 
-__all__ = ["FREQUENCY_SCALES", "SpectralGrid"]
-
 FREQUENCY_SCALES = ("log", "linear", "mel")
 
 _Floats = npt.NDArray[np.float64]

@@ -12,13 +12,14 @@ Importing this loads no pandas: the process that measures the memory of a settin
 than a separation does.
 """
 
+from stemlab.metrics.figures import SETTING_COLUMNS
 from stemlab.sweeps.grid import SweepSetting
 from stemlab.sweeps.recommendation import Recommendation, recommend
 from stemlab.sweeps.request import plan_sweep, sweep
 from stemlab.sweeps.run import SweepProgress
 from stemlab.sweeps.session import Sweep, SweepEstimate
 from stemlab.sweeps.store import SweepStore
-from stemlab.sweeps.table import COLUMNS, SETTING_COLUMNS, read_sweep, write_sweep
+from stemlab.sweeps.table import COLUMNS, read_sweep, write_sweep
 
 __all__ = [
     "COLUMNS",

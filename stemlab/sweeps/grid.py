@@ -15,8 +15,6 @@ from stemlab.errors import ParameterError
 from stemlab.networks.spec import ModelSpec
 from stemlab.separation import SeparationSettings
 
-__all__ = ["Measures", "SweepGrid", "SweepSetting", "long_context_settings", "settings_of"]
-
 # Of the long-context run. It computes every sample four times in each pass.
 _LONG_OVERLAP, _LONG_SHIFTS = 0.75, 2
 

@@ -27,8 +27,6 @@ from stemlab.sweeps.grid import (
     settings_of,
 )
 
-__all__ = ["Computation", "SweepPlan", "now"]
-
 # Changes with what a record holds, or how its figures are defined.
 _RECORD = 3
 

@@ -13,14 +13,12 @@ import numpy as np
 from stemlab.errors import ModelError, ParameterError
 from stemlab.memory import parse_memory
 from stemlab.metrics import FIGURES, pareto_front
+from stemlab.metrics.figures import SETTING_COLUMNS, by_setting
 from stemlab.registry import find_model, is_folder
 from stemlab.sweeps.grid import SweepSetting
-from stemlab.sweeps.table import SETTING_COLUMNS, by_setting
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["Recommendation", "check_limits", "recommend"]
 
 # SDR that stems are assumed to have where the true stems are not known: about that of today's
 # separators on real songs. What a setting changes adds to that error.

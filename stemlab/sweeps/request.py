@@ -25,8 +25,6 @@ from stemlab.sweeps.store import SweepStore
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["plan_sweep", "sweep"]
-
 _log = logging.getLogger(__name__)
 
 
@@ -47,9 +45,9 @@ def plan_sweep(
     excerpt_seconds: float | None = 30.0,
     excerpt_start_seconds: float | None = None,
     memory: bool = False,
-    repeats: int = 1,
     agreement: bool = True,
     bsseval: bool = False,
+    repeats: int = 1,
     keep_audio: bool = False,
     device: str = "auto",
     batch_size: int = 1,

@@ -31,8 +31,6 @@ from stemlab.files import ScratchFolder
 from stemlab.sweeps._measure import Bench, Inputs, Outcome, Share, Stems, do_elsewhere
 from stemlab.sweeps.plan import Computation, SweepPlan
 
-__all__ = ["InPlace", "SweepProgress", "check_executor", "run_all", "works_here"]
-
 _Result = TypeVar("_Result")
 _Call = Callable[[], Outcome | None]
 # How many tasks that carry the audio along are under way at once, as each holds a copy of it.

@@ -24,8 +24,6 @@ from stemlab.sweeps.table import make_table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Sweep", "SweepEstimate"]
-
 _log = logging.getLogger(__name__)
 
 # A process that imports PyTorch, loads a model and warms it up, where each setting has its own.

@@ -31,8 +31,6 @@ from stemlab.files import Folder, WorkFolder, abandoned_folders, cache_dir, pars
 from stemlab.results import package_versions
 from stemlab.sweeps._excerpt import Excerpt, samples_digest
 
-__all__ = ["AUDIO_LIMIT_BYTES", "MOST_HEADER_BYTES", "StoreUsage", "SweepStore"]
-
 _log = logging.getLogger(__name__)
 
 # About 45 settings of 30 s with four stereo stems.

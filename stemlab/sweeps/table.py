@@ -18,23 +18,11 @@ from stemlab._typing import StrPath
 from stemlab.errors import ParameterError
 from stemlab.files import check_writable, parse_json, read_bounded, write_atomically
 from stemlab.metrics import FIGURES
-from stemlab.metrics.figures import SETTING_COLUMNS, by_setting
 from stemlab.separation.settings import MAX_SHIFTS
 from stemlab.sweeps.plan import SweepPlan
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "COLUMNS",
-    "SETTING_COLUMNS",
-    "by_setting",
-    "check_table_path",
-    "make_table",
-    "plain_rows",
-    "read_sweep",
-    "write_sweep",
-]
 
 
 def _columns() -> dict[str, str]:

@@ -13,8 +13,8 @@ from matplotlib.colors import to_hex
 
 from stemlab.errors import ParameterError
 from stemlab.metrics import FIGURES
+from stemlab.metrics.figures import by_setting
 from stemlab.sweeps import SweepSetting
-from stemlab.sweeps.table import by_setting
 from stemlab.widgets._fields import close_tree, indented
 
 _MANY_OVERLAPS = "0, 0.1, 0.25, 0.5, 0.75"

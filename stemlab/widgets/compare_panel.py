@@ -22,15 +22,13 @@ from stemlab import audio
 from stemlab._typing import StrPath
 from stemlab.errors import ParameterError, StemlabError
 from stemlab.plots import draw_comparison
-from stemlab.plots.spectrograms import band_name
+from stemlab.plots._panels import band_name
 from stemlab.spectra import FREQUENCY_SCALES, SpectralComparison, SpectralGrid, compare_spectra
 from stemlab.widgets._choosers import FolderChooser
 from stemlab.widgets._fields import button, checkbox, dropdown, field, picture, table
 from stemlab.widgets._page import panel_path
 from stemlab.widgets._work import WorkPanel
 from stemlab.widgets.mixer import MIXTURE, StemMixer
-
-__all__ = ["ComparePanel"]
 
 _FRAMES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 _LOWEST_HZ = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)

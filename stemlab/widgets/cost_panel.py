@@ -15,8 +15,6 @@ from stemlab.widgets._choosers import demo_song
 from stemlab.widgets._cost import CostedPanel
 from stemlab.widgets._fields import button, dropdown, field, table
 
-__all__ = ["CostPanel", "MeasuredCost"]
-
 _LENGTHS = {
     **{"10 s": 10, "1 min": 60, "4 min": 240, "10 min": 600},
     **{"1 h": 3600, "3 h": 10_800, "8 h": 28_800},

@@ -21,8 +21,6 @@ from stemlab.errors import ParameterError
 from stemlab.widgets._lanes import Painter, column_samples, envelope
 from stemlab.widgets._page import STATIC, Message, PageWidget, telling_failures
 
-__all__ = ["StemMixer"]
-
 MIXTURE = "mixture"
 GAIN_RANGE_DB = (-40.0, 12.0)
 _SHORTEST_LOOP_SECONDS = 0.1

@@ -21,8 +21,6 @@ from stemlab.widgets._fields import dropdown, field, picture
 from stemlab.widgets._work import WorkPanel
 from stemlab.widgets.mixer import StemMixer
 
-__all__ = ["MATERIALS", "SeamPanel", "SeamView"]
-
 MATERIALS = ("a sine wave", "the demo song")
 """Signals that the panel offers."""
 

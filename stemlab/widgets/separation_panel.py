@@ -28,8 +28,6 @@ from stemlab.widgets._fields import button, field, text_field
 from stemlab.widgets._page import is_served, panel_path
 from stemlab.widgets.mixer import StemMixer
 
-__all__ = ["SeparationPanel"]
-
 # What the sliders offer. Code may set everything that the model accepts.
 _LEAST_SEGMENT_SECONDS, _MOST_TIMES_ITS_OWN = 0.25, 4
 _MOST_OVERLAP, _MOST_SHIFTS = 0.9, 10

@@ -40,8 +40,6 @@ from stemlab.widgets._sweep_grid import (
 from stemlab.widgets._work import WorkPanel
 from stemlab.widgets.mixer import StemMixer
 
-__all__ = ["SweepPanel"]
-
 _AS_MADE = "as the model was made"
 _PADDED = {_AS_MADE: None, "yes": (True,), "no": (False,), "both": (True, False)}
 # Shown in place of their path, which is long and differs between machines.

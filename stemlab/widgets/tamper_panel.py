@@ -20,8 +20,6 @@ from stemlab.registry import MANIFEST_NAME, find_model, installed_file, read_man
 from stemlab.widgets._fields import button, checkbox, dropdown, field
 from stemlab.widgets._work import WorkPanel
 
-__all__ = ["TAMPERING", "TamperPanel"]
-
 _MODEL = "stemlab-mini"
 _MARK = "color: var(--jp-error-color1, #b00020)"
 

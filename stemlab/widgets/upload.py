@@ -17,9 +17,6 @@ from stemlab.errors import AudioError, ParameterError
 from stemlab.widgets._arriving import ArrivingSong
 from stemlab.widgets._page import STATIC, PageWidget, in_words, panel_path, wait_for
 
-__all__ = ["SongUpload"]
-
-
 _STATES = ["idle", "uploading", "done", "cancelled", "failed"]
 
 

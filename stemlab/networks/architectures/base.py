@@ -16,8 +16,6 @@ from torch import nn
 
 from stemlab.registry import ModelManifest, NetworkEntry
 
-__all__ = ["Architecture", "FastForward", "Forward", "MemberSpec"]
-
 # From mixtures (batch, channels, samples) to estimates (batch, sources, channels, samples).
 Forward = Callable[[torch.Tensor], torch.Tensor]
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)

@@ -17,8 +17,6 @@ from stemlab.networks.architectures.base import Architecture, FastForward, Forwa
 from stemlab.networks.fast import FastHTDemucs
 from stemlab.registry.manifests import ModelManifest, NetworkEntry, exact_seconds, printable
 
-__all__ = ["HDemucs", "HTDemucs", "TorchaudioHDemucs"]
-
 _DEFAULT_STFT_SAMPLES = 4096
 _MOST_STFT_SAMPLES = 1 << 20
 # Large values of these make building a network slow, even without weights; those of the last two

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Arena", "Gate", "Product", "blocks", "centre", "gelu", "normalise"]
-
 # Values of one block: two megabytes, so that it and its results stay in a cache. Half of it gives
 # operations too little to do; twice as much only takes more memory.
 _BLOCK_VALUES = 1 << 19

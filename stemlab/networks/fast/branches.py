@@ -20,8 +20,6 @@ from stemlab.networks.fast.convolution import WinogradGate
 from stemlab.networks.fast.layout import require
 from stemlab.networks.fast.residual import Residual
 
-__all__ = ["FrequencyDecoder", "FrequencyEncoder", "TimeDecoder", "TimeEncoder"]
-
 # From this number of channels on, fewer multiplications save more time than the extra additions
 # take.
 _ENOUGH_CHANNELS = 64

@@ -8,8 +8,6 @@ from torch.nn import functional
 
 from stemlab.networks.fast.arithmetic import Product
 
-__all__ = ["WinogradGate"]
-
 # Turns a kernel of 3 into the factors of the 4 products that give 2 values.
 _KERNEL = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["UnknownLayoutError", "require", "require_plain"]
-
 
 class UnknownLayoutError(Exception):
     """A network has something that the fast path does not know; the message says what."""

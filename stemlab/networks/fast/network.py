@@ -21,8 +21,6 @@ from stemlab.networks.fast.layout import require, require_plain
 from stemlab.networks.fast.spectrum import Spectrum
 from stemlab.networks.fast.transformer import CrossTransformer
 
-__all__ = ["FastHTDemucs"]
-
 _QUIET = 1e-5  # Added to standard deviations by Demucs.
 
 

@@ -13,8 +13,6 @@ from torch.nn import functional
 from stemlab.networks.fast.arithmetic import Gate, Product, blocks, gelu, normalise
 from stemlab.networks.fast.layout import require
 
-__all__ = ["Residual"]
-
 
 class Residual:
     """Some branches that each add to their input what they see along the steps of a row."""

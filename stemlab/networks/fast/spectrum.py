@@ -10,8 +10,6 @@ from torch import Tensor
 from stemlab.networks.fast.arithmetic import blocks
 from stemlab.networks.fast.layout import require
 
-__all__ = ["Spectrum"]
-
 # Hann windows that begin a quarter of their length apart, each applied twice, add up to this.
 _OVERLAP = 1.5
 _SMALL = 1e-8  # Added to magnitudes by Demucs.

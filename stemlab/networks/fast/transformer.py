@@ -21,8 +21,6 @@ from torch.nn import functional
 from stemlab.networks.fast.arithmetic import Product, blocks, gelu, normalise
 from stemlab.networks.fast.layout import require
 
-__all__ = ["CrossTransformer"]
-
 
 class CrossTransformer:
     """Layers that attend to their own branch, and layers that attend to the other, in turns."""
