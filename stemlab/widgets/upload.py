@@ -19,7 +19,6 @@ from stemlab.widgets._page import STATIC, PageWidget, in_words, panel_path, wait
 
 __all__ = ["SongUpload"]
 
-
 _STATES = ["idle", "uploading", "done", "cancelled", "failed"]
 
 
