@@ -93,13 +93,8 @@ class CostPanel(CostedPanel[MeasuredCost]):
             self._results,
         ]
         self.observe(self._rename_segments, "model")
-        self.observe(
-            lambda _: self._tell_cost(measure=True),
-            [
-                *("model", "device", "length_seconds", "segment_share", "overlap"),
-                "pad_to_training_segment",
-            ],
-        )
+        deciding = "model device length_seconds segment_share overlap pad_to_training_segment"
+        self.observe(lambda _: self._tell_cost(measure=True), deciding.split())
         self._tell_cost(measure=True)
 
     def measure(self) -> None:
