@@ -88,10 +88,12 @@ def plan_sweep(
         How much of the recording is used; None for all of it.
     excerpt_start_seconds : float, >= 0, optional
         Default: the excerpt lies in the middle.
-    memory, agreement, bsseval : bool
-        Whether to measure peak memory, the agreement with a long-context run, and BSSEval v4.
+    memory : bool, default False
+        Whether to measure peak memory.
     repeats : int, in [1, 100], default 1
         How often each setting runs; its time is the median.
+    agreement, bsseval : bool
+        Whether to compare with a long-context run (default), and to compute BSSEval v4.
     keep_audio : bool, default False
         Whether to keep the stems in the store, for listening.
     device : str, default "auto"

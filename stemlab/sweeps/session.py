@@ -246,7 +246,7 @@ class Sweep:
         """
         results = make_table(self._plan, self._records, self._errors)
         # Not part of the manifest, which names no folders.
-        results.attrs["folders"] = self._plan.folders
+        results.attrs["folders"] = dict(self._plan.folders)
         return results
 
     # ------------------------------------------------------------ what is left to do
