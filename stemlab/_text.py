@@ -11,3 +11,8 @@ def printable(text: str) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+def brief(text: str, at_most: int = 400) -> str:
+    """Make a stranger's text safe to show: cut it, and escape as `printable` does."""
+    return printable(text[:at_most])

@@ -16,12 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import nn
 
+from stemlab._text import brief
 from stemlab.errors import ModelRefusedError
 from stemlab.files import ScratchFolder
 from stemlab.networks.architectures import architecture_named
 from stemlab.networks.devices import is_out_of_memory
 from stemlab.registry.files import read_verified
-from stemlab.registry.manifests import ModelManifest, NetworkEntry, printable
+from stemlab.registry.manifests import ModelManifest, NetworkEntry
 from stemlab.registry.store import InstalledFile, installed_file
 
 # Names the cache of PyTorch's compiler, which stemlab does not use.
@@ -102,6 +103,6 @@ def _load_compiler() -> None:
 def _refusal(label: str, what: str) -> ModelRefusedError:
     # The text may contain names from the file.
     return ModelRefusedError(
-        f"{label!r} {printable(what)}. Install the model again, or correct its manifest.",
+        f"{label!r} {brief(what)}. Install the model again, or correct its manifest.",
         path=label,
     )

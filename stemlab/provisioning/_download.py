@@ -19,11 +19,12 @@ from urllib.parse import urljoin
 import requests
 from urllib3.exceptions import HTTPError
 
+from stemlab._text import brief
 from stemlab._version import __version__
 from stemlab.errors import DownloadError, ModelRefusedError, OutputError
 from stemlab.files import Folder
 from stemlab.registry.files import refuse_digest
-from stemlab.registry.manifests import WeightFile, printable
+from stemlab.registry.manifests import WeightFile
 
 # To connect, and to wait for the next piece.
 TIMEOUT_SECONDS = (10.0, 30.0)
@@ -256,4 +257,4 @@ def _innermost(error: Exception) -> Exception:
 
 def _plain(words: object) -> str:
     """Make a server's words short and safe for a terminal."""
-    return printable(str(words)[:_MOST_WORDS].rstrip(". \r\n"))
+    return brief(str(words)[:_MOST_WORDS].rstrip(". \r\n"))

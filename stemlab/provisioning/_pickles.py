@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from stemlab._isolation import child
+from stemlab._text import brief
 from stemlab.errors import ModelRefusedError
 from stemlab.networks.architectures import ARCHITECTURES
 from stemlab.provisioning import _unpickle
-from stemlab.registry.manifests import printable
 
 TIMEOUT_SECONDS = 900
 # What Python needs to find itself and its packages. Tokens and other secrets are not passed on.
@@ -54,7 +54,7 @@ def convert(content: bytes, label: str) -> tuple[bytes, dict[str, Any]]:
 
 def _refusal(label: str, reason: str) -> ModelRefusedError:
     return ModelRefusedError(
-        f"{label!r} cannot be converted: {printable(reason)}. Nothing was added. Use another file, "
+        f"{label!r} cannot be converted: {brief(reason)}. Nothing was added. Use another file, "
         "best a .safetensors one.",
         path=label,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from stemlab._text import brief
 from stemlab._typing import StrPath
 from stemlab.errors import ModelError, ModelRefusedError
 from stemlab.files import parse_json
@@ -191,7 +192,7 @@ def invalid(path: Path, what: str, advice: str) -> Iterator[None]:
     ) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ModelRefusedError(
-            f"{str(path)!r} is not a valid {what}: {printable(reason)}. {advice}", path=path
+            f"{str(path)!r} is not a valid {what}: {brief(reason)}. {advice}", path=path
         ) from error
 
 
@@ -213,7 +214,7 @@ def check_sources(sources: Sequence[Any]) -> None:
     plain = all(isinstance(source, str) and _SOURCE.fullmatch(source) for source in sources)
     if not sources or not plain or len({source.lower() for source in sources}) < len(sources):
         raise ModelRefusedError(
-            f"sources={printable(repr(list(sources)))} cannot name files: expected different words "
+            f"sources={brief(repr(list(sources)))} cannot name files: expected different words "
             "of letters, digits, '-' and '_'. Correct the model."
         )
 
@@ -231,11 +232,6 @@ def check_text(key: str, value: Any) -> str:
     plain = isinstance(value, str) and bool(value.strip()) and value.isprintable()
     _expect(plain, f"{key} is not a text of printable characters")
     return str(value)
-
-
-def printable(text: str, *, at_most: int = 400) -> str:
-    """Make a stranger's text safe to show: short, and without control characters."""
-    return "".join(character if character.isprintable() else "?" for character in text[:at_most])
 
 
 def check_file_name(name: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import platformdirs
 
+from stemlab._text import brief
 from stemlab.errors import ModelNotFoundError, ModelRefusedError
 from stemlab.files import parse_json
 from stemlab.registry.files import read_bounded
@@ -25,7 +26,6 @@ from stemlab.registry.manifests import (
     check_digest,
     check_file_name,
     invalid,
-    printable,
 )
 
 REGISTRY_NAME = "registry.json"
@@ -152,7 +152,7 @@ def read_registry(folder: Path, *, required: bool = False) -> dict[str, dict[str
 def _read(path: Path) -> dict[str, Any]:
     fields = parse_json(read_bounded(path, MAX_TABLE_BYTES))
     if fields.get("schema") != SCHEMA:
-        found = printable(repr(fields.get("schema")), at_most=80)
+        found = brief(repr(fields.get("schema")), at_most=80)
         raise ModelRefusedError(
             f"{str(path)!r} has schema {found}, expected {SCHEMA}. It belongs to "
             "another version of stemlab.",

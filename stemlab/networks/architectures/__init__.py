@@ -6,10 +6,10 @@ Callers ask the entry and never compare its name. A new architecture is a module
 
 from __future__ import annotations
 
+from stemlab._text import brief
 from stemlab.errors import ModelRefusedError
 from stemlab.networks.architectures.base import Architecture, MemberSpec
 from stemlab.networks.architectures.demucs import HDemucs, HTDemucs, TorchaudioHDemucs
-from stemlab.registry.manifests import printable
 
 __all__ = [
     "ARCHITECTURES",
@@ -28,7 +28,7 @@ def architecture_named(name: str, label: str) -> Architecture:
     """Find the entry that a manifest names; the label says whose manifest it is."""
     if name not in ARCHITECTURES:
         raise ModelRefusedError(
-            f"{label!r} is for the architecture {printable(repr(name))}; allowed are "
+            f"{label!r} is for the architecture {brief(repr(name))}; allowed are "
             f"{', '.join(sorted(ARCHITECTURES))}. Install the model again, or correct its "
             "manifest.",
             path=label,

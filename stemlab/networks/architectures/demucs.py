@@ -12,10 +12,11 @@ import torch
 from demucs.transformer import create_sin_embedding
 from torch import nn
 
+from stemlab._text import brief
 from stemlab.errors import MissingDependencyError, ModelRefusedError
 from stemlab.networks.architectures.base import Architecture, FastForward, Forward, MemberSpec
 from stemlab.networks.fast import FastHTDemucs
-from stemlab.registry.manifests import ModelManifest, NetworkEntry, exact_seconds, printable
+from stemlab.registry.manifests import ModelManifest, NetworkEntry, exact_seconds
 
 _DEFAULT_STFT_SAMPLES = 4096
 _MOST_STFT_SAMPLES = 1 << 20
@@ -68,7 +69,7 @@ class _Demucs(Architecture):
         stft = entry.arguments.get("nfft", _DEFAULT_STFT_SAMPLES)
         if type(stft) is not int or not 4 <= stft <= _MOST_STFT_SAMPLES:
             raise ModelRefusedError(
-                f"the manifest of {manifest.name!r} has nfft={printable(repr(stft))} for its "
+                f"the manifest of {manifest.name!r} has nfft={brief(repr(stft))} for its "
                 f"network: expected a whole number in [4, {_MOST_STFT_SAMPLES}]. Correct the "
                 "manifest.",
                 path=manifest.folder,
@@ -109,7 +110,7 @@ class _Demucs(Architecture):
         if stated != expected:
             raise ModelRefusedError(
                 f"the manifest of {manifest.name!r} contradicts itself: its network has "
-                f"{printable(repr(stated))}, the model {expected}. Correct the manifest.",
+                f"{brief(repr(stated))}, the model {expected}. Correct the manifest.",
                 path=manifest.folder,
                 expected=expected,
                 actual=stated,
