@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stemlab.errors import SeparationError as SeparationError
     from stemlab.errors import StemlabError as StemlabError
     from stemlab.metrics import bss_eval as bss_eval
+    from stemlab.metrics import clicks as clicks
     from stemlab.metrics import consistency as consistency
     from stemlab.metrics import sdr as sdr
     from stemlab.metrics import seams as seams
@@ -84,7 +85,7 @@ _NAMES = {
         "SeparationError",
         "StemlabError",
     ),
-    "stemlab.metrics": ("bss_eval", "consistency", "sdr", "seams", "si_sdr"),
+    "stemlab.metrics": ("bss_eval", "clicks", "consistency", "sdr", "seams", "si_sdr"),
     "stemlab.plots": ("compare_spectrograms",),
     "stemlab.provisioning": ("add_model", "remove_model", "verify_model"),
     "stemlab.registry": ("ModelManifest", "find_model", "list_models"),

@@ -68,6 +68,7 @@ PUBLIC = [
     "analyze",
     "bss_eval",
     "calibrate",
+    "clicks",
     "compare_spectra",
     "compare_spectrograms",
     "consistency",
