@@ -16,7 +16,7 @@ from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from torch import nn
 
-from stemlab.registry import exact_seconds
+from stemlab.registry.manifests import exact_seconds
 
 __all__ = ["hdemucs_mmi", "htdemucs", "htdemucs_6s"]
 
