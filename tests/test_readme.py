@@ -49,12 +49,12 @@ SERVED = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the commands of the README expect to lie around, in two seconds of the demo song."""
+    """What the commands of the README expect to lie around, in a second of the demo song."""
     folder = tmp_path_factory.mktemp("readme")
     excerpts = {}
     for path in demo_song_dir().glob("*.flac"):
         audio, rate = read_file(path)
-        excerpts[path.stem] = audio[:, 8 * rate : 10 * rate].T
+        excerpts[path.stem] = audio[:, 8 * rate : 9 * rate].T
     for name in ("my-song.mp3", "a.mp3", "b.flac", "music/c.ogg", "mixture.wav"):
         (folder / name).parent.mkdir(exist_ok=True)
         soundfile.write(folder / name, excerpts["mixture"], rate)
