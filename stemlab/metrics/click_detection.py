@@ -21,7 +21,7 @@ _SPREAD = 4
 # Standard deviations; a robust one is the median of absolute values over _MEDIAN.
 _DEVIATIONS, _MEDIAN = 6.0, 0.6745
 # Music does not fall silent so fast.
-_FALL_DB, _FALL_SECONDS = 10.0, 0.005
+_FALL_DB, _FALL_SECONDS = 12.0, 0.005
 # 100 dB below the peak of the signal, nothing is heard.
 _INAUDIBLE = 1e-5
 _WORST = 5
@@ -78,7 +78,7 @@ def clicks(signal: npt.ArrayLike, boundaries: npt.ArrayLike, sample_rate: int) -
     the residual around it, and above any other residual of these samples but at boundaries: among
     the pulses of a voice or the hits of a drum, a jump of their size is not heard. The standard
     deviation is a robust one, from the median; the greater one of both sides counts. A boundary
-    clicks as well if the residual falls there by 10 dB within 5 ms, as where a dropout begins. Of
+    clicks as well if the residual falls there by 12 dB within 5 ms, as where a dropout begins. Of
     two channels, the worse one counts. What is 100 dB below the peak of the signal is inaudible and
     does not count.
 
