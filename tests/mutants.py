@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The tests that belong to a room; a mutant runs against all of them.
 ROOMS = {
     "chunking": ["test_chunking.py"],
-    "metrics": ["test_metrics.py"],
+    "metrics": ["test_metrics.py", "test_click_detection.py"],
     "registry": ["test_registry.py"],
     "separation": ["test_separation.py"],
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from stemlab._checks import RATE_RANGE_HZ
 from stemlab._text import brief
 from stemlab._typing import StrPath
 from stemlab.errors import ModelError, ModelRefusedError
@@ -31,8 +32,6 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 # mistake, and is refused before it is read.
 MAX_TABLE_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 4 << 30
-# A recording is resampled to it: a thousand times the usual would fill the disk.
-_MOST_HZ = 768_000
 ModelKind = Literal["bundled", "released", "user", "folder"]
 # Windows opens devices by these names, whatever their suffix.
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"COM{n}" for n in range(10))}
@@ -152,7 +151,9 @@ def parse_manifest(
         segment_seconds = float(fields["segment_seconds"])
         _expect(0 < segment_seconds < 3600, "segment_seconds is not in (0, 3600)")
         sample_rate = _positive(fields, "sample_rate")
-        _expect(sample_rate <= _MOST_HZ, f"sample_rate is above {_MOST_HZ} Hz")
+        # A recording is resampled to it: a thousand times the usual would fill the disk.
+        highest = RATE_RANGE_HZ[1]
+        _expect(sample_rate <= highest, f"sample_rate is above {highest} Hz")
         _expect(isinstance(fields["disputes"], list), "disputes is not a list")
         return ModelManifest(
             name=_text(fields, "name"),
