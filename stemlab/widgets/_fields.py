@@ -11,7 +11,7 @@ from typing import Any
 import ipywidgets
 from matplotlib.figure import Figure
 
-_LABEL_WIDTH = "6.5em"
+_LABEL_WIDTH = "8em"
 
 
 def field(kind: type[Any], description: str, **options: Any) -> Any:

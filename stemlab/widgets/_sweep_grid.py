@@ -143,6 +143,6 @@ class SettingTable(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
             children.append(ipywidgets.Label(f"{segment:.4g} s"))
             for overlap in overlaps:
                 children.append(cells.get((segment, overlap)) or ipywidgets.Label("–"))
-        columns = f"9em repeat({len(overlaps)}, 8em)"
+        columns = f"10em repeat({len(overlaps)}, 8em)"
         layout = ipywidgets.Layout(grid_template_columns=columns, grid_gap="2px")
         return ipywidgets.GridBox(children, layout=layout)
