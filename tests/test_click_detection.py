@@ -139,7 +139,8 @@ def test_the_worst_come_first_and_the_level_does_not_matter(music):
 
 
 def test_shapes_and_rates_are_checked():
-    with pytest.raises(ParameterError, match="shape"):
-        clicks(np.zeros((1, 2, 3)), [1], RATE)
+    for signal in (np.zeros((1, 2, 3)), np.zeros((2, 0)), 1.0, [0.0, np.nan], [[np.inf]]):
+        with pytest.raises(ParameterError, match="signal has shape .* or samples that are not"):
+            clicks(signal, [1], RATE)
     with pytest.raises(ParameterError, match="sample_rate"):
         clicks(np.zeros(10), [1], 0)

@@ -339,7 +339,7 @@ def test_two_processes_sweep_into_one_store(
     command = ["sweep", short_song, "--model", tiny_model_folder, "--segments", "0.5,1"]
     command += ["--keep-audio", "--overlaps", "0", "--out", tmp_path / "table.json"]
     with ThreadPoolExecutor(2) as pool:
-        runs = [each.run for each in (nursery, second_nursery)]
+        runs = [children.run for children in (nursery, second_nursery)]
         done = pool.map(lambda run: run(command, environment=environment), runs)
         for code, _, said in done:
             assert code == 0, said

@@ -41,7 +41,7 @@ def run(command: list[object], folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-# In one process, for each would import PyTorch.
+# One process runs them all, because a process of its own would import PyTorch for each.
 RUN_ALL = """
 import json, sys
 from stemlab.cli import main

@@ -108,7 +108,7 @@ def test_stems_are_saved_in_the_folder_that_is_served(served: Path, outside: Pat
     panel.pad_to_training_segment = False
     panel.separate()
     panel.wait(120)
-    # There is no field for it.
+    # The panel makes no field for this trait when it is served.
     forge(str(outside))
     assert panel.out_dir == "stems"
     panel.out_dir = str(outside)

@@ -39,6 +39,10 @@ RATE = 44100
 SECONDS = 120
 
 
+def threads_named(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
 @pytest.fixture
 def song(tmp_path: Path, rng: np.random.Generator) -> Path:
     path = tmp_path / "songs" / "hum.wav"
@@ -454,7 +458,7 @@ def test_the_cost_follows_the_sliders(panel: SeparationPanel, model: str) -> Non
         "The network runs 3 times and processes 1.5 times the length of the song; "
     )
     assert "About" not in panel.cost
-    assert not [each for each in threading.enumerate() if each.name == "stemlab-calibration"]
+    assert not threads_named("stemlab-calibration")
     told = threading.Event()
     panel.observe(lambda change: "About" in change.new and told.set(), "cost")
     find(panel, ipywidgets.FloatSlider, "Overlap").value = 0.5
@@ -473,14 +477,14 @@ def test_pressing_twice_starts_one_run(panel: SeparationPanel) -> None:
     go_on = threading.Event()
     on_first_segment(panel, lambda: go_on.wait(SECONDS))
     panel.separate()
-    running = [each for each in threading.enumerate() if each.name == "stemlab-SeparationPanel"]
+    running = threads_named("stemlab-SeparationPanel")
     try:
         assert panel.state == "running"
         assert find(panel, ipywidgets.Button, "Separate").disabled
         assert not find(panel, ipywidgets.Button, "Cancel").disabled
         panel.separate()
         find(panel, ipywidgets.Button, "Separate").click()
-        now = [each for each in threading.enumerate() if each.name == "stemlab-SeparationPanel"]
+        now = threads_named("stemlab-SeparationPanel")
         assert now == running
         assert len(now) == 1
         with pytest.raises(TimeoutError, match=r"timeout=0.01 s"):
@@ -599,7 +603,7 @@ def test_a_kernel_that_ends_leaves_no_files_and_no_complaints(
         panel.separate()
         assert started.wait({SECONDS})
         other.overlap = 0.5
-        assert [each for each in threading.enumerate() if each.name == "stemlab-calibration"]
+        assert any(thread.name == "stemlab-calibration" for thread in threading.enumerate())
     """
     root, cache = Path(__file__).resolve().parent.parent, tmp_path.with_name("cache")
     done = subprocess.run(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stemlab._checks import check_rate
-from stemlab.metrics.ratios import pair
+from stemlab.errors import ParameterError
 
 _Floats = npt.NDArray[np.float64]
 
@@ -68,7 +68,8 @@ def clicks(signal: npt.ArrayLike, boundaries: npt.ArrayLike, sample_rate: int) -
     Raises
     ------
     ParameterError
-        If the signal is empty or has another shape, or the sample rate is outside its range.
+        If the signal is empty, not finite or of another shape, or the sample rate is outside its
+        range.
 
     Notes
     -----
@@ -98,7 +99,13 @@ def clicks(signal: npt.ArrayLike, boundaries: npt.ArrayLike, sample_rate: int) -
     (1, 0.5, 0.454)
     """
     rate = check_rate("sample_rate", sample_rate)
-    channels = np.atleast_2d(pair(signal, signal)[0])
+    array = np.asarray(signal, np.float64)
+    if array.ndim not in (1, 2) or not array.size or not np.isfinite(array).all():
+        raise ParameterError(
+            f"signal has shape {array.shape}, or samples that are not finite. Pass finite samples "
+            "of shape (channels, samples) or (samples,), at least one."
+        )
+    channels = np.atleast_2d(array)
     samples = channels.shape[1]
     edges = np.unique(np.asarray(boundaries, np.int64))
     edges = edges[(edges > 0) & (edges < samples)]

@@ -73,7 +73,7 @@ class CostedPanel(WorkPanel[Result]):
             # Not during a run: each would slow the other down.
             self.cost = self._describe_cost(measure and self.state != "running")
         except StemlabError as error:
-            # The run reports a song that cannot be opened. While a path is typed, it is no news.
+            # The run reports a song that cannot be opened. While a path is typed, that is usual.
             self.cost = "" if isinstance(error, AudioError) else str(error)
 
     def _describe_cost(self, measure: bool) -> str:

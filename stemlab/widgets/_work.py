@@ -165,12 +165,12 @@ class WorkPanel(ipywidgets.VBox, Generic[Result]):  # type: ignore[misc]  # ipyw
         return True
 
     def _report(self, progress: float) -> None:
-        """Show the progress; end the work here if that was asked for."""
+        """Show the progress, and end the work here if the user has cancelled it."""
         self._check_stop()
         self.progress = progress
 
     def _check_stop(self) -> None:
-        """End the work if that was asked for. Call this from within the work."""
+        """End the work if the user has cancelled it. Call this from within the work."""
         if self._stop.is_set():
             raise _Cancelled
 

@@ -58,9 +58,8 @@ class Architecture(ABC):
     fills_segment: ClassVar[bool] = False
     # Whether the segments of one call are computed one after the other on a CPU.
     splits_batches: ClassVar[bool] = False
-    takes_ready: ClassVar[bool] = (
-        False  # Whether a caller may pass a ready network, not only files.
-    )
+    # Whether a caller may pass a ready network, not only files.
+    takes_ready: ClassVar[bool] = False
     # In these a file may differ from the manifest: they change no loaded network.
     arguments_without_effect: ClassVar[frozenset[str]] = frozenset()
 
