@@ -18,8 +18,29 @@ Every message names the thing, the value received, what is allowed and the next 
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+# Messages of the allocators of CPU and MPS, and of Python if a thread finds no room. PyTorch's own
+# allocator on CUDA has an exception class; the libraries beside it (cuBLAS, cuDNN, cuFFT) only
+# name a status.
+_OUT_OF_MEMORY_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "can't start new thread",
+    "alloc_failed",
+    "allocation_failed",
+)
+# oneDNN says what it could not do, not why. These whole messages mean lack of memory; an
+# unsupported operation fails with a longer one ("could not create a primitive descriptor for ...").
+_ONEDNN_OUT_OF_MEMORY = (
+    "could not create a primitive",
+    "could not create a memory object",
+    "could not execute a primitive",
+)
 
 
 class StemlabError(Exception):
@@ -100,3 +121,15 @@ class OutputError(_FileError, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether Python, the system or PyTorch says that memory ran out."""
+    # PyTorch's class is found by its name: loading it takes long, and memory.
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if named or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    message = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        message in _ONEDNN_OUT_OF_MEMORY or any(words in message for words in _OUT_OF_MEMORY_WORDS)
+    )

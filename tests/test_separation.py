@@ -29,8 +29,8 @@ from stemlab.errors import (
     OutputError,
     ParameterError,
     SeparationError,
+    is_out_of_memory,
 )
-from stemlab.networks.devices import is_out_of_memory
 from stemlab.results import BlockStore
 from stemlab.separation import (
     AudioStemSeparator,

@@ -26,11 +26,14 @@ from stemlab.errors import (
     ParameterError,
     SeparationError,
     StemlabError,
+    is_out_of_memory,
 )
 
 BUG, INTERRUPTED = 1, 130
 # A small address space: the libraries of PyTorch alone take half a gigabyte.
 _LITTLE_BYTES = 2_000_000_000
+# What the loader of libraries says, and Python of C code that does not tell what failed in it.
+_NO_REASON = ("failed to map segment", "without setting an exception", "without exception set")
 _CODES: dict[type[StemlabError], int] = {
     ParameterError: 2,
     AudioError: 3,
@@ -97,7 +100,7 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"cannot write the output: {text}. Free some space.", 6
     named = f"{type(error).__name__}{': ' if text else ''}{text}"
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error) or _hides_lack_of_memory(error):
         return f"out of memory ({named}). Close what else uses it, or allow more (ulimit -v).", 5
     return (
         f"a bug of ours: {named}. Please report it with what --debug and `stemlab info` print.",
@@ -105,14 +108,11 @@ def explain(error: Exception) -> tuple[str, int]:
     )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell whether Python, the system or PyTorch says that memory ran out."""
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        return True
-    if isinstance(error, ImportError):  # The system's loader of libraries does not say why.
-        return "failed to map segment" in str(error) and _limit_bytes() < _LITTLE_BYTES
-    devices = sys.modules.get("stemlab.networks.devices")  # None as long as PyTorch is not loaded.
-    return devices is not None and bool(devices.is_out_of_memory(error))
+def _hides_lack_of_memory(error: Exception) -> bool:
+    """Tell whether an error that gives no reason may be lack of memory, as memory is limited."""
+    if isinstance(error, (ImportError, SystemError)) and _limit_bytes() < _LITTLE_BYTES:
+        return any(words in str(error) for words in _NO_REASON)
+    return False
 
 
 def _limit_bytes() -> float:

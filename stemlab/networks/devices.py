@@ -11,26 +11,6 @@ import torch
 
 from stemlab.errors import ParameterError
 
-# Messages of the allocators of CPU and MPS, and of Python if a thread finds no room. PyTorch's own
-# allocator on CUDA has an exception class; the libraries beside it (cuBLAS, cuDNN, cuFFT) only
-# name a status.
-_OUT_OF_MEMORY_WORDS = (
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "bad_alloc",
-    "can't start new thread",
-    "alloc_failed",
-    "allocation_failed",
-)
-# oneDNN says what it could not do, not why. These whole messages mean lack of memory; an
-# unsupported operation fails with a longer one ("could not create a primitive descriptor for ...").
-_ONEDNN_OUT_OF_MEMORY = (
-    "could not create a primitive",
-    "could not create a memory object",
-    "could not execute a primitive",
-)
-
 
 @dataclass(frozen=True)
 class Device:
@@ -89,16 +69,6 @@ def arithmetic_of(device: torch.device) -> dict[str, Any]:
         "precision": [backends.mkldnn.matmul.fp32_precision, backends.mkldnn.conv.fp32_precision],
         "mkldnn": backends.mkldnn.enabled,
     }
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception means that memory ran out."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    message = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        message in _ONEDNN_OUT_OF_MEMORY or any(words in message for words in _OUT_OF_MEMORY_WORDS)
-    )
 
 
 def free_cache(device: torch.device) -> None:

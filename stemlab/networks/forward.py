@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stemlab.errors import ModelRefusedError, OutOfMemoryError
+from stemlab.errors import ModelRefusedError, OutOfMemoryError, is_out_of_memory
 from stemlab.networks.architectures import Architecture, MemberSpec
 from stemlab.networks.architectures.base import FastForward, Forward
-from stemlab.networks.devices import is_out_of_memory, is_same_device
+from stemlab.networks.devices import is_same_device
 from stemlab.networks.fast import UnknownLayoutError
 
 # Networks normalise over their innermost values, and a single value cannot be normalised. Demucs

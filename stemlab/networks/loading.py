@@ -17,10 +17,9 @@ from safetensors.torch import load as parse_safetensors
 from torch import nn
 
 from stemlab._text import brief
-from stemlab.errors import ModelRefusedError
+from stemlab.errors import ModelRefusedError, is_out_of_memory
 from stemlab.files import ScratchFolder
 from stemlab.networks.architectures import architecture_named
-from stemlab.networks.devices import is_out_of_memory
 from stemlab.registry.files import read_verified
 from stemlab.registry.manifests import ModelManifest, NetworkEntry
 from stemlab.registry.store import InstalledFile, installed_file

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from stemlab._typing import StrPath
-from stemlab.errors import ModelNotFoundError, OutOfMemoryError
-from stemlab.networks.devices import is_out_of_memory, resolve_device
+from stemlab.errors import ModelNotFoundError, OutOfMemoryError, is_out_of_memory
+from stemlab.networks.devices import resolve_device
 from stemlab.networks.forward import NetworkRunner
 from stemlab.networks.identity import code_is_known, digest_of, network_digest
 from stemlab.networks.loading import load_network

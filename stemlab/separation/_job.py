@@ -16,9 +16,9 @@ from stemlab import audio as audio_io
 from stemlab._checks import check_rate
 from stemlab._typing import AudioArray
 from stemlab.chunking import ChunkPlan, MixtureWindow, overlap_add
-from stemlab.errors import AudioError, OutOfMemoryError, SeparationError
+from stemlab.errors import AudioError, OutOfMemoryError, SeparationError, is_out_of_memory
 from stemlab.networks.architectures import MemberSpec
-from stemlab.networks.devices import free_cache, is_out_of_memory
+from stemlab.networks.devices import free_cache
 from stemlab.networks.model import Model
 from stemlab.separation.events import SegmentDone, StemBlock
 from stemlab.separation.planning import check_segment, make_plans
